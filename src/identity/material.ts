@@ -1,0 +1,56 @@
+// Identity and trust as they travel in a snapshot: loaded and checked by the control thread, turned
+// into OpenSSL contexts and lookup tables by each data thread.
+
+/** Facts about one certificate that status pages, metrics and logs show. */
+export interface CertificateFacts {
+  readonly file: string
+  /** RFC 4514 order is not promised; for people to read. */
+  readonly subject: string
+  readonly spiffeId?: string
+  readonly serial: string
+  /** SHA-256 of the DER, lower-case hex. */
+  readonly fingerprint: string
+  readonly notBeforeMs: number
+  readonly notAfterMs: number
+}
+
+/** Our own certificate chain and key; the key has been checked to belong to the leaf. */
+export interface IdentityMaterial {
+  /** Leaf first, then intermediates; clean PEM, re-encoded from what was parsed. */
+  readonly certificateChainPem: string
+  readonly privateKeyPem: string
+  readonly facts: CertificateFacts
+  /** URI SANs of the leaf, for the `By` of XFCC. */
+  readonly uris: readonly string[]
+}
+
+export interface TrustBundleMaterial {
+  readonly trustDomain?: string
+  readonly file: string
+  /** DER of each CA certificate, without duplicates. Never empty. */
+  readonly certificates: readonly Uint8Array[]
+  readonly facts: readonly CertificateFacts[]
+}
+
+/** One CRL whose signature was checked against an issuer in the trust bundles. */
+export interface CrlMaterial {
+  readonly file: string
+  /** SHA-256 over the issuer's DER Name, lower-case hex: the key that certificates are looked up by. */
+  readonly issuerKey: string
+  readonly issuer: string
+  readonly thisUpdateMs: number
+  /** Absent in a CRL without nextUpdate; such a CRL never goes stale. */
+  readonly nextUpdateMs?: number
+  readonly crlNumber?: string
+  /** Serial numbers as lower-case hex without leading zeros. */
+  readonly revokedSerials: readonly string[]
+}
+
+export interface TrustMaterial {
+  /** Counts trust and revocation changes only: what a verified peer remembers. */
+  readonly generation: number
+  readonly bundles: readonly TrustBundleMaterial[]
+  readonly crls: readonly CrlMaterial[]
+  /** True where CRLs are configured: then an issuer without a current one denies. */
+  readonly crlRequired: boolean
+}

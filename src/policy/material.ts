@@ -1,0 +1,21 @@
+// A policy as it travels in a snapshot: verified, rewritten, compiled and warmed by the control
+// thread, instantiated by each data thread.
+
+export interface PolicyMaterial {
+  /** Metered (see rewrite.ts) and compiled. */
+  readonly module: WebAssembly.Module
+  readonly entrypoint: string
+  readonly entrypointId: number
+  /** Name of each builtin the module calls, by the id it calls it with. */
+  readonly builtins: Readonly<Record<number, string>>
+  /** The merged data document as JSON text. */
+  readonly dataJson: string
+  /** From the manifest; '' when it has none. */
+  readonly revision: string
+  /** SHA-256 of what was loaded, lower-case hex. */
+  readonly digest: string
+  readonly file: string
+  /** Loop iterations that one evaluation may use. */
+  readonly fuel: number
+  readonly memoryBytes: number
+}

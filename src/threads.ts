@@ -1,0 +1,118 @@
+// What goes between the control thread and the data threads: the sealed snapshot down, answers and
+// records up. Everything here survives a structured clone: plain data, bytes, a WebAssembly.Module.
+import type { AllowRule, Config } from './config/config.ts'
+import type { ErrorCode } from './errors.ts'
+import type { IdentityMaterial, TrustMaterial } from './identity/material.ts'
+import type { HANDSHAKE_FAILURES } from './metrics.ts'
+import type { PolicyMaterial } from './policy/material.ts'
+
+/** Everything of one generation that belongs together. A request reads it once, at its head. */
+export interface Snapshot {
+  readonly generation: number
+  readonly createdAtMs: number
+  readonly identity: IdentityMaterial
+  readonly trust: TrustMaterial
+  readonly allow: readonly AllowRule[]
+  /** Absent when the configuration has no policy: then the allow rules alone decide. */
+  readonly policy?: PolicyMaterial
+  readonly settings: DataSettings
+}
+
+/** The part of the configuration that data threads read. */
+export interface DataSettings {
+  readonly inbound: Config['inbound']
+  readonly log: Pick<Config['log'], 'access' | 'decisions'>
+}
+
+/** `workerData` of a data thread. */
+export interface DataThreadStart {
+  readonly thread: number
+  readonly snapshot: Snapshot
+  readonly cells: SharedArrayBuffer
+  /** Share the port with other threads (`SO_REUSEPORT`). */
+  readonly reusePort: boolean
+}
+
+export type ToDataThread =
+  | { readonly kind: 'snapshot'; readonly snapshot: Snapshot }
+  | { readonly kind: 'drain'; readonly deadlineMs: number }
+  | { readonly kind: 'records_taken'; readonly count: number }
+
+export type FromDataThread =
+  /** Listening; sent once. `port` is the bound one, also where the configuration says 0. */
+  | { readonly kind: 'ready'; readonly port: number }
+  /** Could not listen; the thread ends. */
+  | { readonly kind: 'failed'; readonly message: string; readonly code?: string }
+  | { readonly kind: 'applied'; readonly generation: number }
+  | { readonly kind: 'records'; readonly records: readonly LogRecord[] }
+  /** The last connection is gone, or the deadline passed with `left` of them open. */
+  | { readonly kind: 'drained'; readonly left: number }
+
+export type LogRecord = AccessRecord | DecisionRecord | HandshakeRecord | CutRecord
+
+/** One request, written when it ended. */
+export interface AccessRecord {
+  readonly kind: 'access'
+  readonly timeMs: number
+  /** `x-request-id`, kept or created. */
+  readonly requestId: string
+  readonly decisionId?: string
+  readonly principal: string
+  readonly remoteAddress: string
+  readonly remotePort: number
+  readonly method: string
+  readonly path: string
+  readonly protocol: string
+  /** 0 when no answer was sent. */
+  readonly status: number
+  readonly outcome: string
+  readonly code?: ErrorCode
+  readonly durationMs: number
+  readonly requestBytes: number
+  readonly responseBytes: number
+}
+
+/** One policy decision, in the terms of OPA's EventV1; the control thread gives it that shape. */
+export interface DecisionRecord {
+  readonly kind: 'decision'
+  readonly decisionId: string
+  readonly requestId: string
+  readonly timeMs: number
+  readonly outcome: string
+  readonly rule: string
+  /** The input document as JSON text, exactly as the policy read it (not yet redacted). */
+  readonly input: string
+  /** The result as JSON text; absent when there was none. */
+  readonly result?: string
+  readonly error?: string
+  readonly entrypoint?: string
+  readonly revision?: string
+  readonly bundleDigest?: string
+  readonly evalNs: number
+  readonly principal: string
+  readonly traceparent?: string
+}
+
+export interface HandshakeRecord {
+  readonly kind: 'handshake'
+  readonly timeMs: number
+  readonly remoteAddress: string
+  readonly remotePort: number
+  readonly reason: (typeof HANDSHAKE_FAILURES)[number]
+  /** What OpenSSL or the identity rules said; with both times where time is the reason. */
+  readonly detail: string
+  readonly subject?: string
+  readonly serial?: string
+}
+
+/** An established connection that was cut because its peer stopped being acceptable. */
+export interface CutRecord {
+  readonly kind: 'cut'
+  readonly timeMs: number
+  readonly remoteAddress: string
+  readonly remotePort: number
+  readonly principal: string
+  readonly serial: string
+  readonly code: ErrorCode
+  readonly detail: string
+}
