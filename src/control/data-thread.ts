@@ -1,0 +1,118 @@
+// One data thread as the control thread sees it: a worker, its cells, and what it said last.
+// Promises that each of `started`, `drained` and `gone` settles, however the thread ends.
+import { Worker } from 'node:worker_threads'
+import { Cells, cellOf, HEARTBEAT_CELL } from '../metrics.ts'
+import type { DataThreadStart, FromDataThread, LogRecord, ToDataThread } from '../threads.ts'
+
+export type StartOutcome =
+  | { readonly kind: 'ready'; readonly port: number }
+  | { readonly kind: 'failed'; readonly message: string; readonly code?: string }
+
+export interface DataThreadEvents {
+  applied(generation: number): void
+  /** The thread may send as many records more when the promise is kept. */
+  records(records: readonly LogRecord[]): void | Promise<void>
+}
+
+export class DataThread {
+  readonly cells = Cells.allocate()
+  /** Listening, or unable to. */
+  readonly started: Promise<StartOutcome>
+  /** Connections left open when the thread had drained; what its gauge said if it ended instead. */
+  readonly drained: Promise<number>
+  /** Ended, and why: nothing is added to `cells` any more. */
+  readonly gone: Promise<string>
+  /** Of the snapshot that the thread applied last; 0 before it is ready. */
+  generation = 0
+  serving = false
+  /** How long the heartbeat has stood still, as of the last `observe`. */
+  silentMs = 0
+
+  readonly #worker: Worker
+  readonly #events: DataThreadEvents
+  #heartbeat = 0
+  #lastWords = ''
+
+  constructor(
+    url: URL,
+    start: Omit<DataThreadStart, 'cells'>,
+    events: DataThreadEvents,
+    resourceLimits: { readonly maxYoungGenerationSizeMb?: number },
+  ) {
+    this.#events = events
+    const workerData: DataThreadStart = { ...start, cells: this.cells.memory }
+    this.#worker = new Worker(url, { name: `data-${start.thread}`, workerData, resourceLimits })
+
+    const started = Promise.withResolvers<StartOutcome>()
+    const drained = Promise.withResolvers<number>()
+    const gone = Promise.withResolvers<string>()
+    this.started = started.promise
+    this.drained = drained.promise
+    this.gone = gone.promise
+
+    this.#worker.on('message', (message: FromDataThread) => {
+      switch (message.kind) {
+        case 'ready':
+          this.serving = true
+          this.#applied(start.snapshot.generation)
+          return started.resolve(message)
+        case 'failed':
+          this.#lastWords = message.message
+          return started.resolve(message)
+        case 'applied':
+          return this.#applied(message.generation)
+        case 'records':
+          return void this.#take(message.records)
+        case 'drained':
+          return drained.resolve(message.left)
+      }
+    })
+    this.#worker.on('error', (error) => {
+      this.#lastWords = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    })
+    this.#worker.on('exit', (exitCode) => {
+      this.serving = false
+      const detail = this.#lastWords || `ended with exit code ${exitCode}`
+      started.resolve({ kind: 'failed', message: detail })
+      drained.resolve(this.connectionsOpen())
+      gone.resolve(detail)
+    })
+  }
+
+  post(message: ToDataThread): void {
+    this.#worker.postMessage(message)
+  }
+
+  /**
+   * Called at every tick of the supervisor. Silence is counted in ticks and not read off a clock:
+   * a clock that jumps, or a process that was frozen as a whole, is no stall.
+   */
+  observe(tickMs: number): void {
+    const heartbeat = this.cells.read(HEARTBEAT_CELL)
+    this.silentMs = heartbeat === this.#heartbeat ? this.silentMs + tickMs : 0
+    this.#heartbeat = heartbeat
+  }
+
+  connectionsOpen(): number {
+    return this.cells.read(CONNECTIONS_OPEN)
+  }
+
+  async terminate(): Promise<void> {
+    this.serving = false
+    await this.#worker.terminate()
+  }
+
+  #applied(generation: number): void {
+    // `ready` follows the snapshot of the start; a later one may have been applied already.
+    if (generation <= this.generation) return
+    this.generation = generation
+    this.#events.applied(generation)
+  }
+
+  async #take(records: readonly LogRecord[]): Promise<void> {
+    await this.#events.records(records)
+    this.post({ kind: 'records_taken', count: records.length })
+  }
+}
+
+const CONNECTIONS_OPEN = cellOf('connections_open', {})

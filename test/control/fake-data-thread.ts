@@ -1,0 +1,86 @@
+// A data thread without a proxy: listens, keeps the protocol, and obeys orders that a test sends
+// over its port, one word a connection.
+import { createServer } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parentPort, workerData } from 'node:worker_threads'
+import { Cells, cellOf, HEARTBEAT_CELL } from '../../src/metrics.ts'
+import type { DataThreadStart, FromDataThread, ToDataThread } from '../../src/threads.ts'
+
+const start = workerData as DataThreadStart
+const cells = new Cells(start.cells)
+const REQUESTS = cellOf('connections_total', {})
+const OPEN = cellOf('connections_open', {})
+const listen = start.snapshot.settings.inbound.listen
+let generation = start.snapshot.generation
+let taken = 0
+
+const say = (message: FromDataThread) => parentPort?.postMessage(message)
+
+// `subject` of the identity is where a test leaves orders for the start.
+const orders = start.snapshot.identity.facts.subject
+if (orders === 'crash at start') throw new Error('the start went wrong')
+
+setInterval(() => cells.set(HEARTBEAT_CELL, Date.now()), 20)
+
+const server = createServer((socket) => {
+  cells.add(REQUESTS)
+  cells.add(OPEN)
+  socket.on('close', () => cells.add(OPEN, -1))
+  socket.on('error', () => {})
+  socket.once('data', (order) => {
+    switch (String(order)) {
+      case 'stall':
+        for (;;) if (start.thread < 0) break
+        return
+      case 'crash':
+        throw new Error('told to crash')
+      case 'records':
+        say({
+          kind: 'records',
+          records: [{ kind: 'access' } as never, { kind: 'access' } as never],
+        })
+        return void whenTaken(socket.end.bind(socket, 'taken'))
+      case 'stay':
+        return socket.write('staying')
+      default:
+        return socket.end(JSON.stringify({ thread: start.thread, generation }))
+    }
+  })
+})
+
+async function whenTaken(then: () => void): Promise<void> {
+  while (taken < 2) await delay(5)
+  then()
+}
+
+parentPort?.on('message', (message: ToDataThread) => {
+  if (message.kind === 'snapshot') {
+    generation = message.snapshot.generation
+    say({ kind: 'applied', generation })
+  } else if (message.kind === 'records_taken') {
+    taken += message.count
+  } else {
+    server.close()
+    if (orders === 'drain badly') return
+    void (async () => {
+      while (cells.read(OPEN) > 0 && Date.now() < message.deadlineMs) await delay(5)
+      say({ kind: 'drained', left: cells.read(OPEN) })
+    })()
+  }
+})
+
+server.on('error', (error: NodeJS.ErrnoException) => {
+  say({ kind: 'failed', message: error.message, ...(error.code && { code: error.code }) })
+  setImmediate(() => process.exit())
+})
+if (listen.kind === 'tcp' && orders !== 'never ready') {
+  if (orders === `fail in thread ${start.thread}`) {
+    say({ kind: 'failed', message: 'told to fail', code: 'EADDRINUSE' })
+  } else {
+    server.listen({ host: listen.host, port: listen.port, reusePort: start.reusePort }, () => {
+      const address = server.address()
+      if (address !== null && typeof address === 'object')
+        say({ kind: 'ready', port: address.port })
+    })
+  }
+}
