@@ -1,0 +1,575 @@
+// The one table of the configuration: every key with its type, default, limits, flag and sentence.
+// Reading the file, flags, unknown-key suggestions, `check --print`, the JSON Schema and the
+// reference page are derived from it; a golden test pins it: keys and defaults are API.
+//
+// Own table instead of zod: importing zod 4 costs 60 ms and 14 MiB (measured on Node 26.10), a fifth
+// of the time to start, and its messages know neither the line nor the flag a value came from.
+import type { Address } from './config.ts'
+import {
+  formatAddress,
+  formatDuration,
+  formatForward,
+  formatSize,
+  type Parsed,
+  parseAddress,
+  parseBoolean,
+  parseBundle,
+  parseCommonName,
+  parseCount,
+  parseDnsPattern,
+  parseDuration,
+  parseEntrypoint,
+  parseForward,
+  parseHeaderName,
+  parseListener,
+  parsePath,
+  parseRequestPath,
+  parseSize,
+  parseTrue,
+  parseTrustDomain,
+  parseUriPattern,
+  parseWorkers,
+} from './values.ts'
+
+export interface Flag {
+  readonly name: `--${string}`
+  /** Other names for the same flag, known from ghostunnel. */
+  readonly aliases?: readonly `--${string}`[]
+}
+
+export interface Key {
+  /** Dotted; `[]` stands for each entry of a list. A default of `[]` lets the list be empty. */
+  readonly path: string
+  readonly type: TypeName
+  /** As a user would write it. */
+  readonly default?: string
+  /** All values that an `enum` takes. */
+  readonly values?: readonly string[]
+  /** Lowest and highest value, as a user would write them. */
+  readonly min?: string
+  readonly max?: string
+  readonly flag?: Flag
+  readonly sentence: string
+  /** Setting it to true weakens a guarantee. */
+  readonly unsafe?: true
+  /** Values that weaken a guarantee. */
+  readonly unsafeValues?: readonly string[]
+}
+
+export const KEYS = [
+  {
+    path: 'inbound.listen',
+    type: 'address',
+    default: '0.0.0.0:8443',
+    flag: { name: '--listen' },
+    sentence: 'Where clients connect with mutual TLS.',
+  },
+  {
+    path: 'inbound.forward',
+    type: 'forward',
+    flag: { name: '--forward', aliases: ['--target'] },
+    sentence: 'The workload: loopback or a UNIX socket, unless unsafeForward.',
+  },
+  {
+    path: 'inbound.unsafeForward',
+    type: 'boolean',
+    default: 'false',
+    flag: { name: '--unsafe-forward', aliases: ['--unsafe-target'] },
+    sentence: 'Forward to another host, in plain text that the network can read and change.',
+    unsafe: true,
+  },
+  {
+    path: 'inbound.forwardedClientCert',
+    type: 'enum',
+    values: ['sanitize', 'sanitize_set', 'forward_only', 'append_forward', 'always_forward_only'],
+    default: 'sanitize_set',
+    sentence:
+      "What happens to x-forwarded-client-cert, in Envoy's words; modes that forward let a client claim an identity.",
+    unsafeValues: ['forward_only', 'append_forward', 'always_forward_only'],
+  },
+  {
+    path: 'inbound.forwardedClientCertDetails[]',
+    type: 'enum',
+    values: ['subject', 'dns', 'cert', 'chain'],
+    default: '[]',
+    sentence:
+      'Keys of x-forwarded-client-cert beside By, Hash and URI, which are what published Rego expects.',
+  },
+  {
+    path: 'inbound.clientCert',
+    type: 'boolean',
+    default: 'false',
+    sentence: 'Set client-cert (RFC 9440) too.',
+  },
+  {
+    path: 'inbound.unsafeAmbiguousPaths',
+    type: 'boolean',
+    default: 'false',
+    flag: { name: '--unsafe-ambiguous-paths' },
+    sentence:
+      'Let through paths that policy and workload may read differently (dot segments, //, %2F, ;).',
+    unsafe: true,
+  },
+  {
+    path: 'inbound.limits.connections',
+    type: 'count',
+    default: '10000',
+    min: '1',
+    max: '1000000',
+    sentence: 'Open client connections; at most 64 KiB each, so that this bounds memory.',
+  },
+  {
+    path: 'inbound.limits.connectionsPerAddress',
+    type: 'count',
+    default: '5000',
+    min: '1',
+    max: '1000000',
+    sentence:
+      'Open client connections of one source address: half, so that one client or NAT cannot take them all.',
+  },
+  {
+    path: 'inbound.limits.handshakes',
+    type: 'count',
+    default: '64',
+    min: '1',
+    max: '100000',
+    sentence: 'TLS handshakes in progress; more would only wait for the same processor.',
+  },
+  {
+    path: 'inbound.limits.handshakesPerAddress',
+    type: 'count',
+    default: '16',
+    min: '1',
+    max: '100000',
+    sentence: 'TLS handshakes in progress from one source address: a quarter, as others come too.',
+  },
+  {
+    path: 'inbound.limits.handshakeFailuresPerAddress',
+    type: 'count',
+    default: '10',
+    min: '1',
+    max: '100000',
+    sentence:
+      'Failed handshakes that one source address may cause in a burst before it has to wait: a rollout with a wrong certificate stays below, a scan does not.',
+  },
+  {
+    path: 'inbound.limits.headBytes',
+    type: 'size',
+    default: '32KiB',
+    min: '1KiB',
+    max: '1MiB',
+    sentence: 'Request line and headers together: room for large tokens and cookies.',
+  },
+  {
+    path: 'inbound.limits.headerCount',
+    type: 'count',
+    default: '100',
+    min: '1',
+    max: '10000',
+    sentence: 'Header lines of a request: as many as most servers take.',
+  },
+  {
+    path: 'inbound.limits.targetBytes',
+    type: 'size',
+    default: '8KiB',
+    min: '16',
+    max: '1MiB',
+    sentence: 'The request target; RFC 9112 recommends to support at least 8000.',
+  },
+  {
+    path: 'inbound.limits.bodyBytes',
+    type: 'size',
+    default: '0',
+    sentence: 'A request body; 0 is no limit, because bodies are streamed and never collected.',
+  },
+  {
+    path: 'inbound.limits.requestsPerConnection',
+    type: 'count',
+    default: '0',
+    sentence:
+      'Requests before a connection is closed; 0 is no limit, because the peer is checked on each.',
+  },
+  {
+    path: 'inbound.limits.streamsPerConnection',
+    type: 'later',
+    sentence: 'Streams of one HTTP/2 connection.',
+  },
+  {
+    path: 'inbound.limits.upstreamConnections',
+    type: 'count',
+    default: '256',
+    min: '1',
+    max: '100000',
+    sentence: 'Connections of one data thread to the workload; a request that finds none gets 503.',
+  },
+  {
+    path: 'inbound.timeouts.handshake',
+    type: 'duration',
+    default: '10s',
+    min: '1ms',
+    sentence: 'From accept to the end of the TLS handshake.',
+  },
+  {
+    path: 'inbound.timeouts.requestHead',
+    type: 'duration',
+    default: '15s',
+    min: '1ms',
+    sentence: 'From the first byte of a request to the end of its head.',
+  },
+  {
+    path: 'inbound.timeouts.requestBody',
+    type: 'duration',
+    default: '60s',
+    min: '1ms',
+    sentence: 'Longest time without progress of a request body; the whole may take longer.',
+  },
+  {
+    path: 'inbound.timeouts.upstreamConnect',
+    type: 'duration',
+    default: '5s',
+    min: '1ms',
+    sentence: 'For the workload to accept a connection; on loopback more means it hangs.',
+  },
+  {
+    path: 'inbound.timeouts.upstreamResponse',
+    type: 'duration',
+    default: '60s',
+    min: '1ms',
+    sentence: 'From the end of a request to the head of the response.',
+  },
+  {
+    path: 'inbound.timeouts.idle',
+    type: 'duration',
+    default: '5m',
+    min: '1ms',
+    sentence:
+      'A client connection without a request; longer than the pools of usual clients, so that they close first and no request is lost.',
+  },
+  {
+    path: 'inbound.timeouts.connectionLifetime',
+    type: 'duration',
+    default: '0',
+    sentence: 'Age at which a connection is closed after its current request; 0 is no limit.',
+  },
+
+  {
+    path: 'identity.certificate',
+    type: 'path',
+    flag: { name: '--cert' },
+    sentence: 'PEM file: the leaf first, then intermediates.',
+  },
+  {
+    path: 'identity.privateKey',
+    type: 'path',
+    flag: { name: '--key' },
+    sentence: 'PEM file: the private key of the certificate.',
+  },
+  {
+    path: 'identity.credentialBundle',
+    type: 'path',
+    flag: { name: '--credential-bundle' },
+    sentence: 'PEM file with key and chain together, instead of certificate and privateKey.',
+  },
+  {
+    path: 'identity.workloadApi',
+    type: 'later',
+    sentence: 'Socket of a SPIFFE Workload API.',
+  },
+
+  {
+    path: 'trust.bundles[].trustDomain',
+    type: 'trustDomain',
+    sentence:
+      'The SPIFFE trust domain that this bundle alone vouches for; absent: identities of any kind.',
+  },
+  {
+    path: 'trust.bundles[].file',
+    type: 'path',
+    flag: { name: '--ca', aliases: ['--cacert'] },
+    sentence: 'PEM file with the certificates of the authorities that clients are issued by.',
+  },
+  {
+    path: 'trust.crls[]',
+    type: 'path',
+    flag: { name: '--crl' },
+    sentence:
+      'CRL, PEM or DER. As soon as one is given, a client whose issuer has no current one is refused.',
+  },
+  {
+    path: 'trust.revoked',
+    type: 'later',
+    sentence: 'List of revoked serial numbers, keys and SPIFFE IDs.',
+  },
+
+  {
+    path: 'allow[].uri',
+    type: 'uriPattern',
+    flag: { name: '--allow-uri' },
+    sentence: 'Admits peers with this URI SAN.',
+  },
+  {
+    path: 'allow[].dns',
+    type: 'dnsPattern',
+    flag: { name: '--allow-dns' },
+    sentence: 'Admits peers with this DNS SAN.',
+  },
+  {
+    path: 'allow[].cn',
+    type: 'commonName',
+    flag: { name: '--allow-cn' },
+    sentence: 'Admits peers whose subject has this common name.',
+  },
+  {
+    path: 'allow[].all',
+    type: 'true',
+    flag: { name: '--allow-all' },
+    sentence: 'Admits every peer whose certificate is accepted; stands alone.',
+  },
+
+  {
+    path: 'policy.bundle',
+    type: 'bundle',
+    flag: { name: '--policy' },
+    sentence: 'What `opa build -t wasm` made: a bundle.tar.gz or the directory of an unpacked one.',
+  },
+  {
+    path: 'policy.entrypoint',
+    type: 'entrypoint',
+    flag: { name: '--entrypoint' },
+    sentence:
+      'The rule that decides; absent: the only entrypoint of the bundle, or envoy/authz/allow.',
+  },
+  {
+    path: 'policy.memoryBytes',
+    type: 'size',
+    default: '64MiB',
+    min: '1MiB',
+    max: '4GiB',
+    sentence: 'Highest memory of one policy instance; it is replaced when it would need more.',
+  },
+  {
+    path: 'policy.fuel',
+    type: 'count',
+    default: '2000000',
+    min: '1000',
+    max: '1000000000',
+    sentence:
+      'Loop iterations of one evaluation, some tens of milliseconds; then the outcome is timeout.',
+  },
+  { path: 'policy.signing', type: 'later', sentence: 'Keys that a bundle must be signed with.' },
+  { path: 'policy.candidate', type: 'later', sentence: 'A second policy that is only compared.' },
+  { path: 'policy.input', type: 'later', sentence: 'What of a request the policy is given.' },
+
+  {
+    path: 'admin.listen',
+    type: 'listener',
+    default: '127.0.0.1:15000',
+    flag: { name: '--admin' },
+    sentence: 'Configuration, snapshot, decisions, reload, drain; loopback, a UNIX socket, or off.',
+  },
+  {
+    path: 'metrics.listen',
+    type: 'listener',
+    default: '0.0.0.0:15090',
+    flag: { name: '--metrics' },
+    sentence: '/metrics, /livez, /readyz and /startupz in plain text, or off.',
+  },
+  {
+    path: 'probes.listen',
+    type: 'address',
+    sentence: 'Where the kubelet, which has no certificate, reaches probes.paths in plain text.',
+  },
+  {
+    path: 'probes.paths[]',
+    type: 'requestPath',
+    sentence: 'The only paths that probes.listen forwards to the workload.',
+  },
+  {
+    path: 'log.level',
+    type: 'enum',
+    values: ['debug', 'info', 'warn', 'error'],
+    default: 'info',
+    flag: { name: '--log-level' },
+    sentence: 'Lowest level that is logged.',
+  },
+  {
+    path: 'log.access',
+    type: 'enum',
+    values: ['off', 'denied', 'all'],
+    default: 'denied',
+    sentence: 'Requests that are logged.',
+  },
+  {
+    path: 'log.decisions',
+    type: 'enum',
+    values: ['off', 'denied', 'all'],
+    default: 'all',
+    sentence: "Policy decisions that are logged, in the shape of OPA's events.",
+  },
+  {
+    path: 'log.decisionFile',
+    type: 'path',
+    sentence: 'File for the decision log; absent: standard output.',
+  },
+  {
+    path: 'log.redact[]',
+    type: 'headerName',
+    default: '[]',
+    sentence: 'Headers whose values are replaced in logs, beside those that always are.',
+  },
+  {
+    path: 'drain.timeout',
+    type: 'duration',
+    default: '30s',
+    sentence:
+      'For requests in progress after SIGTERM; keep it below terminationGracePeriodSeconds.',
+  },
+  {
+    path: 'workers',
+    type: 'workers',
+    default: '1',
+    flag: { name: '--workers' },
+    sentence: 'Data threads; auto is the CPU limit of the container.',
+  },
+  {
+    path: 'stall',
+    type: 'duration',
+    default: '5s',
+    min: '100ms',
+    sentence: 'Longest silence of a data thread before it is replaced.',
+  },
+] as const satisfies readonly Key[]
+
+/** The table's rows with the widened type (the `as const` table keeps literals). */
+export const keys: readonly Key[] = KEYS
+
+interface ValueType<T> {
+  readonly parse: (text: string, key: Key) => Parsed<T>
+  /** Writes a value as `parse` reads it; where absent, the value is its own text. */
+  readonly format?: (value: never) => string
+  /** For `--help`; a type without one makes a flag that takes no argument. */
+  readonly argument?: string
+  /** What the reference calls it. */
+  readonly name: string
+  readonly json: 'string' | 'integer' | 'boolean' | 'integer or string'
+}
+
+export const TYPES = {
+  address: {
+    name: 'address',
+    argument: 'ADDRESS',
+    json: 'string',
+    parse: parseAddress,
+    format: formatAddress,
+  },
+  listener: {
+    name: 'address or off',
+    argument: 'ADDRESS',
+    json: 'string',
+    parse: parseListener,
+    format: (value: Address | 'off') => (value === 'off' ? value : formatAddress(value)),
+  },
+  forward: {
+    name: 'URL',
+    argument: 'URL',
+    json: 'string',
+    parse: parseForward,
+    format: formatForward,
+  },
+  duration: {
+    name: 'duration',
+    argument: 'DURATION',
+    json: 'string',
+    parse: within(parseDuration),
+    format: formatDuration,
+  },
+  size: {
+    name: 'size',
+    argument: 'SIZE',
+    json: 'integer or string',
+    parse: within(parseSize),
+    format: formatSize,
+  },
+  count: { name: 'number', argument: 'NUMBER', json: 'integer', parse: within(parseCount) },
+  workers: {
+    name: 'number or auto',
+    argument: 'NUMBER',
+    json: 'integer or string',
+    parse: parseWorkers,
+  },
+  boolean: { name: 'boolean', json: 'boolean', parse: parseBoolean },
+  true: { name: 'true', json: 'boolean', parse: parseTrue },
+  enum: { name: 'one of', argument: 'WORD', json: 'string', parse: oneOf },
+  path: { name: 'path', argument: 'FILE', json: 'string', parse: parsePath },
+  bundle: { name: 'path', argument: 'FILE', json: 'string', parse: parseBundle },
+  entrypoint: { name: 'entrypoint', argument: 'RULE', json: 'string', parse: parseEntrypoint },
+  trustDomain: { name: 'trust domain', argument: 'NAME', json: 'string', parse: parseTrustDomain },
+  uriPattern: { name: 'URI pattern', argument: 'PATTERN', json: 'string', parse: parseUriPattern },
+  dnsPattern: { name: 'DNS pattern', argument: 'PATTERN', json: 'string', parse: parseDnsPattern },
+  commonName: { name: 'common name', argument: 'NAME', json: 'string', parse: parseCommonName },
+  requestPath: { name: 'URL path', argument: 'PATH', json: 'string', parse: parseRequestPath },
+  headerName: { name: 'header name', argument: 'NAME', json: 'string', parse: parseHeaderName },
+  later: { name: 'reserved', json: 'string', parse: notYet },
+} as const satisfies Record<string, ValueType<unknown>>
+
+export type TypeName = keyof typeof TYPES
+type ValueOfType<T extends TypeName> =
+  ReturnType<(typeof TYPES)[T]['parse']> extends Parsed<infer V> ? V : never
+
+export const typeOf = (key: Key): ValueType<unknown> => TYPES[key.type]
+
+/** Keys of the interface that are refused until they are built, so that none is silently ignored. */
+export const isLater = (key: Key): boolean => key.type === 'later'
+
+type Row = (typeof KEYS)[number]
+type RowAt<P extends Row['path']> = Extract<Row, { path: P }>
+
+/** Every key of the table that holds a value. */
+export type KeyPath = Exclude<Row, { type: 'later' }>['path']
+
+/** What parsing the value of a key gives; this is how the compiler holds `Config` against the table. */
+export type ValueAt<P extends KeyPath> =
+  RowAt<P> extends { values: readonly (infer V)[] } ? V : ValueOfType<RowAt<P>['type']>
+
+/** The same, with `undefined` for a key that may be absent. */
+export type OptionalValueAt<P extends KeyPath> =
+  RowAt<P> extends { default: string } ? ValueAt<P> : ValueAt<P> | undefined
+
+function oneOf(text: string, key: Key): Parsed<string> {
+  const values = key.values ?? []
+  return values.includes(text)
+    ? { kind: 'value', value: text }
+    : {
+        kind: 'wrong',
+        what: `${JSON.stringify(text.slice(0, 80))} is not one of its values`,
+        remedy: `write ${values.join(', ').replace(/, ([^,]*)$/, ' or $1')}`,
+      }
+}
+
+function within(parse: (text: string) => Parsed<number>) {
+  return (text: string, key: Key): Parsed<number> => {
+    const parsed = parse(text)
+    if (parsed.kind === 'wrong') return parsed
+    const [low, high] = [bound(parse, key.min, 0), bound(parse, key.max, Number.MAX_SAFE_INTEGER)]
+    if (parsed.value >= low && parsed.value <= high) return parsed
+    const [side, limit] = parsed.value < low ? ['below', key.min] : ['above', key.max]
+    return {
+      kind: 'wrong',
+      what: `${JSON.stringify(text)} is ${side} what makes sense`,
+      remedy: `write ${limit} or ${side === 'below' ? 'more' : 'less'}`,
+    }
+  }
+}
+
+function bound(parse: (text: string) => Parsed<number>, text: string | undefined, none: number) {
+  const parsed = text === undefined ? undefined : parse(text)
+  return parsed?.kind === 'value' ? parsed.value : none
+}
+
+function notYet(): Parsed<never> {
+  return {
+    kind: 'wrong',
+    what: 'is not available in this version',
+    remedy: 'leave it out',
+  }
+}

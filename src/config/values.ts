@@ -1,0 +1,298 @@
+// What a single configuration value may look like, and how it is written again. Each parser takes the
+// text of one value and returns the value or says what is wrong with it and what would be right.
+// `parseX(formatX(value))` gives the same value back.
+import type { Address, Forward } from './config.ts'
+
+export type Parsed<T> =
+  | { readonly kind: 'value'; readonly value: T }
+  | { readonly kind: 'wrong'; readonly what: string; readonly remedy: string }
+
+const value = <T>(parsed: T): Parsed<T> => ({ kind: 'value', value: parsed })
+const wrong = (what: string, remedy: string): Parsed<never> => ({ kind: 'wrong', what, remedy })
+
+/** Timers of Node take a signed 32-bit number of milliseconds; a longer one would fire at once. */
+export const LONGEST_DURATION_MS = 2 ** 31 - 1
+
+const DURATION_UNITS = { h: 3_600_000, m: 60_000, s: 1000, ms: 1 } as const
+
+/** `250ms`, `30s`, `5m`, `1h`, or `0`; in milliseconds. */
+export function parseDuration(text: string): Parsed<number> {
+  const match = /^(\d{1,10})(ms|s|m|h)$/.exec(text === '0' ? '0s' : text)
+  if (match === null) {
+    return wrong(
+      `${quote(text)} is not a duration`,
+      'write one whole number and its unit: 250ms, 30s, 5m or 1h',
+    )
+  }
+  const ms = Number(match[1]) * DURATION_UNITS[match[2] as keyof typeof DURATION_UNITS]
+  if (ms > LONGEST_DURATION_MS) {
+    return wrong(`${quote(text)} is too long`, 'the longest duration is 596h')
+  }
+  return value(ms)
+}
+
+export const formatDuration = (ms: number): string => inLargestUnit(ms, DURATION_UNITS) ?? `${ms}ms`
+
+const SIZE_UNITS = { GiB: 2 ** 30, MiB: 2 ** 20, KiB: 2 ** 10 } as const
+
+/** `64KiB`, `1MiB`, `2GiB`, or a plain number of bytes. */
+export function parseSize(text: string): Parsed<number> {
+  const match = /^(\d{1,15})(KiB|MiB|GiB|)$/.exec(text)
+  if (match === null) {
+    return wrong(
+      `${quote(text)} is not a size`,
+      'write a whole number of bytes, or one with KiB, MiB or GiB: 64KiB, 1MiB',
+    )
+  }
+  const unit = match[2] as keyof typeof SIZE_UNITS | ''
+  const bytes = Number(match[1]) * (unit === '' ? 1 : SIZE_UNITS[unit])
+  if (!Number.isSafeInteger(bytes)) {
+    return wrong(`${quote(text)} is too large`, 'write a size that exists')
+  }
+  return value(bytes)
+}
+
+export const formatSize = (bytes: number): string => inLargestUnit(bytes, SIZE_UNITS) ?? `${bytes}`
+
+export function parseCount(text: string): Parsed<number> {
+  return /^\d{1,15}$/.test(text)
+    ? value(Number(text))
+    : wrong(`${quote(text)} is not a whole number`, 'write a whole number such as 100')
+}
+
+export function parseBoolean(text: string): Parsed<boolean> {
+  if (text === 'true') return value(true)
+  if (text === 'false') return value(false)
+  return wrong(`${quote(text)} is neither true nor false`, 'write true or false')
+}
+
+/** For keys that exist only to be set: writing `false` would read as if it forbade something. */
+export function parseTrue(text: string): Parsed<true> {
+  return text === 'true'
+    ? value(true)
+    : wrong(`${quote(text)} has no meaning here`, 'write true, or leave the rule out')
+}
+
+export function parseWorkers(text: string): Parsed<number | 'auto'> {
+  if (text === 'auto') return value('auto')
+  const count = parseCount(text)
+  return count.kind === 'value' && count.value >= 1 && count.value <= 64
+    ? count
+    : wrong(`${quote(text)} is not a number of threads`, 'write a number from 1 to 64, or auto')
+}
+
+/**
+ * `host:port`, `[::]:8443`, `:8443` (every IPv4 address) or `unix:/path`. A port of 0 lets the
+ * kernel choose one.
+ */
+export function parseAddress(text: string): Parsed<Address> {
+  if (text.startsWith('unix:')) return parseSocketPath(text.slice('unix:'.length), text)
+  const match = /^(?:\[([^\]]+)\]|([^[\]:]*)):(\d{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (match === null || port > 65535) {
+    return wrong(
+      `${quote(text)} is not an address`,
+      'write host:port (127.0.0.1:8080, [::1]:8080, :8080) or unix:/path',
+    )
+  }
+  const host = match[1] === undefined ? plainHost(match[2] || '0.0.0.0') : ipv6(match[1])
+  if (host === undefined) {
+    return wrong(
+      `${quote(match[1] ?? match[2] ?? '')} is neither an IP address nor a host name`,
+      'write an IPv4 address, a host name, or an IPv6 address in brackets',
+    )
+  }
+  return value({ kind: 'tcp', host, port })
+}
+
+export const formatAddress = (address: Address): string =>
+  address.kind === 'unix'
+    ? `unix:${address.path}`
+    : `${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`
+
+export function parseListener(text: string): Parsed<Address | 'off'> {
+  return text === 'off' ? value('off') : parseAddress(text)
+}
+
+/** Schemes that are part of the interface but not built yet: refused by name, never guessed at. */
+const LATER_SCHEMES = /^(h2c:|h2c\+unix:|tcp:|tcp\+unix:)/
+
+/** `http://host:port`, `unix:/path` or `http+unix:/path`. */
+export function parseForward(text: string): Parsed<Forward> {
+  const remedy = 'write http://127.0.0.1:8080 or unix:/path'
+  const later = LATER_SCHEMES.exec(text)
+  if (later !== null) {
+    return wrong(`the scheme ${later[1]} is not available in this version`, remedy)
+  }
+  if (/^https:/.test(text)) {
+    return wrong('the workload is reached in plain text, on loopback or a UNIX socket', remedy)
+  }
+  const unix = /^(?:http\+)?unix:(.*)$/s.exec(text)
+  if (unix !== null) {
+    const address = parseSocketPath(unix[1] ?? '', text)
+    return address.kind === 'wrong' ? address : value({ scheme: 'http', address: address.value })
+  }
+  const http = /^http:\/\/([^/?#]*)(.*)$/s.exec(text)
+  if (http === null) return wrong(`${quote(text)} names no scheme that is known`, remedy)
+  if (http[2] !== '' && http[2] !== '/') {
+    return wrong(
+      `${quote(text)} has a path; the path of each request is forwarded as it came`,
+      'end the value after the port',
+    )
+  }
+  const authority = http[1] ?? ''
+  const address = parseAddress(/:\d+$/.test(authority) ? authority : `${authority}:80`)
+  if (address.kind === 'wrong') return address
+  if (authority.startsWith(':') || authority === '' || isTcp(address.value, 0)) {
+    return wrong(`${quote(text)} names no place to connect to`, remedy)
+  }
+  return value({ scheme: 'http', address: address.value })
+}
+
+export const formatForward = (forward: Forward): string =>
+  forward.address.kind === 'unix'
+    ? formatAddress(forward.address)
+    : `http://${formatAddress(forward.address)}`
+
+const isTcp = (address: Address, port: number): boolean =>
+  address.kind === 'tcp' && address.port === port
+
+/** True where only processes of the same host (in a pod: of the same pod) can be at the other end. */
+export const isLocal = (address: Address): boolean =>
+  address.kind === 'unix' ||
+  address.host === 'localhost' ||
+  address.host === '::1' ||
+  (address.host.startsWith('127.') && isIpv4(address.host))
+
+/** A file or directory; relative ones start at the working directory. */
+export function parsePath(text: string): Parsed<string> {
+  if (text === '') return wrong('is empty', 'write the path of a file')
+  if (text.includes('\0')) return wrong('has a NUL character', 'write the path of a file')
+  return value(text)
+}
+
+export function parseBundle(text: string): Parsed<string> {
+  return /^https?:\/\//i.test(text)
+    ? wrong(
+        'fetching a bundle from a server is not available in this version',
+        'write the path of a bundle.tar.gz, or of the directory of an unpacked bundle',
+      )
+    : parsePath(text)
+}
+
+/** A rule inside the bundle as `opa build -e` names it. */
+export function parseEntrypoint(text: string): Parsed<string> {
+  return /^[\w-]+(\/[\w-]+)*$/.test(text)
+    ? value(text)
+    : wrong(
+        `${quote(text)} is not an entrypoint`,
+        'write it as for `opa build -e`, with slashes and without "data": envoy/authz/allow',
+      )
+}
+
+/** SPIFFE ID specification, section 2.1. */
+export function parseTrustDomain(text: string): Parsed<string> {
+  return /^[a-z0-9._-]{1,255}$/.test(text)
+    ? value(text)
+    : wrong(
+        `${quote(text)} is not a trust domain`,
+        'write only its name, in lower case, without spiffe:// and path: example.org',
+      )
+}
+
+/** `*` stands for one path segment, `**` for any number of them; both only as a whole segment. */
+export function parseUriPattern(text: string): Parsed<string> {
+  const remedy =
+    'write a URI; * stands for one whole segment, ** for any number: spiffe://example.org/ns/*/sa/web'
+  if (!/^[a-zA-Z][a-zA-Z0-9+.-]*:[\x21-\x7e]+$/.test(text)) {
+    return wrong(`${quote(text)} is not a URI`, remedy)
+  }
+  return wildcardsAreWhole(text.split('/'))
+    ? value(text)
+    : wrong(`${quote(text)} has a * that is only a part of a segment`, remedy)
+}
+
+/** `*` stands for one label, `**` for any number of them; both only as a whole label. */
+export function parseDnsPattern(text: string): Parsed<string> {
+  const remedy = 'write a DNS name; * stands for one whole label, ** for any number: *.example.org'
+  const labels = text.split('.')
+  if (!labels.every((label) => /^[\w*-]{1,63}$/.test(label))) {
+    return wrong(`${quote(text)} is not a DNS name`, remedy)
+  }
+  return wildcardsAreWhole(labels)
+    ? value(text)
+    : wrong(`${quote(text)} has a * that is only a part of a label`, remedy)
+}
+
+const wildcardsAreWhole = (parts: readonly string[]): boolean =>
+  parts.every((part) => !part.includes('*') || part === '*' || part === '**')
+
+export function parseCommonName(text: string): Parsed<string> {
+  return text === ''
+    ? wrong('is empty', 'write the common name that the certificate carries')
+    : value(text)
+}
+
+/** The path of a request: what the workload serves to probes. */
+export function parseRequestPath(text: string): Parsed<string> {
+  return /^\/[\x21-\x7e]*$/.test(text) && !/[?#]/.test(text)
+    ? value(text)
+    : wrong(`${quote(text)} is not a path of a request`, 'write a path such as /healthz')
+}
+
+/** RFC 9110 section 5.1; kept in lower case, as it is compared. */
+export function parseHeaderName(text: string): Parsed<string> {
+  return /^[!#$%&'*+.^`|~\w-]+$/.test(text)
+    ? value(text.toLowerCase())
+    : wrong(`${quote(text)} is not the name of a header`, 'write a name such as x-api-key')
+}
+
+/** Linux takes 107 bytes in `sun_path`; a longer path would fail at bind with no hint why. */
+const LONGEST_SOCKET_PATH = 107
+
+function parseSocketPath(after: string, text: string): Parsed<Address> {
+  const path = after.startsWith('//') ? after.slice(2) : after
+  if (!path.startsWith('/') || path.includes('\0')) {
+    return wrong(`${quote(text)} names no absolute path`, 'write unix:/path/of/the/socket')
+  }
+  if (Buffer.byteLength(path) > LONGEST_SOCKET_PATH) {
+    return wrong(
+      `the path of the socket is longer than ${LONGEST_SOCKET_PATH} bytes`,
+      'use a directory with a shorter name',
+    )
+  }
+  return value({ kind: 'unix', path })
+}
+
+const isIpv4 = (host: string): boolean =>
+  /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.|$)){4}$/.test(host) && !host.endsWith('.')
+
+/** A last label of digits is a mistyped IPv4 address, which resolvers read in surprising ways. */
+const isHostName = (host: string): boolean =>
+  host.length <= 253 &&
+  /^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/.test(host) &&
+  !/(^|\.)(\d+|0x[0-9a-f]*)$/.test(host)
+
+const plainHost = (host: string): string | undefined => {
+  const lower = host.toLowerCase()
+  return isIpv4(lower) || isHostName(lower) ? lower : undefined
+}
+
+/** In its shortest form, so that equal addresses compare equal. */
+function ipv6(host: string): string | undefined {
+  if (!/^[0-9a-fA-F:.]+$/.test(host)) return undefined
+  return URL.parse(`http://[${host}]`)?.hostname.slice(1, -1)
+}
+
+function inLargestUnit(amount: number, units: Readonly<Record<string, number>>) {
+  for (const [unit, factor] of Object.entries(units)) {
+    if (amount !== 0 && amount % factor === 0) return `${amount / factor}${unit}`
+  }
+  return amount === 0 ? '0' : undefined
+}
+
+/** Text of the operator, shortened and on one line, for a message. */
+function quote(text: string): string {
+  const shown = JSON.stringify(text)
+  return shown.length <= 82 ? shown : `${shown.slice(0, 80)}…"`
+}
