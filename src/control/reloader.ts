@@ -1,0 +1,142 @@
+// Brings changes into force. Promises a single load at a time, that whoever asks gets a load that
+// began after they asked, that a failed load is tried again without being asked, and that what was
+// good before stays in force until something better is complete.
+import type { Config } from '../config/config.ts'
+import type { Problem } from '../errors.ts'
+import type { Snapshot } from '../threads.ts'
+import { type LoadOutcome, loadMaterials } from './loader.ts'
+import { type Generation, nextGeneration } from './snapshot-builder.ts'
+
+export type ReloadReason = 'start' | 'watch' | 'signal' | 'admin' | 'retry'
+
+export interface ReloadReport {
+  readonly reason: ReloadReason
+  /** `failed`: at least one source; the others were published all the same where they changed. */
+  readonly result: 'published' | 'unchanged' | 'failed'
+  /** In force after this; 0 when nothing ever was. */
+  readonly generation: number
+  readonly perSource: LoadOutcome['perSource']
+  readonly problems: readonly Problem[]
+  readonly beganMs: number
+  readonly durationMs: number
+  /** The same failure as the last time: worth counting, not worth another line in the log. */
+  readonly repeated: boolean
+}
+
+export interface ReloaderOptions {
+  readonly config: Config
+  /** Epoch milliseconds. */
+  readonly clock: () => number
+  /** Hands a new snapshot to the data threads. */
+  readonly publish: (snapshot: Snapshot) => void
+  readonly onReload: (report: ReloadReport) => void
+  /** In place of `loadMaterials`, for tests. */
+  readonly load?: typeof loadMaterials
+}
+
+export class Reloader {
+  readonly #options: ReloaderOptions
+  #current: Generation | undefined
+  #lastReport: ReloadReport | undefined
+  /** Waits for the load that is running; joined by everybody who asks meanwhile. */
+  #queued: Promise<ReloadReport> | undefined
+  #last: Promise<unknown> = Promise.resolve()
+  #retry: NodeJS.Timeout | undefined
+  #retryMs = FIRST_RETRY_MS
+  #stopped = false
+
+  constructor(options: ReloaderOptions) {
+    this.#options = options
+  }
+
+  /** What is in force. */
+  get current(): Generation | undefined {
+    return this.#current
+  }
+
+  get lastReport(): ReloadReport | undefined {
+    return this.#lastReport
+  }
+
+  /** Never rejects. One load serves all who ask before it begins. */
+  reload(reason: ReloadReason): Promise<ReloadReport> {
+    if (this.#queued !== undefined) return this.#queued
+    const queued = this.#last.then(() => {
+      this.#queued = undefined
+      return this.#run(reason)
+    })
+    this.#queued = queued
+    this.#last = queued
+    return queued
+  }
+
+  /** Ends retries; a load that is running ends by itself. */
+  stop(): void {
+    this.#stopped = true
+    clearTimeout(this.#retry)
+  }
+
+  async #run(reason: ReloadReason): Promise<ReloadReport> {
+    clearTimeout(this.#retry)
+    const { clock, onReload } = this.#options
+    const beganMs = clock()
+    const outcome = await this.#attempt(beganMs)
+    const report = {
+      ...outcome,
+      reason,
+      generation: this.#current?.snapshot.generation ?? 0,
+      beganMs,
+      durationMs: clock() - beganMs,
+      repeated: reason === 'retry' && sameFailure(outcome, this.#lastReport),
+    }
+    this.#lastReport = report
+    if (report.result === 'failed') this.#retryLater(reason)
+    onReload(report)
+    return report
+  }
+
+  async #attempt(nowMs: number): Promise<Attempt> {
+    const { config, load = loadMaterials, publish } = this.#options
+    try {
+      const before = this.#current
+      const { loaded, problems, perSource } = await load(config, nowMs, before?.loaded)
+      const failed = Object.values(perSource).includes('failed')
+      if (loaded === undefined) return { result: 'failed', perSource, problems }
+      const next = nextGeneration(config, loaded, nowMs, before)
+      if (next !== before) publish(next.snapshot)
+      this.#current = next
+      if (failed) return { result: 'failed', perSource, problems }
+      return { result: next === before ? 'unchanged' : 'published', perSource, problems }
+    } catch (error) {
+      const what = `the load ended in a fault: ${error instanceof Error ? error.stack : error}`
+      const problem = { where: 'postern', what, remedy: 'please report it' }
+      return { result: 'failed', perSource: ALL_FAILED, problems: [problem] }
+    }
+  }
+
+  /**
+   * A key without its certificate is normal while both are being replaced, and a certificate from
+   * the future while clocks differ: both go away without another change of a file.
+   */
+  #retryLater(reason: ReloadReason): void {
+    if (this.#stopped || this.#current === undefined) return
+    this.#retryMs = reason === 'retry' ? Math.min(this.#retryMs * 2, LAST_RETRY_MS) : FIRST_RETRY_MS
+    this.#retry = setTimeout(() => void this.reload('retry'), this.#retryMs).unref()
+  }
+}
+
+type Attempt = Pick<ReloadReport, 'result' | 'perSource' | 'problems'>
+
+function sameFailure(one: Attempt, other: ReloadReport | undefined): boolean {
+  const told = (attempt?: Attempt) => JSON.stringify([attempt?.perSource, attempt?.problems])
+  return one.result === 'failed' && told(one) === told(other)
+}
+
+const FIRST_RETRY_MS = 100
+const LAST_RETRY_MS = 30_000
+const ALL_FAILED = {
+  identity: 'failed',
+  trust: 'failed',
+  revocation: 'failed',
+  policy: 'failed',
+} as const

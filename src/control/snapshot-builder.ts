@@ -1,0 +1,70 @@
+// Makes the sealed snapshot of one generation. Promises that numbers only go up when there is a
+// reason: nothing changed, same snapshot; a new trust generation only for changed trust or CRLs.
+import type { Config } from '../config/config.ts'
+import { mergeCrls } from '../identity/crl.ts'
+import type { TrustMaterial } from '../identity/material.ts'
+import type { Snapshot } from '../threads.ts'
+import type { Loaded } from './loader.ts'
+
+/** A snapshot with what it was made of. */
+export interface Generation {
+  readonly loaded: Loaded
+  readonly snapshot: Snapshot
+}
+
+/** The generation after `previous`, or `previous` itself when everything in force is the same. */
+export function nextGeneration(
+  config: Config,
+  loaded: Loaded,
+  nowMs: number,
+  previous?: Generation,
+): Generation {
+  const trust = nextTrust(config, loaded, previous)
+  if (
+    previous !== undefined &&
+    trust === previous.snapshot.trust &&
+    loaded.identity === previous.loaded.identity &&
+    loaded.policy === previous.loaded.policy
+  ) {
+    return previous
+  }
+  const { inbound, log } = config
+  const snapshot: Snapshot = {
+    generation: (previous?.snapshot.generation ?? 0) + 1,
+    createdAtMs: nowMs,
+    identity: loaded.identity.material,
+    trust,
+    allow: config.allow,
+    ...(loaded.policy && { policy: loaded.policy.material }),
+    settings: { inbound, log: { access: log.access, decisions: log.decisions } },
+  }
+  return { loaded, snapshot: sealed(snapshot) }
+}
+
+function nextTrust(config: Config, { trust, crls }: Loaded, previous?: Generation): TrustMaterial {
+  if (
+    previous !== undefined &&
+    sameItems(trust, previous.loaded.trust) &&
+    sameItems(crls, previous.loaded.crls)
+  ) {
+    return previous.snapshot.trust
+  }
+  return {
+    generation: (previous?.snapshot.trust.generation ?? 0) + 1,
+    bundles: trust.map(({ material }) => material),
+    crls: mergeCrls(crls.flatMap(({ material }) => material)),
+    crlRequired: config.trust.crls.length > 0,
+  }
+}
+
+const sameItems = (one: readonly unknown[], other: readonly unknown[]): boolean =>
+  one.length === other.length && one.every((item, at) => item === other[at])
+
+/** Frozen all the way down; bytes and modules cannot be, and are nobody's to write to. */
+function sealed<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
+  const isPlain = Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype
+  if (!isPlain) return value
+  for (const item of Object.values(value)) sealed(item)
+  return Object.freeze(value)
+}

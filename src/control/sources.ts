@@ -1,0 +1,213 @@
+// One reader for each source: bytes in, piece or problems out. A piece whose bytes are the same as
+// before is the same object as before: nothing is parsed, compiled or published twice.
+import { createHash } from 'node:crypto'
+import { stat } from 'node:fs/promises'
+import type { Config } from '../config/config.ts'
+import type { Problem } from '../errors.ts'
+import { loadIdentity } from '../identity/credentials.ts'
+import { parseCrl } from '../identity/crl.ts'
+import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
+import { parseTrustBundle } from '../identity/trust.ts'
+import { ARCHIVE_LIMITS, unpackArchive } from '../policy/bundle.ts'
+import { loadPolicy } from '../policy/load.ts'
+import type { PolicyMaterial } from '../policy/material.ts'
+import { type FileContent, type FileRequest, readFiles, readTree } from './files.ts'
+
+/** What came out of one file or one set of files. */
+export interface Piece<Material> {
+  /** SHA-256 of the bytes it was made from, lower-case hex. */
+  readonly digest: string
+  readonly material: Material
+}
+
+export interface CrlPiece extends Piece<readonly CrlMaterial[]> {
+  /** Kept, because the signatures have to be checked again when trust changes. */
+  readonly bytes: Buffer
+}
+
+/** No piece: there is none to read, or it is bad and a problem says why. */
+export interface Reading<P> {
+  readonly piece?: P
+  readonly problems: readonly Problem[]
+}
+
+export function identityRequests({ identity }: Config): FileRequest[] {
+  return identity.kind === 'bundle'
+    ? [request(identity.credentialBundle, 'identity.credentialBundle')]
+    : [
+        request(identity.certificate, 'identity.certificate'),
+        request(identity.privateKey, 'identity.privateKey'),
+      ]
+}
+
+export const trustRequests = ({ trust }: Config): FileRequest[] =>
+  trust.bundles.map(({ file }, at) => request(file, `trust.bundles[${at}].file`))
+
+export const crlRequests = ({ trust }: Config): FileRequest[] =>
+  trust.crls.map((file, at) => request(file, `trust.crls[${at}]`))
+
+export function readIdentity(
+  { identity }: Config,
+  contents: readonly FileContent[],
+  nowMs: number,
+  before: Piece<IdentityMaterial> | undefined,
+): Reading<Piece<IdentityMaterial>> {
+  const problems = contents.flatMap((one) => (one.kind === 'problem' ? one.problem : []))
+  if (problems.length > 0) return { problems }
+  const parts = contents.flatMap((one) => (one.kind === 'bytes' ? one.bytes : []))
+  const digest = digestOf(parts)
+  if (before?.digest === digest) return { piece: before, problems }
+  const [first = '', second = ''] = parts.map((bytes) => bytes.toString('utf8'))
+  const read = loadIdentity(
+    identity.kind === 'bundle'
+      ? { pem: first, file: identity.credentialBundle }
+      : {
+          certificatePem: first,
+          privateKeyPem: second,
+          certificateFile: identity.certificate,
+          privateKeyFile: identity.privateKey,
+        },
+    nowMs,
+  )
+  const { material } = read
+  if (material && before && isValid(before.material, nowMs) && !isValid(material, nowMs)) {
+    return { problems: [outOfTime(material, nowMs)] }
+  }
+  return reading(digest, material, read.problems)
+}
+
+const isValid = ({ facts }: IdentityMaterial, nowMs: number): boolean =>
+  facts.notBeforeMs <= nowMs && nowMs <= facts.notAfterMs
+
+/** Clocks differ by seconds: the certificate of the future goes in at a later attempt. */
+function outOfTime({ facts }: IdentityMaterial, nowMs: number): Problem {
+  const [from, to, now] = [facts.notBeforeMs, facts.notAfterMs, nowMs].map((ms) =>
+    new Date(ms).toISOString(),
+  )
+  return {
+    where: facts.file,
+    what: `the new certificate is valid from ${from} to ${to}, and it is ${now}`,
+    remedy: 'renew it, or correct the clock; the one before is still valid and stays',
+  }
+}
+
+export function readTrust(
+  content: FileContent,
+  { file, trustDomain }: Config['trust']['bundles'][number],
+  nowMs: number,
+  before: Piece<TrustBundleMaterial> | undefined,
+): Reading<Piece<TrustBundleMaterial>> {
+  if (content.kind === 'problem') return { problems: [content.problem] }
+  const digest = digestOf([content.bytes])
+  if (before?.digest === digest) return { piece: before, problems: [] }
+  const read = parseTrustBundle(content.bytes.toString('utf8'), file, trustDomain, nowMs)
+  return reading(digest, read.material, read.problems)
+}
+
+/** `before` has to be absent when trust has changed since. */
+export function readCrl(
+  content: FileContent,
+  file: string,
+  trust: readonly TrustBundleMaterial[],
+  nowMs: number,
+  before: CrlPiece | undefined,
+): Reading<CrlPiece> {
+  if (content.kind === 'problem') return { problems: [content.problem] }
+  const digest = digestOf([content.bytes])
+  if (before?.digest === digest) return { piece: before, problems: [] }
+  const { crls, problems } = parseCrl(content.bytes, file, trust, nowMs)
+  if (problems.some(isError)) return { problems }
+  return { piece: { digest, material: crls, bytes: content.bytes }, problems }
+}
+
+/**
+ * What a CRL file that went bad still says under another trust. Whatever no longer has an issuer is
+ * left out: where CRLs are configured, an issuer without one denies.
+ */
+export function underNewTrust(
+  before: CrlPiece,
+  file: string,
+  trust: readonly TrustBundleMaterial[],
+  nowMs: number,
+): CrlPiece {
+  const { crls, problems } = parseCrl(before.bytes, file, trust, nowMs)
+  return { ...before, material: problems.some(isError) ? [] : crls }
+}
+
+/** Never rejects: a fault of the policy host must hold up nothing else. */
+export async function readPolicy(
+  { policy }: Config,
+  before: Piece<PolicyMaterial> | undefined,
+): Promise<Reading<Piece<PolicyMaterial>>> {
+  if (policy === undefined) return { problems: [] }
+  try {
+    return await loadBundle(policy, before)
+  } catch (error) {
+    const what = `loading it ended in a fault: ${error instanceof Error ? error.stack : error}`
+    return { problems: [{ where: policy.bundle, what, remedy: 'please report it' }] }
+  }
+}
+
+async function loadBundle(
+  policy: NonNullable<Config['policy']>,
+  before: Piece<PolicyMaterial> | undefined,
+): Promise<Reading<Piece<PolicyMaterial>>> {
+  const file = policy.bundle
+  const bundle = await readBundle(file)
+  if (bundle.kind === 'problem') return { problems: [bundle.problem] }
+  if (before?.digest === bundle.digest) return { piece: before, problems: [] }
+  const unpacked = bundle.kind === 'entries' ? bundle : await unpackArchive(bundle.bytes, file)
+  if (unpacked.kind === 'problems') return unpacked
+  const { entrypoint, fuel, memoryBytes } = policy
+  const source = { file, entries: unpacked.entries, digest: bundle.digest }
+  const read = await loadPolicy(source, { entrypoint, fuel, memoryBytes })
+  if (read.kind === 'problems') return read
+  return reading(bundle.digest, read.material, read.warnings)
+}
+
+async function readBundle(path: string) {
+  const where = 'policy.bundle'
+  if (await isDirectory(path)) {
+    const tree = await readTree(path, where, ARCHIVE_LIMITS)
+    if (tree.kind === 'problem') return tree
+    const parts = [...tree.entries].flatMap(([name, bytes]) => [Buffer.from(name), bytes])
+    return { ...tree, digest: digestOf(parts) }
+  }
+  const [content] = await readFiles([{ path, where, maxBytes: ARCHIVE_LIMITS.fileBytes }])
+  if (content?.kind !== 'bytes') return content as Extract<FileContent, { kind: 'problem' }>
+  // Of the file as it is, so that `sha256sum` of the bundle gives the same.
+  const digest = createHash('sha256').update(content.bytes).digest('hex')
+  return { ...content, digest }
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory()
+  } catch {
+    return false
+  }
+}
+
+export const isError = (problem: Problem): boolean => problem.severity !== 'warning'
+
+function reading<M>(
+  digest: string,
+  material: M | undefined,
+  problems: readonly Problem[],
+): Reading<Piece<M>> {
+  if (material === undefined || problems.some(isError)) return { problems }
+  return { piece: { digest, material }, problems }
+}
+
+/** Every part goes in with its length, so that bytes cannot move from one to the next unseen. */
+function digestOf(parts: readonly Uint8Array[]): string {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(`${part.length}:`).update(part)
+  return hash.digest('hex')
+}
+
+const request = (path: string, where: string): FileRequest => ({
+  path,
+  where,
+  maxBytes: 32 * 1024 * 1024,
+})
