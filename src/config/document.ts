@@ -47,7 +47,8 @@ class Reading {
       lineCounter: this.#lines,
       prettyErrors: false,
       uniqueKeys: false,
-      logLevel: 'silent',
+      // Not `silent`: that also silences the error about a second document.
+      logLevel: 'error',
     })
     for (const fault of [...document.errors, ...document.warnings].slice(0, 20)) {
       this.#problem(
@@ -69,6 +70,7 @@ class Reading {
   #read(shape: Shape, node: Node | null, path: string): void {
     const at = node?.range?.[0] ?? 0
     if (isAlias(node)) {
+      if (shape.kind === 'value') this.given.set(path, { key: shape.key, where: path })
       // A few hundred bytes of nested aliases can stand for billions of values.
       this.#problem(path, at, 'is an alias (*name)', 'write the value out; aliases are not read')
     } else if (shape.kind === 'value') {
@@ -158,10 +160,11 @@ class Reading {
     }
   }
 
-  /** `${NAME}` becomes the variable's value, once: what it holds is not looked at again. */
+  /** `${NAME}` becomes the variable's value, which is not looked at again; `$${` stands for `${`. */
   #substitute(text: string, path: string, at: number): string | undefined {
     let missing = false
-    const replaced = text.replaceAll(/\$\{([^}]*)\}?/g, (written, name: string) => {
+    const replaced = text.replaceAll(/(\$?)\$\{([^}]*)\}?/g, (written, doubled, name: string) => {
+      if (doubled !== '') return written.slice(1)
       const wellFormed = written.endsWith('}') && /^[A-Za-z_][A-Za-z0-9_]*$/.test(name)
       const value = wellFormed && Object.hasOwn(this.#env, name) ? this.#env[name] : undefined
       if (value !== undefined) return value
@@ -171,7 +174,7 @@ class Reading {
         path,
         at,
         wellFormed ? `the variable ${shown} is not set` : `${shown} names no variable`,
-        wellFormed ? 'set it, or write the value here' : `write $${'{NAME}'}`,
+        wellFormed ? 'set it, or write the value here' : 'write the name of one between { and }',
       )
       return ''
     })
@@ -184,12 +187,12 @@ class Reading {
     path: string,
     at: number,
   ): void {
-    const full = path === '' ? `${name}` : `${path}.${name}`
+    const shown = /^[\w$.-]{1,100}$/.test(name ?? '') ? name : JSON.stringify(name?.slice(0, 100))
     const here = nearest(name ?? '', shape.keys.keys())
     const suggestion =
       here === undefined ? elsewhere(name ?? '') : path === '' ? here : `${path}.${here}`
     this.#problem(
-      name === undefined ? path : full.slice(0, 200),
+      name === undefined ? path : path === '' ? `${shown}` : `${path}.${shown}`,
       at,
       name === undefined ? 'has a key that is not a plain word' : 'is not a key',
       suggestion === undefined

@@ -6,7 +6,8 @@ export function nearest(written: string, names: Iterable<string>): string | unde
   // Comparing costs length times length, and no slip makes a name twice as long.
   if (folded.length > 64) return undefined
   let best: string | undefined
-  let least = Math.max(2, Math.floor(folded.length / 3)) + 1
+  // Two slips in a word of four letters make any other word of four letters.
+  let least = (folded.length <= 4 ? 1 : Math.max(2, Math.floor(folded.length / 3))) + 1
   for (const name of names) {
     const distance = editDistance(folded, fold(name))
     if (distance < least) [best, least] = [name, distance]

@@ -219,7 +219,7 @@ export const KEYS = [
   {
     path: 'inbound.timeouts.requestBody',
     type: 'duration',
-    default: '60s',
+    default: '1m',
     min: '1ms',
     sentence: 'Longest time without progress of a request body; the whole may take longer.',
   },
@@ -233,7 +233,7 @@ export const KEYS = [
   {
     path: 'inbound.timeouts.upstreamResponse',
     type: 'duration',
-    default: '60s',
+    default: '1m',
     min: '1ms',
     sentence: 'From the end of a request to the head of the response.',
   },

@@ -37,7 +37,7 @@ const SIZE_UNITS = { GiB: 2 ** 30, MiB: 2 ** 20, KiB: 2 ** 10 } as const
 
 /** `64KiB`, `1MiB`, `2GiB`, or a plain number of bytes. */
 export function parseSize(text: string): Parsed<number> {
-  const match = /^(\d{1,15})(KiB|MiB|GiB|)$/.exec(text)
+  const match = /^(\d{1,16})(KiB|MiB|GiB|)$/.exec(text)
   if (match === null) {
     return wrong(
       `${quote(text)} is not a size`,
