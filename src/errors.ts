@@ -134,6 +134,7 @@ export const ERRORS = {
     sentence: 'The client closed the connection before its answer was complete.',
   },
 
+  peer_no_certificate: peer('The client presented no certificate.'),
   peer_revoked: peer('The certificate of the peer has been revoked.'),
   peer_expired: peer('The certificate of the peer is outside its validity period.'),
   peer_untrusted: peer('The certificate of the peer no longer leads to a trust bundle.'),

@@ -35,6 +35,7 @@ export interface DataThreadStart {
 
 export type ToDataThread =
   | { readonly kind: 'snapshot'; readonly snapshot: Snapshot }
+  /** Take no more; cut what is left at `deadlineMs` (epoch). */
   | { readonly kind: 'drain'; readonly deadlineMs: number }
   | { readonly kind: 'records_taken'; readonly count: number }
 
@@ -48,7 +49,7 @@ export type FromDataThread =
   /** The last connection is gone, or the deadline passed with `left` of them open. */
   | { readonly kind: 'drained'; readonly left: number }
 
-export type LogRecord = AccessRecord | DecisionRecord | HandshakeRecord | CutRecord
+export type LogRecord = AccessRecord | DecisionRecord | HandshakeRecord | CutRecord | FaultRecord
 
 /** One request, written when it ended. */
 export interface AccessRecord {
@@ -114,5 +115,13 @@ export interface CutRecord {
   readonly principal: string
   readonly serial: string
   readonly code: ErrorCode
+  readonly detail: string
+}
+
+/** A fault in Postern itself that ended one connection; the others went on. */
+export interface FaultRecord {
+  readonly kind: 'fault'
+  readonly timeMs: number
+  /** Message and stack; from our code, never from a client. */
   readonly detail: string
 }

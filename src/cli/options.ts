@@ -1,0 +1,41 @@
+// The options of `run` and `check`: the flags of the configuration table, and the file.
+import type { Command } from 'commander'
+import type { Config } from '../config/config.ts'
+import { FLAGS, type Flags } from '../config/flags.ts'
+import { containerCpuLimit, loadConfig, readConfigFile } from '../config/load.ts'
+import type { Problem } from '../errors.ts'
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+export interface ConfigurationRead {
+  readonly config: Config | undefined
+  readonly problems: readonly Problem[]
+  readonly unsafeOptions: readonly string[]
+}
+
+/** Adds `--config` and every flag of the table. */
+export function addConfigurationOptions(command: Command): Command {
+  command.option('--config <file>', 'configuration file, YAML or JSON (see docs/reference.md)')
+  for (const { flag, aliases, argument, sentence, repeatable } of FLAGS) {
+    for (const name of [flag, ...aliases]) {
+      const text = name === flag ? sentence : `same as ${flag}`
+      const spelled = argument === undefined ? name : `${name} <${argument}>`
+      if (repeatable)
+        command.option(spelled, text, (value: string, before: string[] = []) => [...before, value])
+      else command.option(spelled, text)
+    }
+  }
+  return command
+}
+
+export function readConfiguration(
+  options: Flags & { readonly config?: string },
+  env: Environment,
+): ConfigurationRead {
+  const { config: path, ...flags } = options
+  if (path === undefined) return loadConfig({ flags, env, cpuLimit: containerCpuLimit })
+  const file = readConfigFile(path)
+  if (file.kind === 'problem')
+    return { config: undefined, problems: [file.problem], unsafeOptions: [] }
+  return loadConfig({ file: file.file, flags, env, cpuLimit: containerCpuLimit })
+}

@@ -1,0 +1,84 @@
+// `postern run`: the sidecar as a process: configuration in, signals handled, an exit code out.
+import { Command } from 'commander'
+import { createLogger, type Logger } from '../observe/log.ts'
+import { formatProblem } from './failure.ts'
+import { addConfigurationOptions, type Environment, readConfiguration } from './options.ts'
+import { Sidecar } from './sidecar.ts'
+
+export function command(env: Environment): Command {
+  return addConfigurationOptions(new Command('run'))
+    .description('run the sidecar: mutual TLS in, policy, then the workload')
+    .addHelpText('after', EXAMPLE)
+    .action((options: Record<string, string | boolean | string[]>) => run(options, env))
+}
+
+const EXAMPLE = `
+Example:
+  postern run --listen :8443 --forward http://127.0.0.1:8080 \\
+    --cert tls.crt --key tls.key --ca ca.crt \\
+    --policy bundle.tar.gz --entrypoint envoy/authz/allow
+  postern run --config /etc/postern/postern.yaml
+
+Signals: SIGTERM and SIGINT drain and exit, a second one exits at once; SIGHUP reloads every file.
+Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.`
+
+async function run(
+  options: Record<string, string | boolean | string[]>,
+  env: Environment,
+): Promise<void> {
+  const { config, problems, unsafeOptions } = readConfiguration(options, env)
+  if (config === undefined) return fail(2, problems.map(formatProblem))
+  const logger = createLogger({ level: config.log.level, redact: config.log.redact })
+  process.on('exit', () => logger.flushSync())
+  if (isOutdated(process.versions.node)) {
+    logger.warn(
+      { event: 'node_outdated', node: process.versions.node },
+      'This Node.js lacks security releases; use 24.22.1, 26.12.1 or newer',
+    )
+  }
+  const fatal = (message: string): void => {
+    logger.error({ event: 'fatal' }, message)
+    process.exit(1)
+  }
+  const start = await Sidecar.start({ config, unsafeOptions, logger, fatal })
+  if (start.kind === 'failed') {
+    await logger.flush()
+    fail(start.exitCode, start.problems.map(formatProblem))
+    process.exit(start.exitCode)
+  }
+  handleSignals(start.sidecar, logger)
+}
+
+function handleSignals(sidecar: Sidecar, logger: Logger): void {
+  let ending = false
+  const end = async (signal: string): Promise<void> => {
+    if (ending) {
+      logger.warn({ event: 'exit', signal }, 'Second signal: exiting at once')
+      process.exit(1)
+    }
+    ending = true
+    const { left } = await sidecar.drain()
+    const exitCode = left === 0 ? 0 : 1
+    const fields = { event: 'exit', signal, connections_left: left, exit_code: exitCode }
+    if (left === 0) logger.info(fields, 'Drained')
+    else logger.error(fields, 'Drain deadline passed with connections left')
+    await sidecar.stop()
+    await logger.flush()
+    process.exit(exitCode)
+  }
+  process.on('SIGTERM', () => void end('SIGTERM'))
+  process.on('SIGINT', () => void end('SIGINT'))
+  process.on('SIGHUP', () => void sidecar.reload('signal'))
+}
+
+function fail(exitCode: 1 | 2, lines: readonly string[]): void {
+  process.stderr.write(`${lines.join('\n')}\n`)
+  process.exitCode = exitCode
+}
+
+/** Older than the releases of 2026-10-21, which mend flaws that a proxy is exposed to. */
+function isOutdated(version: string): boolean {
+  const [major = 0, minor = 0, patch = 0] = version.split('.').map(Number)
+  if (major === 24) return minor < 22 || (minor === 22 && patch < 1)
+  return major < 24 || (major < 27 && (major === 25 || minor < 12 || (minor === 12 && patch < 1)))
+}

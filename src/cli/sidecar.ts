@@ -1,0 +1,357 @@
+// Puts the rooms together: load, check, bind, ready; then reload on every change, and drain at the
+// end. Promises that nothing half-starts: on failure everything that was bound is released.
+import type { Config } from '../config/config.ts'
+import { printConfig } from '../config/print.ts'
+import { Reloader, type ReloadReport } from '../control/reloader.ts'
+import { Supervisor } from '../control/supervisor.ts'
+import { type ValidityNotice, ValidityWatch } from '../control/validity.ts'
+import { Watcher, watchedPaths } from '../control/watcher.ts'
+import type { Problem } from '../errors.ts'
+import { startAdmin } from '../observe/admin.ts'
+import { DecisionLog } from '../observe/decision-log.ts'
+import { type ReadyPart, startMetricsServer } from '../observe/health.ts'
+import type { Logger } from '../observe/log.ts'
+import { MetricsRegistry } from '../observe/metrics.ts'
+import { DECISION_DROPPED, RecordSink } from '../observe/records.ts'
+import { createRedactor } from '../observe/redaction.ts'
+import { isRunning, type RunningServer } from '../observe/server.ts'
+import { probeAddress } from '../proxy/port.ts'
+import { VERSION } from '../version.ts'
+import { loadChecked } from './materials.ts'
+import { countReload, showGeneration, snapshotView } from './status.ts'
+
+export interface SidecarOptions {
+  readonly config: Config
+  readonly unsafeOptions: readonly string[]
+  readonly logger: Logger
+  /** The process cannot go on. */
+  readonly fatal: (message: string) => void
+}
+
+export type SidecarStart =
+  | { readonly kind: 'started'; readonly sidecar: Sidecar }
+  /** `exitCode` 2: what was configured is wrong; 1: the machine would not let it. */
+  | { readonly kind: 'failed'; readonly exitCode: 1 | 2; readonly problems: readonly Problem[] }
+
+const now = (): number => Date.now()
+
+export class Sidecar {
+  readonly #options: SidecarOptions
+  readonly #metrics: MetricsRegistry
+  readonly #supervisor: Supervisor
+  readonly #reloader: Reloader
+  readonly #watcher: Watcher
+  readonly #validity: ValidityWatch
+  readonly #decisions: DecisionLog
+  readonly #servers: { readonly name: string; readonly server: RunningServer }[] = []
+  #started = false
+  #draining: Promise<{ readonly left: number }> | undefined
+
+  /** Starts everything or nothing. */
+  static async start(options: SidecarOptions): Promise<SidecarStart> {
+    const { config, logger } = options
+    // The control thread's own drops go into the cells of threads that are gone: it alone writes there.
+    const redactor = createRedactor(config.log.redact)
+    const labels = { id: crypto.randomUUID(), version: VERSION }
+    let dropped = (): void => {}
+    const decisions = DecisionLog.open({
+      logger,
+      redactor,
+      labels,
+      onDrop: () => dropped(),
+      ...(config.log.decisionFile === undefined ? {} : { file: config.log.decisionFile }),
+    })
+    if (!(decisions instanceof DecisionLog))
+      return { kind: 'failed', exitCode: 2, problems: [decisions] }
+    const sidecar = new Sidecar(options, decisions, redactor)
+    dropped = () => sidecar.#supervisor.retired.add(DECISION_DROPPED)
+    const failure = await sidecar.#start()
+    if (failure === undefined) return { kind: 'started', sidecar }
+    await sidecar.stop()
+    return failure
+  }
+
+  private constructor(
+    options: SidecarOptions,
+    decisions: DecisionLog,
+    redactor: ReturnType<typeof createRedactor>,
+  ) {
+    const { config, logger, fatal } = options
+    this.#options = options
+    this.#decisions = decisions
+    this.#supervisor = new Supervisor({
+      dataThreadUrl: DATA_THREAD,
+      threads: config.workers,
+      stallMs: config.stallMs,
+      clock: now,
+      events: {
+        records: (records, thread) => sink.take(records, thread),
+        applied: (generation, thread) =>
+          logger.debug({ event: 'applied', generation, thread }, 'Snapshot applied'),
+        restarting: (thread, reason, detail, delayMs) => {
+          this.#metrics.inc('data_thread_restarts_total', { reason })
+          logger.error(
+            { event: 'data_thread_restart', thread, reason, detail, delay_ms: delayMs },
+            'Data thread replaced',
+          )
+        },
+        fatal,
+      },
+    })
+    const sink = new RecordSink({
+      logger,
+      decisions,
+      config: config.log,
+      redactor,
+      cells: this.#supervisor.retired,
+    })
+    this.#metrics = new MetricsRegistry({
+      cells: () => this.#supervisor.cells(),
+      retired: this.#supervisor.retired,
+      defaults: true,
+    })
+    this.#reloader = new Reloader({
+      config,
+      clock: now,
+      load: loadChecked,
+      publish: (snapshot) => {
+        if (this.#started) this.#supervisor.publish(snapshot)
+      },
+      onReload: (report) => this.#reloaded(report),
+    })
+    this.#watcher = new Watcher({
+      paths: watchedPaths(config),
+      events: {
+        changed: () => void this.#reloader.reload('watch'),
+        degraded: (message) =>
+          logger.warn(
+            { event: 'watch_degraded', detail: message },
+            'Files are polled, not watched',
+          ),
+      },
+    })
+    this.#validity = new ValidityWatch({
+      loaded: () => this.#reloader.current?.loaded,
+      clock: now,
+      onNotice: (notice) => this.#validityEnds(notice),
+    })
+  }
+
+  /** Everything again, from the files. */
+  async reload(reason: 'signal' | 'admin'): Promise<ReloadReport> {
+    const problem = this.#decisions.reopen()
+    if (problem !== undefined) {
+      this.#options.logger.error(
+        { event: 'decision_log', ...problem },
+        'The decision log could not be reopened',
+      )
+    }
+    return this.#reloader.reload(reason)
+  }
+
+  /** Takes no new connections and waits for the open ones, at most `drain.timeout`. */
+  drain(): Promise<{ readonly left: number }> {
+    if (this.#draining === undefined) {
+      const { logger, config } = this.#options
+      logger.info({ event: 'drain', timeout_ms: config.drain.timeoutMs }, 'Draining')
+      this.#draining = this.#supervisor.drain(now() + config.drain.timeoutMs)
+    }
+    return this.#draining
+  }
+
+  /** Ends everything at once; ports are free when it resolves. */
+  async stop(): Promise<void> {
+    this.#watcher.stop()
+    this.#validity.stop()
+    this.#reloader.stop()
+    await this.#supervisor.stop()
+    await Promise.all(this.#servers.map(({ server }) => server.close()))
+    await this.#decisions.close()
+  }
+
+  async #start(): Promise<Exclude<SidecarStart, { kind: 'started' }> | undefined> {
+    const { config, logger, unsafeOptions } = this.#options
+    for (const option of unsafeOptions) {
+      this.#metrics.set('unsafe_options', { option }, 1)
+      logger.warn(
+        { event: 'unsafe_option', option },
+        'An option that weakens a guarantee is in use',
+      )
+    }
+    const { node, openssl } = process.versions
+    this.#metrics.set('build_info', { version: VERSION, node, openssl: openssl ?? '' }, 1)
+
+    await this.#watcher.start()
+    const loaded = await this.#reloader.reload('start')
+    const generation = this.#reloader.current
+    if (generation === undefined) return { kind: 'failed', exitCode: 2, problems: loaded.problems }
+
+    const { listen } = config.inbound
+    const taken = await probeAddress(listen)
+    if (taken !== undefined) return bindFailure('inbound.listen', taken)
+    const problem = await this.#startServers()
+    if (problem !== undefined) return { kind: 'failed', exitCode: 1, problems: [problem] }
+    const outcome = await this.#supervisor.start(generation.snapshot)
+    if (outcome.kind === 'failed') return bindFailure('inbound.listen', outcome)
+    this.#started = true
+    // Something may have changed while the threads were starting.
+    const current = this.#reloader.current
+    if (current !== undefined && current !== generation) this.#supervisor.publish(current.snapshot)
+    this.#validity.start()
+    logger.info(
+      {
+        event: 'ready',
+        generation: generation.snapshot.generation,
+        listen: listen.kind === 'tcp' ? { ...listen, port: outcome.port } : listen,
+        ...Object.fromEntries(this.#servers.map(({ name, server }) => [name, server.address])),
+      },
+      'Ready',
+    )
+    return undefined
+  }
+
+  async #startServers(): Promise<Problem | undefined> {
+    const { config, logger } = this.#options
+    const fault = (error: unknown): void =>
+      logger.error({ event: 'fault', err: error }, 'A handler failed')
+    const starts: [string, Promise<RunningServer | Problem>][] = []
+    if (config.metrics !== undefined) {
+      const facade = {
+        metrics: () => this.#metrics.text(),
+        ready: () => this.#readiness(),
+        started: () => this.#started,
+        fault,
+      }
+      starts.push(['metrics', startMetricsServer(config.metrics.listen, facade)])
+    }
+    if (config.admin !== undefined) {
+      const facade = {
+        config: () => printConfig(config),
+        snapshot: () => this.#reloader.current && snapshotView(this.#reloader.current),
+        decisions: this.#decisions.ring,
+        reload: async () => {
+          const { result, generation, problems } = await this.reload('admin')
+          return { ok: result !== 'failed', generation, problems }
+        },
+        drain: () => void this.drain(),
+        fault,
+      }
+      starts.push(['admin', startAdmin(config.admin.listen, facade)])
+    }
+    if (config.probes !== undefined) {
+      const { startProbes } = await import('../proxy/probes.ts')
+      starts.push(['probes', startProbes(config.probes, config.inbound.forward)])
+    }
+    let problem: Problem | undefined
+    for (const [name, start] of starts) {
+      const server = await start
+      if (isRunning(server)) this.#servers.push({ name, server })
+      else problem ??= server
+    }
+    return problem
+  }
+
+  #readiness() {
+    const { config } = this.#options
+    const serving = this.#supervisor.serving()
+    const report = this.#reloader.lastReport
+    const parts: ReadyPart[] = [
+      part('snapshot', this.#reloader.current !== undefined, 'nothing is loaded yet'),
+      part(
+        'data_threads',
+        serving === config.workers,
+        `${serving} of ${config.workers} data threads are serving`,
+      ),
+      part('drain', this.#draining === undefined, 'draining'),
+    ]
+    const failing = report?.result === 'failed'
+    const own = this.#reloader.current?.snapshot.identity.facts
+    return {
+      parts,
+      details: {
+        generation: this.#reloader.current?.snapshot.generation ?? 0,
+        applied_generation: this.#supervisor.appliedGeneration(),
+        last_reload: report?.result ?? 'none',
+        ...(failing ? { failed_sources: failedSources(report), problems: report.problems } : {}),
+        ...(own === undefined
+          ? {}
+          : {
+              certificate_not_after: new Date(own.notAfterMs).toISOString(),
+              certificate_expired: own.notAfterMs <= now(),
+            }),
+      },
+    }
+  }
+
+  #reloaded(report: ReloadReport): void {
+    const { logger } = this.#options
+    countReload(this.#metrics, report, now())
+    const generation = this.#reloader.current
+    // A start that cannot load anything is told on standard error, once.
+    if (generation === undefined) return
+    showGeneration(this.#metrics, generation)
+    const { reason, result, perSource, problems, durationMs, repeated } = report
+    const about = {
+      event: 'reload',
+      reason,
+      result,
+      generation: report.generation,
+      ...perSource,
+      duration_ms: durationMs,
+    }
+    for (const { severity, ...problem } of repeated ? [] : problems) {
+      if (severity === 'warning') logger.warn({ event: 'reload_problem', ...problem }, problem.what)
+      else logger.error({ event: 'reload_problem', ...problem }, problem.what)
+    }
+    if (result === 'failed') {
+      if (!repeated) logger.error(about, 'Reload failed; what was good before stays in force')
+    } else if (result === 'published') logger.info(about, 'Reloaded')
+    this.#validity.look()
+  }
+
+  #validityEnds(notice: ValidityNotice): void {
+    const { logger } = this.#options
+    const { kind, name, stage } = notice
+    const fields = {
+      event: 'validity',
+      kind,
+      name,
+      stage,
+      ends_at: new Date(notice.endsAtMs).toISOString(),
+      now: new Date(notice.nowMs).toISOString(),
+    }
+    const level = stage === 'expired' ? 'error' : stage === 'third' ? 'info' : 'warn'
+    logger[level](fields, stage === 'expired' ? 'Expired' : 'Must be renewed soon')
+  }
+}
+
+/** Beside this file in `src/`, and as JavaScript beside it in `dist/`. */
+const DATA_THREAD = new URL(
+  `../proxy/data-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`,
+  import.meta.url,
+)
+
+const part = (name: string, ready: boolean, reason: string): ReadyPart =>
+  ready ? { name, ready } : { name, ready, reason }
+
+const failedSources = ({ perSource }: ReloadReport): string[] =>
+  Object.entries(perSource).flatMap(([source, result]) => (result === 'failed' ? source : []))
+
+function bindFailure(
+  where: string,
+  { code, message }: { readonly code?: string | undefined; readonly message: string },
+): Exclude<SidecarStart, { kind: 'started' }> {
+  const remedy =
+    BIND_REMEDIES.get(code ?? '') ?? 'see what the operating system says about this address'
+  return {
+    kind: 'failed',
+    exitCode: 1,
+    problems: [{ where, what: `cannot be listened on: ${message}`, remedy }],
+  }
+}
+
+const BIND_REMEDIES: ReadonlyMap<string, string> = new Map([
+  ['EADDRINUSE', 'stop what listens there, or choose another port'],
+  ['EADDRNOTAVAIL', 'choose an address of this host, or 0.0.0.0 for all'],
+  ['EACCES', 'choose a port of 1024 or more, or grant CAP_NET_BIND_SERVICE'],
+])

@@ -1,0 +1,102 @@
+// What is in force, as the admin server and the metrics show it.
+import type { Loaded } from '../control/loader.ts'
+import type { ReloadReport } from '../control/reloader.ts'
+import type { Generation } from '../control/snapshot-builder.ts'
+import type { CertificateFacts } from '../identity/material.ts'
+import type { MetricsRegistry } from '../observe/metrics.ts'
+
+/** `GET /snapshot`: plain data, no key material. */
+export function snapshotView({ snapshot }: Generation): unknown {
+  const { generation, createdAtMs, identity, trust, policy, allow } = snapshot
+  return {
+    generation,
+    created: iso(createdAtMs),
+    identity: certificateView(identity.facts),
+    trust: {
+      generation: trust.generation,
+      bundles: trust.bundles.map(({ trustDomain, file, facts }) => ({
+        file,
+        ...(trustDomain === undefined ? {} : { trust_domain: trustDomain }),
+        certificates: facts.map(certificateView),
+      })),
+      crl_required: trust.crlRequired,
+      crls: trust.crls.map((crl) => ({
+        file: crl.file,
+        issuer: crl.issuer,
+        this_update: iso(crl.thisUpdateMs),
+        ...(crl.nextUpdateMs === undefined ? {} : { next_update: iso(crl.nextUpdateMs) }),
+        revoked: crl.revokedSerials.length,
+      })),
+    },
+    allow_rules: allow.length,
+    policy:
+      policy === undefined
+        ? {}
+        : {
+            active: {
+              file: policy.file,
+              revision: policy.revision,
+              digest: policy.digest,
+              entrypoint: policy.entrypoint,
+            },
+          },
+  }
+}
+
+function certificateView(facts: CertificateFacts): unknown {
+  return {
+    file: facts.file,
+    subject: facts.subject,
+    ...(facts.spiffeId === undefined ? {} : { spiffe_id: facts.spiffeId }),
+    serial: facts.serial,
+    fingerprint_sha256: facts.fingerprint,
+    not_before: iso(facts.notBeforeMs),
+    not_after: iso(facts.notAfterMs),
+  }
+}
+
+/** Sets the gauges that describe what is in force. */
+export function showGeneration(metrics: MetricsRegistry, { snapshot }: Generation): void {
+  metrics.set('snapshot_generation', {}, snapshot.generation)
+  metrics.clear('certificate_expiration_timestamp_seconds')
+  const expires = (kind: 'identity' | 'trust', facts: CertificateFacts): void =>
+    metrics.set(
+      'certificate_expiration_timestamp_seconds',
+      { kind, name: nameOf(facts) },
+      facts.notAfterMs / 1000,
+    )
+  expires('identity', snapshot.identity.facts)
+  for (const bundle of snapshot.trust.bundles)
+    for (const facts of bundle.facts) expires('trust', facts)
+  metrics.clear('crl_next_update_timestamp_seconds')
+  for (const crl of snapshot.trust.crls) {
+    if (crl.nextUpdateMs !== undefined) {
+      metrics.set(
+        'crl_next_update_timestamp_seconds',
+        { name: `${crl.file} (${crl.issuer})` },
+        crl.nextUpdateMs / 1000,
+      )
+    }
+  }
+  metrics.clear('policy_info')
+  if (snapshot.policy !== undefined) {
+    metrics.set('policy_info', { slot: 'active', revision: snapshot.policy.revision }, 1)
+  }
+}
+
+/** Counts one reload by source; a source that did not change is not counted. */
+export function countReload(metrics: MetricsRegistry, report: ReloadReport, nowMs: number): void {
+  for (const [source, result] of Object.entries(report.perSource) as [
+    keyof Loaded & 'identity',
+    string,
+  ][]) {
+    if (result === 'unchanged') continue
+    metrics.inc('reload_total', { source, result: result === 'changed' ? 'success' : 'failure' })
+    if (result === 'changed')
+      metrics.set('reload_last_success_timestamp_seconds', { source }, nowMs / 1000)
+  }
+}
+
+const nameOf = (facts: CertificateFacts): string => facts.spiffeId ?? facts.subject
+
+const iso = (timeMs: number): string => new Date(timeMs).toISOString()

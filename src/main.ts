@@ -1,0 +1,66 @@
+#!/usr/bin/env node
+// From the command line to a command. Each command is loaded only when it is asked for: `run` has
+// to be ready within a fraction of a second and must not pay for the development CA.
+import { enableCompileCache } from 'node:module'
+import { Command } from 'commander'
+import { VERSION } from './version.ts'
+
+// Best effort: without a writable temporary directory (read-only root file system) nothing is kept.
+enableCompileCache()
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+interface Entry {
+  readonly name: string
+  readonly sentence: string
+  readonly load: () => Promise<{ command(env: Environment): Command }>
+}
+
+const COMMANDS: readonly Entry[] = [
+  { name: 'run', sentence: 'run the sidecar', load: () => import('./cli/run.ts') },
+  {
+    name: 'check',
+    sentence: 'load and check everything that `run` would, and open no port',
+    load: () => import('./cli/check.ts'),
+  },
+  {
+    name: 'demo',
+    sentence: 'see one request allowed and one denied, on nothing but this package',
+    load: () => import('./cli/demo.ts'),
+  },
+  {
+    name: 'pki',
+    sentence: 'a development CA: init, issue, revoke, crl',
+    load: () => import('./cli/pki.ts'),
+  },
+  {
+    name: 'call',
+    sentence: 'one request with an identity of the development CA',
+    load: () => import('./cli/call.ts'),
+  },
+]
+
+const EXAMPLE = `
+Example:
+  postern demo
+  postern run --listen :8443 --forward http://127.0.0.1:8080 \\
+    --cert tls.crt --key tls.key --ca ca.crt --policy bundle.tar.gz
+
+postern COMMAND --help says more.`
+
+const program = new Command('postern')
+  .description('Mutual TLS and Rego policy for one workload, without a service mesh.')
+  .version(VERSION)
+  .addHelpText('after', EXAMPLE)
+  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
+
+const wanted = process.argv[2]
+const entry = COMMANDS.find(({ name }) => name === wanted)
+if (entry !== undefined) {
+  program.addCommand((await entry.load()).command(process.env))
+} else {
+  for (const { name, sentence } of COMMANDS)
+    program.addCommand(new Command(name).description(sentence))
+  if (wanted === undefined) program.help({ error: true })
+}
+await program.parseAsync()

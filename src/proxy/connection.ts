@@ -1,0 +1,489 @@
+// One client connection after its handshake: reads request heads, lets one exchange at a time run,
+// answers pipelined requests in order, and ends when the client, a limit, a drain or a change of
+// trust says so. A request reaches an exchange only through `admit`.
+import type { TLSSocket } from 'node:tls'
+import { type ErrorCode, errorEntry } from '../errors.ts'
+import { parseRequestHead, type RequestHead } from '../http/head.ts'
+import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
+import type { CLOSE_REASONS } from '../metrics.ts'
+import type { ConnectionInput } from '../policy/input.ts'
+import {
+  type Admitted,
+  admit,
+  codeOfRejection,
+  currentPeer,
+  type Refused,
+  requestIdOf,
+} from './admission.ts'
+import { Exchange, type ExchangeClient } from './exchange.ts'
+import { recordFault } from './fault.ts'
+import { encodeOwnResponse } from './respond.ts'
+import type { RequestEnd, Tally } from './tally.ts'
+import type { ThreadContext } from './thread-context.ts'
+import { Tunnel, type TunnelClient } from './tunnel.ts'
+import type { UpstreamConnection } from './upstream.ts'
+
+export type CloseReason = (typeof CLOSE_REASONS)[number]
+
+export interface ConnectionStart {
+  readonly socket: TLSSocket
+  readonly peer: VerifiedPeer
+  readonly input: ConnectionInput
+  readonly remoteAddress: string
+  readonly remotePort: number
+}
+
+/** After our last byte we read and discard for so long, so that the client gets to read it. */
+const LINGER_MS = 2_000
+const LINGER_BYTES = 1024 * 1024
+/** A refused body of known length up to this is read and discarded; beyond it we close. */
+const DISCARD_BYTES = 64 * 1024
+/** During a drain an idle client has this long to send a request that can be told to close. */
+const DRAIN_IDLE_MS = 1_000
+
+export class ClientConnection implements ExchangeClient, TunnelClient {
+  readonly socket: TLSSocket
+  readonly remoteAddress: string
+  readonly remotePort: number
+  peer: VerifiedPeer
+  readonly #context: ThreadContext
+  readonly #tally: Tally
+  readonly #input: ConnectionInput
+  readonly #bornMs: number
+  #pending: Buffer | undefined
+  #exchange: Exchange | undefined
+  #tunnel: { readonly tunnel: Tunnel; readonly exchange: Exchange } | undefined
+  #reading = false
+  #requests = 0
+  #clientEnded = false
+  /** Since when nothing has happened, or since when a head has been incomplete. */
+  #waitingSinceMs: number
+  #discardLeft = 0
+  #lingering = false
+  #lingerBytes = 0
+  #closeReason: CloseReason = 'client'
+  #closed = false
+
+  constructor(start: ConnectionStart, context: ThreadContext, tally: Tally) {
+    this.socket = start.socket
+    this.peer = start.peer
+    this.remoteAddress = start.remoteAddress
+    this.remotePort = start.remotePort
+    this.#input = start.input
+    this.#context = context
+    this.#tally = tally
+    this.#bornMs = context.tickMs
+    this.#waitingSinceMs = context.tickMs
+  }
+
+  /** Runs one step; a fault in it ends this connection and no other. */
+  guarded(step: (connection: ClientConnection) => void): void {
+    try {
+      step(this)
+    } catch (error) {
+      recordFault(this.#context, error)
+      this.#destroy('error')
+    }
+  }
+
+  // The client's socket. The listener routes its events here.
+
+  onData(chunk: Buffer): void {
+    if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientData(chunk)
+    if (this.#lingering) return this.#linger(chunk.length)
+    if (this.#pending !== undefined) {
+      this.#pending = Buffer.concat([this.#pending, chunk])
+    } else {
+      this.#pending = chunk
+    }
+    this.#read()
+  }
+
+  onDrain(): void {
+    if (this.#tunnel !== undefined) this.#tunnel.tunnel.clientDrain()
+    else this.#exchange?.clientDrain()
+  }
+
+  /** The client will send no more; it may still read (half-close). */
+  onEnd(): void {
+    this.#clientEnded = true
+    if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientEnd()
+    const exchange = this.#exchange
+    if (exchange === undefined) {
+      if (!this.#lingering) this.socket.end()
+      else this.socket.destroy()
+    } else if (!exchange.requestDone && !exchange.clientPaused) {
+      exchange.abandon()
+      this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
+      this.#exchange = undefined
+      this.#destroy('client')
+    }
+  }
+
+  onClose(): void {
+    if (this.#closed) return
+    this.#closed = true
+    const { exchange, tunnel } = { exchange: this.#exchange, tunnel: this.#tunnel }
+    this.#exchange = undefined
+    this.#tunnel = undefined
+    if (exchange !== undefined) {
+      exchange.abandon()
+      this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
+    }
+    if (tunnel !== undefined) {
+      tunnel.tunnel.abandon()
+      this.#recordTunnel(tunnel)
+    }
+    this.#tally.closed(this.#closeReason)
+  }
+
+  // The thread: time, trust, drain.
+
+  /** Called ten times a second; every deadline of the connection is kept here. */
+  tick(nowMs: number): void {
+    if (this.#closed) return
+    const { timeouts } = this.#context.generation.snapshot.settings.inbound
+    if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
+    if (this.#tunnel !== undefined) {
+      if (nowMs - this.#tunnel.tunnel.progressMs >= timeouts.idleMs) this.#destroy('idle')
+      else if (this.#outlived(nowMs)) this.#destroy('lifetime')
+      return
+    }
+    const exchange = this.#exchange
+    if (exchange !== undefined) {
+      const silentMs = nowMs - exchange.progressMs
+      if (!exchange.requestDone && !exchange.clientPaused) {
+        if (silentMs >= timeouts.requestBodyMs) exchange.fail('body_timeout')
+      } else if (exchange.awaitsResponse) {
+        if (silentMs >= timeouts.upstreamResponseMs) exchange.fail('upstream_timeout')
+      } else if (silentMs >= timeouts.idleMs) this.#destroy('idle')
+      return
+    }
+    const waitedMs = nowMs - this.#waitingSinceMs
+    if (this.#lingering) {
+      if (waitedMs >= LINGER_MS) this.socket.destroy()
+    } else if (this.#discardLeft > 0) {
+      if (waitedMs >= timeouts.requestBodyMs) this.#destroy('error')
+    } else if (this.#pending !== undefined) {
+      if (waitedMs >= timeouts.requestHeadMs) this.#reject('head_timeout')
+    } else if (this.#context.draining && waitedMs >= DRAIN_IDLE_MS) this.#finish('drain')
+    else if (waitedMs >= timeouts.idleMs) this.#finish('idle')
+    else if (this.#outlived(nowMs)) this.#finish('lifetime')
+  }
+
+  /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
+  verifyAgain(nowMs: number): void {
+    if (this.#closed) return
+    const peer = currentPeer(this.peer, this.#context.generation, nowMs)
+    if (peer.kind === 'peer') this.peer = peer
+    else this.#cut(peer)
+  }
+
+  /** The drain deadline has passed. */
+  abort(): void {
+    this.#destroy('drain')
+  }
+
+  // What an exchange asks for.
+
+  get closing(): boolean {
+    const { limits } = this.#context.generation.snapshot.settings.inbound
+    return (
+      this.#context.draining ||
+      (this.#clientEnded && this.#pending === undefined) ||
+      (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) ||
+      this.#outlived(this.#context.tickMs)
+    )
+  }
+
+  nowMs(): number {
+    return this.#context.tickMs
+  }
+
+  writeToClient(bytes: Buffer | string): boolean {
+    return typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes)
+  }
+
+  pauseClient(): void {
+    this.socket.pause()
+  }
+
+  resumeClient(): void {
+    this.socket.resume()
+  }
+
+  exchangeDone(exchange: Exchange, reuse: boolean): void {
+    this.#exchange = undefined
+    this.#record(exchange, { outcome: 'allow' })
+    if (!reuse) return this.#finish(this.#reasonToClose())
+    this.#waitingSinceMs = this.#context.tickMs
+    this.socket.resume()
+    this.#read()
+  }
+
+  exchangeFailed(exchange: Exchange, code: ErrorCode): void {
+    this.#exchange = undefined
+    const { fault } = errorEntry(code)
+    this.#answer(
+      code,
+      exchange.head,
+      exchange.decisionId ?? exchange.requestId,
+      undefined,
+      exchange.requestDone ? 0 : undefined,
+    )
+    this.#record(exchange, {
+      outcome: fault === 'client' ? 'rejected' : 'allow',
+      code,
+      status: errorEntry(code).http,
+    })
+  }
+
+  exchangeBroken(exchange: Exchange, code: ErrorCode): void {
+    this.#exchange = undefined
+    this.#record(exchange, { outcome: 'allow', code })
+    this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error')
+  }
+
+  exchangeUpgraded(exchange: Exchange, upstream: UpstreamConnection, early: Buffer): void {
+    this.#exchange = undefined
+    const first = this.#pending
+    this.#pending = undefined
+    const tunnel = new Tunnel(this, upstream, early)
+    this.#tunnel = { tunnel, exchange }
+    if (first !== undefined) tunnel.clientData(first)
+    if (this.#clientEnded) tunnel.clientEnd()
+  }
+
+  tunnelDone(broken: boolean): void {
+    const tunnel = this.#tunnel
+    this.#tunnel = undefined
+    if (tunnel !== undefined) this.#recordTunnel(tunnel)
+    if (broken) this.#destroy('upstream')
+    else this.#finish('client')
+  }
+
+  // Reading.
+
+  /** Takes from the pending bytes what can be taken now; never called by itself recursively. */
+  #read(): void {
+    if (this.#reading) return
+    this.#reading = true
+    while (
+      this.#pending !== undefined &&
+      !this.#lingering &&
+      !this.#closed &&
+      this.#tunnel === undefined
+    ) {
+      const bytes: Buffer = this.#pending
+      this.#pending = undefined
+      const rest = this.#take(bytes)
+      if (rest === undefined) {
+        this.#pending = bytes
+        break
+      }
+      if (rest < bytes.length) this.#pending = this.#pending ?? bytes.subarray(rest)
+    }
+    this.#reading = false
+  }
+
+  /** @returns index after what was taken; undefined when nothing can be taken before more happens */
+  #take(bytes: Buffer): number | undefined {
+    const exchange = this.#exchange
+    if (exchange !== undefined) {
+      if (!exchange.requestDone) return exchange.clientBody(bytes, 0, bytes.length)
+      this.socket.pause() // a pipelined request waits for its turn, in the client's window
+      return undefined
+    }
+    if (this.#discardLeft > 0) {
+      const length = Math.min(this.#discardLeft, bytes.length)
+      this.#discardLeft -= length
+      this.#waitingSinceMs = this.#context.tickMs
+      return length
+    }
+    const { generation } = this.#context
+    const head = parseRequestHead(bytes, 0, bytes.length, generation.headLimits)
+    if (head === undefined) return undefined
+    if (head.kind === 'rejection') {
+      this.#reject(head.code)
+      return bytes.length
+    }
+    return this.#begin(head, bytes)
+  }
+
+  #begin(head: RequestHead, bytes: Buffer): number {
+    const { generation, clock } = this.#context
+    this.#requests++
+    const peer = currentPeer(this.peer, generation, clock.nowMs())
+    if (peer.kind === 'rejection') {
+      this.#cut(peer, head)
+      return bytes.length
+    }
+    this.peer = peer
+    const startedMs = clock.monotonicMs()
+    const admission = admit(head, { peer, input: this.#input }, this.#context, generation)
+    if (admission.kind === 'refused') {
+      this.#refuse(head, admission, startedMs)
+      return head.headBytes
+    }
+    return this.#forward(head, admission, bytes, startedMs)
+  }
+
+  #forward(head: RequestHead, admitted: Admitted, bytes: Buffer, startedMs: number): number {
+    const { limits } = this.#context.generation.snapshot.settings.inbound
+    const exchange = new Exchange(this, this.#context.pool, admitted, head, limits, startedMs)
+    this.#exchange = exchange
+    return exchange.forward(admitted.fields, bytes, head.headBytes, bytes.length)
+  }
+
+  // Answers of our own.
+
+  #refuse(head: RequestHead, refused: Refused, startedMs: number): void {
+    this.#answer(
+      refused.code,
+      head,
+      refused.decisionId ?? refused.requestId,
+      refused,
+      discardable(head),
+    )
+    this.#tally.request(
+      this,
+      {
+        head,
+        requestId: refused.requestId,
+        decisionId: refused.decisionId,
+        startedMs,
+        status: refused.denial?.status ?? errorEntry(refused.code).http,
+        requestBytes: 0,
+        responseBytes: 0,
+      },
+      { outcome: refused.denial?.evaluation.outcome ?? 'rejected', code: refused.code },
+    )
+  }
+
+  /** @param discard how much of the request's body is still to be read; undefined: too much */
+  #answer(
+    code: ErrorCode,
+    head: RequestHead,
+    id: string,
+    refused: Refused | undefined,
+    discard: number | undefined,
+  ): void {
+    const entry = errorEntry(code)
+    const close =
+      entry.connection === 'close' || discard === undefined || !head.keepAlive || this.closing
+    const denial = refused?.denial
+    this.socket.write(
+      encodeOwnResponse({
+        code,
+        id,
+        close,
+        withBody: head.method !== 'HEAD',
+        ...(denial === undefined
+          ? {}
+          : { status: denial.status, headers: denial.headers, body: denial.body }),
+      }),
+    )
+    if (close) return this.#finish(entry.fault === 'client' ? 'rejected' : this.#reasonToClose())
+    this.#discardLeft = discard
+    this.#waitingSinceMs = this.#context.tickMs
+    this.socket.resume()
+    this.#read()
+  }
+
+  /** A head that cannot be trusted: answer, and never read another byte as a request. */
+  #reject(code: ErrorCode): void {
+    const id = requestIdOf([])
+    this.#tally.rejected(this, id, code)
+    this.socket.write(encodeOwnResponse({ code, id, close: true, withBody: true }))
+    this.#finish('rejected')
+  }
+
+  #cut(rejection: PeerRejection, head?: RequestHead): void {
+    const code = codeOfRejection(rejection)
+    this.#tally.cut(this, code, rejection.detail)
+    this.#closeReason = 'peer_invalid'
+    if (head === undefined || this.#exchange !== undefined) {
+      this.socket.destroy()
+      return
+    }
+    const id = requestIdOf(head.fields)
+    this.#tally.request(
+      this,
+      {
+        head,
+        requestId: id,
+        decisionId: undefined,
+        startedMs: this.#context.clock.monotonicMs(),
+        status: errorEntry(code).http,
+        requestBytes: 0,
+        responseBytes: 0,
+      },
+      { outcome: 'peer_invalid', code },
+    )
+    this.socket.write(
+      encodeOwnResponse({ code, id, close: true, withBody: head.method !== 'HEAD' }),
+    )
+    this.#finish('peer_invalid')
+  }
+
+  // Ending.
+
+  #outlived(nowMs: number): boolean {
+    const { connectionLifetimeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
+    return connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs
+  }
+
+  #reasonToClose(): CloseReason {
+    if (this.#context.draining) return 'drain'
+    if (this.#outlived(this.#context.tickMs)) return 'lifetime'
+    const { requestsPerConnection } = this.#context.generation.snapshot.settings.inbound.limits
+    return requestsPerConnection > 0 && this.#requests >= requestsPerConnection
+      ? 'requests'
+      : 'client'
+  }
+
+  /** Our last byte is written: end, and let the client read before the socket goes. */
+  #finish(reason: CloseReason): void {
+    if (this.#lingering) return
+    this.#lingering = true
+    this.#closeReason = reason
+    this.#pending = undefined
+    this.#waitingSinceMs = this.#context.tickMs
+    this.socket.end()
+    if (this.#clientEnded) return
+    this.socket.resume()
+  }
+
+  #linger(length: number): void {
+    this.#lingerBytes += length
+    if (this.#lingerBytes > LINGER_BYTES) this.socket.destroy()
+  }
+
+  #destroy(reason: CloseReason): void {
+    this.#closeReason = reason
+    this.socket.destroy()
+  }
+
+  #record(exchange: Exchange, end: RequestEnd): void {
+    this.#tally.request(this, exchange, end)
+  }
+
+  #recordTunnel({
+    tunnel,
+    exchange,
+  }: {
+    readonly tunnel: Tunnel
+    readonly exchange: Exchange
+  }): void {
+    exchange.requestBytes += tunnel.fromClientBytes
+    exchange.responseBytes += tunnel.toClientBytes
+    this.#record(exchange, { outcome: 'allow' })
+  }
+}
+
+/** How much body follows that nobody wants; undefined when it is simpler to close. */
+function discardable(head: RequestHead): number | undefined {
+  if (head.body.kind === 'none') return 0
+  if (head.body.kind === 'chunked' || head.expectContinue) return undefined
+  return head.body.length <= DISCARD_BYTES ? head.body.length : undefined
+}

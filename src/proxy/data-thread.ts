@@ -1,0 +1,133 @@
+// A data thread: owns its sockets, reads one generation at a time, and does nothing but TLS, HTTP,
+// policy and forwarding. The control thread tells it what is in force and when to drain.
+import { parentPort, workerData } from 'node:worker_threads'
+import {
+  Cells,
+  cellOf,
+  GENERATION_CELL,
+  HEARTBEAT_CELL,
+  LOOP_LAG_SECONDS_CELL,
+} from '../metrics.ts'
+import type { DataThreadStart, FromDataThread, Snapshot, ToDataThread } from '../threads.ts'
+import { SYSTEM_CLOCK } from './clock.ts'
+import { recordFault } from './fault.ts'
+import { Generation } from './generation.ts'
+import { Listener } from './listener.ts'
+import { RecordQueue } from './records.ts'
+import type { ThreadContext } from './thread-context.ts'
+import { UpstreamPool } from './upstream.ts'
+
+/** Heartbeat, deadlines, record batches: everything that happens by time happens on this beat. */
+const TICK_MS = 100
+
+const UPSTREAM_OPEN = cellOf('upstream_connections_open', {})
+const RECYCLES = cellOf('policy_instance_recycles_total', {})
+const WASM_MEMORY = cellOf('policy_wasm_memory_bytes', {})
+
+class DataThread {
+  readonly #post: (message: FromDataThread) => void
+  readonly #context: ThreadContext
+  readonly #listener: Listener
+  #drainUntilMs: number | undefined
+  #drained = false
+  #tickDueMs: number
+
+  constructor(start: DataThreadStart, post: (message: FromDataThread) => void) {
+    this.#post = post
+    const cells = new Cells(start.cells)
+    const clock = SYSTEM_CLOCK
+    const generation = new Generation(start.snapshot, undefined, clock, () => cells.add(RECYCLES))
+    const { forward, limits, timeouts } = start.snapshot.settings.inbound
+    const context: ThreadContext = {
+      generation,
+      pool: new UpstreamPool({
+        address: forward.address,
+        maxConnections: limits.upstreamConnections,
+        connectTimeoutMs: timeouts.upstreamConnectMs,
+        nowMs: () => context.tickMs,
+        opened: (change) => cells.add(UPSTREAM_OPEN, change),
+        fault: (error) => recordFault(context, error),
+      }),
+      cells,
+      records: new RecordQueue(cells, post),
+      clock,
+      tickMs: clock.nowMs(),
+      draining: false,
+    }
+    this.#context = context
+    this.#listener = new Listener(context)
+    this.#tickDueMs = clock.monotonicMs() + TICK_MS
+  }
+
+  async listen(reusePort: boolean): Promise<void> {
+    const { snapshot } = this.#context.generation
+    const port = await this.#listener.listen(snapshot.settings.inbound.listen, reusePort)
+    this.#tick()
+    setInterval(() => this.#tick(), TICK_MS)
+    this.#post({ kind: 'ready', port })
+    this.#post({ kind: 'applied', generation: snapshot.generation })
+  }
+
+  take(message: ToDataThread): void {
+    if (message.kind === 'snapshot') this.#apply(message.snapshot)
+    else if (message.kind === 'records_taken') this.#context.records.taken(message.count)
+    else this.#drain(message.deadlineMs)
+  }
+
+  #apply(snapshot: Snapshot): void {
+    const before = this.#context.generation
+    const { cells, clock } = this.#context
+    this.#context.generation = new Generation(snapshot, before, clock, () => cells.add(RECYCLES))
+    this.#listener.generationChanged(snapshot.trust.generation !== before.snapshot.trust.generation)
+    cells.set(GENERATION_CELL, snapshot.generation)
+    this.#post({ kind: 'applied', generation: snapshot.generation })
+  }
+
+  #drain(deadlineMs: number): void {
+    if (this.#context.draining) return
+    this.#context.draining = true
+    this.#drainUntilMs = deadlineMs
+    this.#listener.stopAccepting()
+  }
+
+  #tick(): void {
+    const { cells, clock, records, generation } = this.#context
+    const monotonicMs = clock.monotonicMs()
+    this.#context.tickMs = clock.nowMs()
+    cells.set(HEARTBEAT_CELL, this.#context.tickMs)
+    cells.set(LOOP_LAG_SECONDS_CELL, Math.max(0, monotonicMs - this.#tickDueMs) / 1000)
+    cells.set(GENERATION_CELL, generation.snapshot.generation)
+    cells.set(WASM_MEMORY, generation.engine.memoryBytes)
+    this.#tickDueMs = monotonicMs + TICK_MS
+    this.#listener.tick()
+    this.#context.pool.tick()
+    records.flush()
+    if (this.#drainUntilMs !== undefined && !this.#drained)
+      this.#finishDrain(this.#context.tickMs >= this.#drainUntilMs)
+  }
+
+  #finishDrain(overdue: boolean): void {
+    const left = this.#listener.connections.size
+    if (left > 0 && !overdue) return
+    this.#drained = true
+    for (const connection of this.#listener.connections) connection.abort()
+    this.#context.pool.close()
+    this.#context.records.flush()
+    this.#post({ kind: 'drained', left })
+  }
+}
+
+if (parentPort !== null) {
+  const port = parentPort
+  const start = workerData as DataThreadStart
+  const post = (message: FromDataThread): void => port.postMessage(message)
+  try {
+    const thread = new DataThread(start, post)
+    port.on('message', (message: ToDataThread) => thread.take(message))
+    await thread.listen(start.reusePort)
+  } catch (error) {
+    const { message, code } = error as NodeJS.ErrnoException
+    post({ kind: 'failed', message, ...(code === undefined ? {} : { code }) })
+    port.close()
+  }
+}

@@ -1,0 +1,67 @@
+// The end of a TLS handshake: which peer it was, or why it was refused. `authorized` alone proves
+// nothing (a resumed session can carry it without a certificate), so it takes three things to become
+// a VerifiedPeer: OpenSSL's word, a certificate, and identity's own verification of the chain.
+import type { TLSSocket } from 'node:tls'
+import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
+import { type PeerVerifier, peerChain } from '../identity/verifier.ts'
+import type { HANDSHAKE_FAILURES } from '../metrics.ts'
+
+export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number]
+
+export interface RefusedHandshake {
+  readonly kind: 'refused'
+  readonly reason: HandshakeFailure
+  readonly detail: string
+  readonly subject?: string
+  readonly serial?: string
+}
+
+export function admitPeer(
+  socket: TLSSocket,
+  verifier: PeerVerifier,
+  nowMs: number,
+): VerifiedPeer | RefusedHandshake {
+  const leaf = socket.getPeerX509Certificate()
+  if (leaf === undefined) {
+    return {
+      kind: 'refused',
+      reason: 'no_certificate',
+      detail: 'the client presented no certificate',
+    }
+  }
+  const who = {
+    subject: leaf.subject.replaceAll('\n', ', '),
+    serial: leaf.serialNumber.toLowerCase(),
+  }
+  // Identity first: it knows the dates to name. OpenSSL must agree all the same.
+  const peer: VerifiedPeer | PeerRejection = verifier.verify(peerChain(leaf), nowMs)
+  if (peer.kind === 'rejection')
+    return { kind: 'refused', reason: peer.reason, detail: peer.detail, ...who }
+  if (socket.authorized !== true) {
+    const code = String(socket.authorizationError ?? 'unspecified')
+    return {
+      kind: 'refused',
+      reason: REASON_OF_VERIFY_ERROR[code] ?? 'untrusted',
+      detail: `OpenSSL: ${code}`,
+      ...who,
+    }
+  }
+  return peer
+}
+
+/** Why a handshake ended before its end, from what `tlsClientError` says. */
+export function reasonOfTlsError(
+  error: NodeJS.ErrnoException,
+  sawBytes: boolean,
+): HandshakeFailure {
+  if (error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'timeout'
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return 'client_closed'
+  return sawBytes ? 'protocol' : 'client_closed'
+}
+
+const REASON_OF_VERIFY_ERROR: Readonly<Record<string, HandshakeFailure>> = {
+  CERT_HAS_EXPIRED: 'expired',
+  CERT_NOT_YET_VALID: 'not_yet_valid',
+  INVALID_PURPOSE: 'purpose',
+  CERT_REVOKED: 'revoked',
+}

@@ -1,0 +1,310 @@
+// Accepts client connections and takes them through their handshake: counts them, bounds what
+// unauthenticated ones may cost, and hands over those whose peer was verified.
+import net from 'node:net'
+import tls from 'node:tls'
+import type { Address } from '../config/config.ts'
+import { cellOf, HANDSHAKE_FAILURES, metricEntry } from '../metrics.ts'
+import { connectionInput } from '../policy/input.ts'
+import { ClientConnection } from './connection.ts'
+import { recordFault } from './fault.ts'
+import {
+  admitPeer,
+  type HandshakeFailure,
+  type RefusedHandshake,
+  reasonOfTlsError,
+} from './handshake.ts'
+import { HandshakeGuard, type Slot } from './handshake-guard.ts'
+import { encodeHandshakeRefusal } from './respond.ts'
+import { Tally } from './tally.ts'
+import type { ThreadContext } from './thread-context.ts'
+import { contextOptions, SERVER_OPTIONS } from './tls-options.ts'
+
+/** A client connection before anyone was verified on it, and what has to be undone at its end. */
+interface Arrival {
+  readonly socket: net.Socket
+  readonly address: string
+  readonly port: number
+  readonly acceptedMs: number
+  slot: Slot | undefined
+  /** The handshake has ended, one way or the other. */
+  over: boolean
+}
+
+const ACCEPTED = cellOf('connections_total', {})
+const RESUMED = cellOf('tls_resumed_total', {})
+const SUCCEEDED = cellOf('handshakes_total', { result: 'success', reason: 'none' })
+const FAILED = Object.fromEntries(
+  HANDSHAKE_FAILURES.map((reason) => [
+    reason,
+    cellOf('handshakes_total', { result: 'failure', reason }),
+  ]),
+) as Record<HandshakeFailure, number>
+const DURATION = cellOf('handshake_duration_seconds', {})
+const DURATION_BUCKETS = metricEntry('handshake_duration_seconds').buckets ?? []
+/** A refused client gets so long to read why. */
+const REFUSAL_LINGER_MS = 1_000
+/** The sweep over open connections yields to requests after so long. */
+const SWEEP_SLICE_MS = 5
+
+const connectionKey = Symbol('connection')
+type OwnedSocket = tls.TLSSocket & { [connectionKey]?: ClientConnection }
+
+export class Listener {
+  readonly connections = new Set<ClientConnection>()
+  readonly #context: ThreadContext
+  readonly #tally: Tally
+  readonly #guard: HandshakeGuard
+  readonly #acceptor: net.Server
+  readonly #tls: tls.Server
+  readonly #arrivals = new Map<net.Socket, Arrival>()
+  readonly #openByAddress = new Map<string, number>()
+  readonly #refused = new Map<tls.TLSSocket, number>()
+  #open = 0
+
+  constructor(context: ThreadContext) {
+    this.#context = context
+    this.#tally = new Tally(context)
+    const { limits, timeouts } = context.generation.snapshot.settings.inbound
+    this.#guard = new HandshakeGuard(limits, () => context.clock.monotonicMs())
+    const { identity, trust } = context.generation.snapshot
+    this.#tls = tls.createServer({
+      ...SERVER_OPTIONS,
+      ...contextOptions(identity, trust.bundles),
+      handshakeTimeout: timeouts.handshakeMs,
+    })
+    this.#tls.on('secureConnection', (socket) => {
+      try {
+        this.#secured(socket)
+      } catch (error) {
+        recordFault(context, error)
+        socket.destroy()
+      }
+    })
+    this.#tls.on('tlsClientError', (error, socket) => this.#handshakeBroke(error, socket))
+    // Nothing is read before the guard says so: waiting costs a descriptor and no CPU.
+    this.#acceptor = net.createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true })
+    this.#acceptor.on('connection', (socket) => this.#arrived(socket))
+  }
+
+  /** Starts to listen. @returns the bound port, 0 for a UNIX socket; rejects with the system's error */
+  listen(address: Address, reusePort: boolean): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#acceptor.once('error', reject)
+      const where =
+        address.kind === 'unix'
+          ? { path: address.path }
+          : { host: address.host, port: address.port, reusePort }
+      this.#acceptor.listen({ ...where, backlog: 1024 }, () => {
+        this.#acceptor.removeListener('error', reject)
+        // A failed accept (no descriptors left) is the client's loss; the listener stays.
+        this.#acceptor.on('error', () => {})
+        const bound = this.#acceptor.address()
+        resolve(bound === null || typeof bound === 'string' ? 0 : bound.port)
+      })
+    })
+  }
+
+  /** Brings the context's generation into force for new handshakes, and checks open connections. */
+  generationChanged(trustChanged: boolean): void {
+    const { identity, trust } = this.#context.generation.snapshot
+    // Everything again: setSecureContext() sets what it is not told back to Node's defaults.
+    this.#tls.setSecureContext(contextOptions(identity, trust.bundles))
+    if (trustChanged) this.#sweep([...this.connections], 0)
+  }
+
+  tick(): void {
+    const { tickMs } = this.#context
+    this.#guard.tick(this.#context.generation.snapshot.settings.inbound.timeouts.handshakeMs)
+    for (const connection of this.connections) connection.guarded(() => connection.tick(tickMs))
+    for (const [socket, sinceMs] of this.#refused) {
+      if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
+    }
+  }
+
+  stopAccepting(): void {
+    this.#acceptor.close()
+    for (const socket of this.#arrivals.keys()) socket.destroy()
+  }
+
+  // Accept.
+
+  #arrived(socket: net.Socket): void {
+    const { limits } = this.#context.generation.snapshot.settings.inbound
+    this.#context.cells.add(ACCEPTED)
+    const arrival: Arrival = {
+      socket,
+      address: socket.remoteAddress ?? '',
+      port: socket.remotePort ?? 0,
+      acceptedMs: this.#context.clock.monotonicMs(),
+      slot: undefined,
+      over: false,
+    }
+    socket.on('error', ignore)
+    const ofAddress = this.#openByAddress.get(arrival.address) ?? 0
+    if (this.#open >= limits.connections) return this.#turnAway(arrival, 'overload')
+    if (limits.connectionsPerAddress > 0 && ofAddress >= limits.connectionsPerAddress) {
+      return this.#turnAway(arrival, 'address_limited')
+    }
+    this.#open++
+    this.#openByAddress.set(arrival.address, ofAddress + 1)
+    this.#arrivals.set(socket, arrival)
+    const start = (slot: Slot): void => {
+      arrival.slot = slot
+      this.#tls.emit('connection', socket)
+    }
+    socket.once('close', () => {
+      this.#left(arrival)
+      if (arrival.over) return
+      if (arrival.slot === undefined) this.#guard.forget(start)
+      this.#failed(arrival, {
+        kind: 'refused',
+        reason: 'client_closed',
+        detail: 'the client closed the connection',
+      })
+    })
+    const refusal = this.#guard.ask(arrival.address, start, () =>
+      this.#turnAway(arrival, 'overload'),
+    )
+    if (refusal !== undefined) this.#turnAway(arrival, refusal)
+  }
+
+  #turnAway(arrival: Arrival, reason: 'overload' | 'address_limited'): void {
+    this.#failed(arrival, { kind: 'refused', reason, detail: WHY_TURNED_AWAY[reason] })
+    arrival.socket.destroy()
+  }
+
+  #left(arrival: Arrival): void {
+    this.#open--
+    this.#arrivals.delete(arrival.socket)
+    const left = (this.#openByAddress.get(arrival.address) ?? 1) - 1
+    if (left > 0) this.#openByAddress.set(arrival.address, left)
+    else this.#openByAddress.delete(arrival.address)
+  }
+
+  // The end of a handshake.
+
+  #secured(socket: tls.TLSSocket): void {
+    const arrival = this.#arrivalOf(socket)
+    // Without its arrival a socket cannot be accounted for; that never happens, and must not pass.
+    if (arrival === undefined || arrival.over) return void socket.destroy()
+    const { generation, clock } = this.#context
+    const verdict = admitPeer(socket, generation.verifier, clock.nowMs())
+    if (verdict.kind === 'refused') {
+      this.#failed(arrival, verdict)
+      return this.#sendRefusal(socket, verdict.reason)
+    }
+    this.#handshakeOver(arrival, 'success')
+    const { cells } = this.#context
+    cells.add(SUCCEEDED)
+    if (socket.isSessionReused()) cells.add(RESUMED)
+    cells.observe(DURATION, DURATION_BUCKETS, (clock.monotonicMs() - arrival.acceptedMs) / 1000)
+    const input = connectionInput({
+      peer: verdict,
+      remoteAddress: arrival.address,
+      remotePort: arrival.port,
+      localAddress: socket.localAddress ?? '',
+      localPort: socket.localPort ?? 0,
+      serverName: typeof socket.servername === 'string' ? socket.servername : undefined,
+      destinationPrincipal: generation.identity.uris[0] ?? '',
+    })
+    const start = {
+      socket,
+      peer: verdict,
+      input,
+      remoteAddress: arrival.address,
+      remotePort: arrival.port,
+    }
+    const connection = new ClientConnection(start, this.#context, this.#tally)
+    this.#tally.opened()
+    this.connections.add(connection)
+    ;(socket as OwnedSocket)[connectionKey] = connection
+    // Shared functions instead of a closure for each event and connection: idle ones are many.
+    socket.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', ignore)
+    socket.on('close', () => {
+      this.connections.delete(connection)
+      connection.guarded(() => connection.onClose())
+    })
+  }
+
+  #handshakeBroke(error: NodeJS.ErrnoException, socket: tls.TLSSocket): void {
+    const arrival = this.#arrivalOf(socket)
+    // Node leaves the socket of a timed-out handshake open; this is where it ends.
+    socket.destroy()
+    if (arrival === undefined || arrival.over) return
+    const reason = reasonOfTlsError(error, arrival.socket.bytesRead > 0)
+    this.#failed(arrival, { kind: 'refused', reason, detail: error.message })
+  }
+
+  #failed(arrival: Arrival, refusal: RefusedHandshake): void {
+    if (arrival.over) return
+    const { cells, records, clock } = this.#context
+    this.#handshakeOver(
+      arrival,
+      refusal.reason === 'client_closed' && arrival.socket.bytesRead === 0 ? 'free' : 'failure',
+    )
+    cells.add(FAILED[refusal.reason])
+    const { kind: _, ...why } = refusal
+    records.push({
+      kind: 'handshake',
+      timeMs: clock.nowMs(),
+      remoteAddress: arrival.address,
+      remotePort: arrival.port,
+      ...why,
+    })
+  }
+
+  #handshakeOver(arrival: Arrival, kind: 'success' | 'failure' | 'free'): void {
+    arrival.over = true
+    this.#arrivals.delete(arrival.socket)
+    if (arrival.slot !== undefined)
+      this.#guard.end(arrival.slot, { kind, bytes: arrival.socket.bytesRead })
+  }
+
+  /** Says why in plain HTTP: TLS 1.3 has no alert for a certificate refused after the handshake. */
+  #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure): void {
+    this.#refused.set(socket, this.#context.tickMs)
+    socket.on('error', ignore).on('close', () => this.#refused.delete(socket))
+    socket.resume()
+    socket.end(encodeHandshakeRefusal(reason))
+  }
+
+  /** tls.Server does not say which socket it was given; `_parent` is how node:net itself tells. */
+  #arrivalOf(socket: tls.TLSSocket): Arrival | undefined {
+    const { _parent: raw } = socket as unknown as { _parent?: net.Socket }
+    return raw === undefined ? undefined : this.#arrivals.get(raw)
+  }
+
+  /** Verifies every connection again, a slice at a time, so that requests go on meanwhile. */
+  #sweep(connections: readonly ClientConnection[], from: number): void {
+    const { clock } = this.#context
+    const beganMs = clock.monotonicMs()
+    const nowMs = clock.nowMs()
+    for (let i = from; i < connections.length; i++) {
+      connections[i]?.guarded((connection) => connection.verifyAgain(nowMs))
+      if (clock.monotonicMs() - beganMs >= SWEEP_SLICE_MS) {
+        setImmediate(() => this.#sweep(connections, i + 1))
+        return
+      }
+    }
+  }
+}
+
+function onData(this: OwnedSocket, chunk: Buffer): void {
+  this[connectionKey]?.guarded((connection) => connection.onData(chunk))
+}
+
+function onDrain(this: OwnedSocket): void {
+  this[connectionKey]?.guarded((connection) => connection.onDrain())
+}
+
+function onEnd(this: OwnedSocket): void {
+  this[connectionKey]?.guarded((connection) => connection.onEnd())
+}
+
+/** Errors are followed by `close`, which is where a connection's end is handled. */
+function ignore(): void {}
+
+const WHY_TURNED_AWAY = {
+  overload: 'too many connections or handshakes (inbound.limits)',
+  address_limited: 'the address has too many connections, or too many of its handshakes failed',
+} as const

@@ -1,0 +1,43 @@
+// Applies what an allowing policy asked for to the request that goes to the workload.
+import type { Fields } from '../http/fields.ts'
+import type { Mutations } from '../policy/permit.ts'
+
+/** Headers that the policy sets override those of the same name (Envoy's default). */
+export function mutateFields(fields: Fields, mutations: Mutations): Fields {
+  if (mutations.setRequestHeaders.length === 0 && mutations.removeRequestHeaders.length === 0)
+    return fields
+  const gone = new Set(mutations.removeRequestHeaders.map((name) => name.toLowerCase()))
+  for (const [name] of mutations.setRequestHeaders) gone.add(name.toLowerCase())
+  const changed: Fields = []
+  for (let i = 0; i < fields.length; i += 2) {
+    if (!gone.has(fields[i] as string)) changed.push(fields[i] as string, fields[i + 1] as string)
+  }
+  for (const [name, value] of mutations.setRequestHeaders) changed.push(name.toLowerCase(), value)
+  return changed
+}
+
+/** Query parameters are removed and set by their decoded name; the others keep their bytes. */
+export function mutateTarget(target: string, mutations: Mutations): string {
+  if (mutations.removeQueryParameters.length === 0 && mutations.setQueryParameters.length === 0)
+    return target
+  const mark = target.indexOf('?')
+  const path = mark === -1 ? target : target.slice(0, mark)
+  const gone = new Set(mutations.removeQueryParameters)
+  for (const [name] of mutations.setQueryParameters) gone.add(name)
+  const parts = mark === -1 ? [] : target.slice(mark + 1).split('&')
+  const kept = parts.filter((part) => part !== '' && !gone.has(nameOf(part)))
+  for (const [name, value] of mutations.setQueryParameters) {
+    kept.push(`${encodeURIComponent(name)}=${encodeURIComponent(value)}`)
+  }
+  return kept.length === 0 ? path : `${path}?${kept.join('&')}`
+}
+
+function nameOf(part: string): string {
+  const equals = part.indexOf('=')
+  const raw = (equals === -1 ? part : part.slice(0, equals)).replaceAll('+', ' ')
+  try {
+    return decodeURIComponent(raw)
+  } catch {
+    return raw // percent-encoded bytes that are not UTF-8 cannot be a name the policy wrote
+  }
+}

@@ -1,0 +1,47 @@
+// Log records on their way to the control thread: sent in batches, and only as many at a time as it
+// has taken, so that a log that cannot keep up costs records (counted) and never memory or a request.
+import { type Cells, cellOf } from '../metrics.ts'
+import type { FromDataThread, LogRecord } from '../threads.ts'
+
+const BATCH = 256
+const MOST_UNACKNOWLEDGED = 8_192
+
+const DROPPED = {
+  access: cellOf('log_records_dropped_total', { kind: 'access' }),
+  decision: cellOf('log_records_dropped_total', { kind: 'decision' }),
+  connection: cellOf('log_records_dropped_total', { kind: 'connection' }),
+}
+
+export class RecordQueue {
+  readonly #cells: Cells
+  readonly #post: (message: FromDataThread) => void
+  #batch: LogRecord[] = []
+  #unacknowledged = 0
+
+  constructor(cells: Cells, post: (message: FromDataThread) => void) {
+    this.#cells = cells
+    this.#post = post
+  }
+
+  push(record: LogRecord): void {
+    if (this.#unacknowledged + this.#batch.length >= MOST_UNACKNOWLEDGED) {
+      const kind =
+        record.kind === 'access' || record.kind === 'decision' ? record.kind : 'connection'
+      this.#cells.add(DROPPED[kind])
+      return
+    }
+    this.#batch.push(record)
+    if (this.#batch.length >= BATCH) this.flush()
+  }
+
+  flush(): void {
+    if (this.#batch.length === 0) return
+    this.#unacknowledged += this.#batch.length
+    this.#post({ kind: 'records', records: this.#batch })
+    this.#batch = []
+  }
+
+  taken(count: number): void {
+    this.#unacknowledged -= count
+  }
+}

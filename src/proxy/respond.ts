@@ -1,0 +1,68 @@
+// The responses that Postern makes itself: a status, a code and an id, and nothing about rules,
+// files or paths. The reason is for the operator, in log and console.
+import { randomUUID } from 'node:crypto'
+import { type ErrorCode, errorEntry } from '../errors.ts'
+import { reasonPhrase } from '../http/serialise.ts'
+import type { HandshakeFailure } from './handshake.ts'
+
+export interface OwnResponse {
+  readonly code: ErrorCode
+  /** Of the decision where there was one, else of the request. */
+  readonly id: string
+  readonly close: boolean
+  /** A denial by policy may choose these. */
+  readonly status?: number
+  readonly headers?: readonly (readonly [string, string])[]
+  readonly body?: string | undefined
+  /** False for an answer to HEAD. */
+  readonly withBody: boolean
+}
+
+export function encodeOwnResponse(response: OwnResponse): Buffer {
+  const status = response.status ?? errorEntry(response.code).http
+  const own = response.body === undefined
+  const body = Buffer.from(
+    own ? JSON.stringify({ error: response.code, id: response.id }) : (response.body as string),
+  )
+  let head = `HTTP/1.1 ${status} ${reasonPhrase(status)}\r\n`
+  let typed = false
+  for (const [name, value] of response.headers ?? []) {
+    if (name === 'content-type') typed = true
+    if (OWN_FIELDS.has(name)) continue
+    head += `${name}: ${value}\r\n`
+  }
+  if (!typed) head += `content-type: ${own ? 'application/json' : 'text/plain; charset=utf-8'}\r\n`
+  head += `x-postern-decision-id: ${response.id}\r\n`
+  head += `date: ${new Date().toUTCString()}\r\n`
+  if (status !== 204 && status !== 304) head += `content-length: ${body.length}\r\n`
+  if (response.close) head += 'connection: close\r\n'
+  head += '\r\n'
+  const bodiless = !response.withBody || status === 204 || status === 304
+  return bodiless ? Buffer.from(head, 'latin1') : Buffer.concat([Buffer.from(head, 'latin1'), body])
+}
+
+/** What a client hears whose certificate was refused after the TLS handshake. */
+export function encodeHandshakeRefusal(reason: HandshakeFailure): Buffer {
+  const code = CODE_OF_HANDSHAKE_FAILURE[reason] ?? 'peer_untrusted'
+  return encodeOwnResponse({ code, id: randomUUID(), close: true, withBody: true })
+}
+
+const CODE_OF_HANDSHAKE_FAILURE: Partial<Record<HandshakeFailure, ErrorCode>> = {
+  no_certificate: 'peer_no_certificate',
+  expired: 'peer_expired',
+  not_yet_valid: 'peer_expired',
+  revoked: 'peer_revoked',
+  revocation_unknown: 'peer_revocation_unknown',
+}
+
+/** Fields that this module writes; a policy cannot set them. */
+const OWN_FIELDS: ReadonlySet<string> = new Set([
+  'content-length',
+  'transfer-encoding',
+  'connection',
+  'keep-alive',
+  'upgrade',
+  'trailer',
+  'date',
+  'x-postern-decision-id',
+])

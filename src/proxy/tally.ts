@@ -1,0 +1,171 @@
+// Counts and records what happens to connections and requests, in cells and log records.
+import { type ErrorCode, errorEntry } from '../errors.ts'
+import type { RequestHead } from '../http/head.ts'
+import type { VerifiedPeer } from '../identity/peer.ts'
+import {
+  CLOSE_REASONS,
+  cellOf,
+  cellsByLabel,
+  metricEntry,
+  PROTOCOLS,
+  REJECTION_CODES,
+  REQUEST_OUTCOMES,
+  REVOCATION_KINDS,
+  STATUS_CLASSES,
+  UPSTREAM_CODES,
+} from '../metrics.ts'
+import type { ThreadContext } from './thread-context.ts'
+
+export interface RequestEnd {
+  readonly outcome: (typeof REQUEST_OUTCOMES)[number]
+  readonly code?: ErrorCode
+  /** Of an answer of our own; otherwise the facts' status holds. */
+  readonly status?: number
+}
+
+export interface RequestFacts {
+  readonly head: RequestHead
+  readonly requestId: string
+  readonly decisionId: string | undefined
+  readonly startedMs: number
+  readonly status: number
+  readonly requestBytes: number
+  readonly responseBytes: number
+}
+
+export interface ConnectionFacts {
+  readonly peer: VerifiedPeer
+  readonly remoteAddress: string
+  readonly remotePort: number
+}
+
+const PROTOCOL = PROTOCOLS[0]
+const REQUESTS = REQUEST_OUTCOMES.map((outcome) =>
+  STATUS_CLASSES.map((status_class) =>
+    cellOf('requests_total', { protocol: PROTOCOL, outcome, status_class }),
+  ),
+)
+const REQUEST_DURATION = cellOf('request_duration_seconds', { protocol: PROTOCOL })
+const REQUEST_BUCKETS = metricEntry('request_duration_seconds').buckets ?? []
+const REJECTED: Readonly<Record<string, number>> = cellsByLabel(
+  'requests_rejected_total',
+  'code',
+  REJECTION_CODES,
+)
+const UPSTREAM_ERRORS: Readonly<Record<string, number>> = cellsByLabel(
+  'upstream_errors_total',
+  'code',
+  UPSTREAM_CODES,
+)
+const ENFORCED = cellsByLabel('revocations_enforced_total', 'what', REVOCATION_KINDS)
+const CLOSED = cellsByLabel('connections_closed_total', 'reason', CLOSE_REASONS)
+const OPEN = cellOf('connections_open', {})
+
+export class Tally {
+  readonly #context: ThreadContext
+
+  constructor(context: ThreadContext) {
+    this.#context = context
+  }
+
+  opened(): void {
+    this.#context.cells.add(OPEN)
+  }
+
+  closed(reason: (typeof CLOSE_REASONS)[number]): void {
+    this.#context.cells.add(OPEN, -1)
+    this.#context.cells.add(CLOSED[reason])
+  }
+
+  request(connection: ConnectionFacts, facts: RequestFacts, end: RequestEnd): void {
+    const { cells, clock } = this.#context
+    const durationMs = clock.monotonicMs() - facts.startedMs
+    const status = end.status ?? facts.status
+    const row = REQUESTS[REQUEST_OUTCOMES.indexOf(end.outcome)] as number[]
+    cells.add(row[statusClass(status)] as number)
+    cells.observe(REQUEST_DURATION, REQUEST_BUCKETS, durationMs / 1000)
+    if (end.code !== undefined) this.#countCode(end.code)
+    const { access } = this.#context.generation.snapshot.settings.log
+    if (
+      access === 'off' ||
+      (access === 'denied' && end.outcome === 'allow' && end.code === undefined)
+    )
+      return
+    this.#context.records.push({
+      kind: 'access',
+      timeMs: clock.nowMs(),
+      requestId: facts.requestId,
+      ...(facts.decisionId === undefined ? {} : { decisionId: facts.decisionId }),
+      principal: connection.peer.principal,
+      remoteAddress: connection.remoteAddress,
+      remotePort: connection.remotePort,
+      method: facts.head.method,
+      path: facts.head.path,
+      protocol: PROTOCOL,
+      status,
+      outcome: end.outcome,
+      ...(end.code === undefined ? {} : { code: end.code }),
+      durationMs,
+      requestBytes: facts.requestBytes,
+      responseBytes: facts.responseBytes,
+    })
+  }
+
+  /** A head that could not be read; there is no method or path that would be safe to repeat. */
+  rejected(connection: ConnectionFacts, requestId: string, code: ErrorCode): void {
+    const { cells, clock, records } = this.#context
+    const status = errorEntry(code).http
+    const row = REQUESTS[REQUEST_OUTCOMES.indexOf('rejected')] as number[]
+    cells.add(row[statusClass(status)] as number)
+    this.#countCode(code)
+    if (this.#context.generation.snapshot.settings.log.access === 'off') return
+    records.push({
+      kind: 'access',
+      timeMs: clock.nowMs(),
+      requestId,
+      principal: connection.peer.principal,
+      remoteAddress: connection.remoteAddress,
+      remotePort: connection.remotePort,
+      method: '',
+      path: '',
+      protocol: PROTOCOL,
+      status,
+      outcome: 'rejected',
+      code,
+      durationMs: 0,
+      requestBytes: 0,
+      responseBytes: 0,
+    })
+  }
+
+  cut(connection: ConnectionFacts, code: ErrorCode, detail: string): void {
+    const { cells, clock, records } = this.#context
+    cells.add(ENFORCED[KIND_OF_CUT[code] ?? 'untrusted'])
+    records.push({
+      kind: 'cut',
+      timeMs: clock.nowMs(),
+      remoteAddress: connection.remoteAddress,
+      remotePort: connection.remotePort,
+      principal: connection.peer.principal,
+      serial: connection.peer.serial,
+      code,
+      detail,
+    })
+  }
+
+  #countCode(code: ErrorCode): void {
+    const cell = REJECTED[code] ?? UPSTREAM_ERRORS[code]
+    if (cell !== undefined) this.#context.cells.add(cell)
+  }
+}
+
+const KIND_OF_CUT: Partial<Record<ErrorCode, (typeof REVOCATION_KINDS)[number]>> = {
+  peer_revoked: 'revoked',
+  peer_expired: 'expired',
+  peer_untrusted: 'untrusted',
+  peer_revocation_unknown: 'revocation_unknown',
+}
+
+function statusClass(status: number): number {
+  return status < 100 || status > 599 ? STATUS_CLASSES.length - 1 : Math.floor(status / 100) - 1
+}

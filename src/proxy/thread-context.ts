@@ -1,0 +1,18 @@
+// What the connections of one data thread share.
+import type { Cells } from '../metrics.ts'
+import type { Clock } from './clock.ts'
+import type { Generation } from './generation.ts'
+import type { RecordQueue } from './records.ts'
+import type { UpstreamPool } from './upstream.ts'
+
+export interface ThreadContext {
+  /** The one assignment that publishes a new snapshot to this thread. */
+  generation: Generation
+  readonly pool: UpstreamPool
+  readonly cells: Cells
+  readonly records: RecordQueue
+  readonly clock: Clock
+  /** Time of the last tick: near enough for deadlines, and free. */
+  tickMs: number
+  draining: boolean
+}

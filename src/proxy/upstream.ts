@@ -1,0 +1,251 @@
+// Connections to the workload: opened when needed, kept and reused while both sides agree. One
+// exchange owns a connection at a time; whatever arrives while nobody owns it destroys it, so that a
+// surplus answer can never be taken for the answer to somebody else's request.
+import net from 'node:net'
+import type { Address } from '../config/config.ts'
+
+/** The owner of a connection: an exchange, or a tunnel. */
+export interface UpstreamUser {
+  /** Bytes `start..end` of `buffer`, which is reused right after: copy what is kept. */
+  upstreamData(buffer: Buffer, start: number, end: number): void
+  /** The workload will send no more. */
+  upstreamEnd(): void
+  upstreamDrain(): void
+  /** The connection is gone; `connected` tells a refused connection from a reset one. */
+  upstreamFailed(error: NodeJS.ErrnoException | undefined, connected: boolean): void
+  /** The connection was not established in time. */
+  upstreamConnectTimeout(): void
+  /** It threw itself; the connection is gone. */
+  upstreamFault(): void
+  /** No connection came free in time. */
+  upstreamBusy(): void
+  /** A connection is there; it may still be connecting, but can be written to. */
+  upstreamReady(connection: UpstreamConnection): void
+}
+
+export interface UpstreamOptions {
+  readonly address: Address
+  readonly maxConnections: number
+  readonly connectTimeoutMs: number
+  readonly nowMs: () => number
+  /** Called with +1 and -1. */
+  readonly opened: (change: 1 | -1) => void
+  /** A user threw while it was told something. */
+  readonly fault: (error: unknown) => void
+}
+
+const READ_BUFFER_BYTES = 64 * 1024
+/** Below the idle time after which common servers close (Node's is 5 s): they rarely race us. */
+const IDLE_MS = 4_000
+
+export class UpstreamPool {
+  readonly #options: UpstreamOptions
+  readonly #idle: UpstreamConnection[] = []
+  readonly #all = new Set<UpstreamConnection>()
+  readonly #queue: { readonly user: UpstreamUser; readonly sinceMs: number }[] = []
+  /**
+   * One read buffer for all connections: reads are handed over synchronously and whoever keeps
+   * bytes copies them. It saves an allocation of 64 KiB a read (5 % of CPU at 100-byte answers, 20 %
+   * at 16 KiB, measured 2026-11).
+   */
+  readonly #readBuffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
+
+  constructor(options: UpstreamOptions) {
+    this.#options = options
+  }
+
+  get size(): number {
+    return this.#all.size
+  }
+
+  /** Gives `user` a connection through `upstreamReady`, at once or when one comes free. */
+  acquire(user: UpstreamUser, fresh = false): void {
+    if (!fresh) {
+      for (let one = this.#idle.pop(); one !== undefined; one = this.#idle.pop()) {
+        if (!one.usable) continue
+        one.own(user)
+        user.upstreamReady(one)
+        return
+      }
+    }
+    if (this.#all.size >= this.#options.maxConnections && !this.#dropOneIdle()) {
+      this.#queue.push({ user, sinceMs: this.#options.nowMs() })
+      return
+    }
+    this.#open(user)
+  }
+
+  /** Takes a waiting user out again; it must not own a connection yet. */
+  forget(user: UpstreamUser): void {
+    const place = this.#queue.findIndex((waiting) => waiting.user === user)
+    if (place !== -1) this.#queue.splice(place, 1)
+  }
+
+  /** Time passes: slow connects, waiting users and idle connections. */
+  tick(): void {
+    const nowMs = this.#options.nowMs()
+    for (const one of this.#all) {
+      if (one.connecting && nowMs - one.openedMs >= this.#options.connectTimeoutMs)
+        one.connectTimedOut()
+      else if (one.user === undefined && nowMs - one.idleSinceMs >= IDLE_MS) one.destroy()
+    }
+    while (this.#queue.length > 0) {
+      const first = this.#queue[0]
+      if (first === undefined || nowMs - first.sinceMs < this.#options.connectTimeoutMs) break
+      this.#queue.shift()
+      first.user.upstreamBusy()
+    }
+  }
+
+  close(): void {
+    for (const one of this.#all) one.destroy()
+  }
+
+  #open(user: UpstreamUser): void {
+    const connection = new UpstreamConnection(this.#options, this.#readBuffer, user, {
+      released: (one) => {
+        const next = this.#queue.shift()
+        if (next === undefined) {
+          one.idleSinceMs = this.#options.nowMs()
+          this.#idle.push(one)
+          return
+        }
+        one.own(next.user)
+        next.user.upstreamReady(one)
+      },
+      closed: (one) => {
+        this.#all.delete(one)
+        const place = this.#idle.indexOf(one)
+        if (place !== -1) this.#idle.splice(place, 1)
+        this.#options.opened(-1)
+        const next = this.#queue.length > 0 ? this.#queue.shift() : undefined
+        if (next !== undefined) this.acquire(next.user)
+      },
+    })
+    this.#all.add(connection)
+    this.#options.opened(1)
+    user.upstreamReady(connection)
+  }
+
+  #dropOneIdle(): boolean {
+    const oldest = this.#idle.shift()
+    if (oldest === undefined) return false
+    oldest.destroy()
+    return true
+  }
+}
+
+interface PoolSide {
+  released(connection: UpstreamConnection): void
+  closed(connection: UpstreamConnection): void
+}
+
+export class UpstreamConnection {
+  readonly socket: net.Socket
+  readonly openedMs: number
+  user: UpstreamUser | undefined
+  /** True from the second request on: then the workload may have closed it under our feet. */
+  reused = false
+  connecting = true
+  idleSinceMs = 0
+  readonly #options: UpstreamOptions
+  readonly #pool: PoolSide
+  #closed = false
+
+  constructor(options: UpstreamOptions, readBuffer: Buffer, user: UpstreamUser, pool: PoolSide) {
+    this.#options = options
+    this.#pool = pool
+    this.user = user
+    this.openedMs = options.nowMs()
+    const target =
+      options.address.kind === 'unix'
+        ? { path: options.address.path }
+        : { host: options.address.host, port: options.address.port }
+    this.socket = net.connect({
+      ...target,
+      allowHalfOpen: true,
+      noDelay: true,
+      onread: {
+        buffer: readBuffer,
+        callback: (length: number): boolean => {
+          const owner = this.user
+          // Bytes that nobody asked for: the workload is out of step with us, for good.
+          if (owner === undefined) this.destroy()
+          else this.#tell(owner, () => owner.upstreamData(readBuffer, 0, length))
+          return true
+        },
+      },
+    })
+    this.socket.on('connect', () => {
+      this.connecting = false
+    })
+    this.socket.on('end', () => {
+      const owner = this.user
+      if (owner === undefined) this.destroy()
+      else this.#tell(owner, () => owner.upstreamEnd())
+    })
+    this.socket.on('drain', () => this.#tell(this.user, (owner) => owner.upstreamDrain()))
+    this.socket.on('error', (error) => this.#fail(error))
+    this.socket.on('close', () => this.#fail(undefined))
+  }
+
+  get usable(): boolean {
+    return (
+      !this.#closed && !this.socket.destroyed && !this.socket.readableEnded && this.socket.writable
+    )
+  }
+
+  own(user: UpstreamUser): void {
+    this.user = user
+    this.reused = true
+  }
+
+  /** Gives the connection back for the next request; only after a complete answer to a complete one. */
+  release(): void {
+    this.user = undefined
+    if (!this.usable) {
+      this.destroy()
+      return
+    }
+    this.socket.resume()
+    this.#pool.released(this)
+  }
+
+  /** Ends the connection without telling its user. */
+  destroy(): void {
+    this.user = undefined
+    this.socket.destroy()
+    this.#leave()
+  }
+
+  connectTimedOut(): void {
+    const owner = this.user
+    this.destroy()
+    owner?.upstreamConnectTimeout()
+  }
+
+  #fail(error: NodeJS.ErrnoException | undefined): void {
+    const owner = this.user
+    const connected = !this.connecting
+    this.destroy()
+    this.#tell(owner, () => owner?.upstreamFailed(error, connected))
+  }
+
+  /** A fault of the user ends this connection and its exchange, not the thread. */
+  #tell(owner: UpstreamUser | undefined, what: (owner: UpstreamUser) => void): void {
+    if (owner === undefined) return
+    try {
+      what(owner)
+    } catch (error) {
+      this.#options.fault(error)
+      this.destroy()
+      owner.upstreamFault()
+    }
+  }
+
+  #leave(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#pool.closed(this)
+  }
+}
