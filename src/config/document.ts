@@ -1,10 +1,11 @@
 // From the text of a configuration file (YAML, and so JSON) to the values written in it. Promises:
 // never throws, descends only where the table has a key, and names line and column of each problem.
-import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml'
+import type { Node } from 'yaml'
 import type { Problem } from '../errors.ts'
 import { type GivenValues, SHAPE, type Shape } from './given.ts'
 import { nearest } from './nearest.ts'
 import { isLater, keys } from './schema.ts'
+import { loadYaml } from './yaml.ts'
 
 export interface ConfigFile {
   readonly path: string
@@ -33,7 +34,8 @@ class Reading {
   readonly problems: Problem[] = []
   readonly #file: ConfigFile
   readonly #env: Environment
-  readonly #lines = new LineCounter()
+  readonly #yaml = loadYaml()
+  readonly #lines = new this.#yaml.LineCounter()
 
   constructor(file: ConfigFile, env: Environment) {
     this.#file = file
@@ -42,7 +44,7 @@ class Reading {
 
   readAll(): void {
     // `failsafe`: every scalar stays the text that was written, and the table says what it means.
-    const document = parseDocument(this.#file.text, {
+    const document = this.#yaml.parseDocument(this.#file.text, {
       schema: 'failsafe',
       lineCounter: this.#lines,
       prettyErrors: false,
@@ -54,12 +56,12 @@ class Reading {
       this.#problem(
         '',
         fault.pos[0],
-        `is not YAML: ${fault.message.split('\n')[0]?.slice(0, 200)}`,
+        `is not YAML: ${fault.message.slice(0, 200).replaceAll(/\p{C}/gu, ' ')}`,
         'correct the syntax; indentation and quotes are the usual suspects',
       )
     }
     if (this.problems.length > 0) return
-    if (document.contents === null || isBlank(document.contents)) {
+    if (document.contents === null || this.#isBlank(document.contents)) {
       this.#problem('', 0, 'is empty', 'write a configuration, or start without --config')
     } else {
       this.readable = true
@@ -69,7 +71,7 @@ class Reading {
 
   #read(shape: Shape, node: Node | null, path: string): void {
     const at = node?.range?.[0] ?? 0
-    if (isAlias(node)) {
+    if (this.#yaml.isAlias(node)) {
       if (shape.kind === 'value') this.given.set(path, { key: shape.key, where: path })
       // A few hundred bytes of nested aliases can stand for billions of values.
       this.#problem(path, at, 'is an alias (*name)', 'write the value out; aliases are not read')
@@ -77,13 +79,13 @@ class Reading {
       this.#readValue(shape, node, path, at)
     } else if (shape.kind === 'list') {
       this.#readList(shape, node, path, at)
-    } else if (isMap(node)) {
+    } else if (this.#yaml.isMap(node)) {
       this.#readSection(shape, node.items as never, path)
-    } else if (!isBlank(node)) {
+    } else if (!this.#isBlank(node)) {
       this.#problem(
         path,
         at,
-        `is ${describe(node)} where a section is expected`,
+        `is ${this.#describe(node)} where a section is expected`,
         `write keys below it: ${[...shape.keys.keys()].join(', ')}`,
       )
     }
@@ -97,7 +99,7 @@ class Reading {
     const seen = new Map<string, number>()
     for (const pair of pairs) {
       const at = pair.key.range?.[0] ?? 0
-      const name = isScalar(pair.key) ? String(pair.key.value) : undefined
+      const name = this.#yaml.isScalar(pair.key) ? String(pair.key.value) : undefined
       const below = name === undefined ? undefined : shape.keys.get(name)
       if (name === undefined || below === undefined) {
         this.#unknown(shape, name, path, at)
@@ -120,23 +122,23 @@ class Reading {
   }
 
   #readList(shape: Shape & { kind: 'list' }, node: Node | null, path: string, at: number): void {
-    if (isSeq(node) && (node.items.length > 0 || shape.mayBeEmpty)) {
+    if (this.#yaml.isSeq(node) && (node.items.length > 0 || shape.mayBeEmpty)) {
       node.items.forEach((entry, index) => {
         const full = `${path}[${index}]`
-        if (isMap(entry) && entry.items.length === 0) {
+        if (this.#yaml.isMap(entry) && entry.items.length === 0) {
           this.#problem(full, at, 'has no keys', 'remove the entry, or say what it is for')
         } else {
           this.#read(shape.entry, entry as Node | null, full)
         }
       })
-    } else if (isSeq(node) || isBlank(node)) {
+    } else if (this.#yaml.isSeq(node) || this.#isBlank(node)) {
       // An empty list of rules could be read as "everything" or as "nothing": so it is neither.
       this.#problem(path, at, 'has no entries', 'add an entry, or leave the key out')
     } else {
       this.#problem(
         path,
         at,
-        `is ${describe(node)} where a list is expected`,
+        `is ${this.#describe(node)} where a list is expected`,
         'write each entry after "- ", or all of them in [ ]',
       )
     }
@@ -146,7 +148,7 @@ class Reading {
     const where = this.#where(path, at)
     if (isLater(shape.key)) {
       this.given.set(path, { key: shape.key, text: '', where })
-    } else if (isScalar(node) && !isBlank(node)) {
+    } else if (this.#yaml.isScalar(node) && !this.#isBlank(node)) {
       const text = this.#substitute(String(node.value), path, at)
       this.given.set(path, { key: shape.key, where, ...(text === undefined ? {} : { text }) })
     } else {
@@ -154,8 +156,12 @@ class Reading {
       this.#problem(
         path,
         at,
-        isBlank(node) ? 'has no value' : `is ${describe(node)} where one value is expected`,
-        isBlank(node) ? 'write a value, or leave the key out' : 'write the value on the same line',
+        this.#isBlank(node)
+          ? 'has no value'
+          : `is ${this.#describe(node)} where one value is expected`,
+        this.#isBlank(node)
+          ? 'write a value, or leave the key out'
+          : 'write the value on the same line',
       )
     }
   }
@@ -210,6 +216,18 @@ class Reading {
     const place = `${this.#file.path}:${line}:${col}`
     return path === '' ? place : `${path} (${place})`
   }
+
+  /** Nothing written after the colon, or only a comment. */
+  #isBlank(node: unknown): boolean {
+    return (
+      node === null || (this.#yaml.isScalar(node) && node.type === 'PLAIN' && node.value === '')
+    )
+  }
+
+  #describe(node: unknown): string {
+    if (this.#yaml.isMap(node)) return 'a section'
+    return this.#yaml.isSeq(node) ? 'a list' : 'a single value'
+  }
 }
 
 /** A key that exists, but in another section. */
@@ -220,10 +238,3 @@ function elsewhere(name: string): string | undefined {
   const found = nearest(name, byLastWord.keys())
   return found === undefined ? undefined : byLastWord.get(found)
 }
-
-/** Nothing written after the colon, or only a comment. */
-const isBlank = (node: unknown): boolean =>
-  node === null || (isScalar(node) && node.type === 'PLAIN' && node.value === '')
-
-const describe = (node: unknown): string =>
-  isMap(node) ? 'a section' : isSeq(node) ? 'a list' : 'a single value'

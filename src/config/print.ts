@@ -2,14 +2,14 @@
 // again it gives the same configuration. Nothing is redacted because nothing is secret: no key of
 // the table holds a secret, only names of files that do, and what `${NAME}` put into an address or a
 // path is just what someone who reads this wants to see.
-import { stringify } from 'yaml'
 import type { Config } from './config.ts'
 import { SHAPE, type Shape } from './given.ts'
 import { typeOf } from './schema.ts'
+import { loadYaml } from './yaml.ts'
 
 /** As YAML, for `check --print`. */
 export const printConfig = (config: Config): string =>
-  stringify(effectiveConfig(config), { lineWidth: 0 })
+  loadYaml().stringify(effectiveConfig(config), { lineWidth: 0 })
 
 /** As plain data with the keys of the file, for `GET /config`. */
 export const effectiveConfig = (config: Config): Readonly<Record<string, unknown>> =>

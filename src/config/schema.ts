@@ -354,7 +354,7 @@ export const KEYS = [
     min: '1000',
     max: '1000000000',
     sentence:
-      'Loop iterations of one evaluation, some tens of milliseconds; then the outcome is timeout.',
+      'Loop iterations of one evaluation; one that needs more ends as a timeout, in about 10 ms.',
   },
   { path: 'policy.signing', type: 'later', sentence: 'Keys that a bundle must be signed with.' },
   { path: 'policy.candidate', type: 'later', sentence: 'A second policy that is only compared.' },
