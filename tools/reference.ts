@@ -82,7 +82,7 @@ function configuration(): string {
       '- *address*: `host:port`, `[::1]:8443`, `:8443` (every IPv4 address) or `unix:/path`. Port 0 lets the kernel choose.',
       '- *URL* of the workload: `http://host:port`, `unix:/path` or `http+unix:/path`.',
       '- *path*: relative ones start at the working directory.',
-      '- *pattern*: `*` stands for one whole segment of a URI or label of a DNS name, `**` for any number.',
+      '- *pattern*: `*` stands for one whole segment of a URI or label of a name, `**` for any number, also none.',
       `- ${code(VARIABLE)} in a value takes an environment variable, which must be set; ${code(`$${VARIABLE}`)} stands for ${code(VARIABLE)}.`,
       '- A list has at least one entry, or the key is left out.',
     ].join('\n'),

@@ -227,10 +227,14 @@ export function parseDnsPattern(text: string): Parsed<string> {
 const wildcardsAreWhole = (parts: readonly string[]): boolean =>
   parts.every((part) => !part.includes('*') || part === '*' || part === '**')
 
+/** A name in dots is matched as a DNS pattern is; any other one is a single label. */
 export function parseCommonName(text: string): Parsed<string> {
-  return text === ''
-    ? wrong('is empty', 'write the common name that the certificate carries')
-    : value(text)
+  const remedy =
+    'write the common name; * stands for one whole label between dots, ** for any number'
+  if (text === '') return wrong('is empty', remedy)
+  return wildcardsAreWhole(text.split('.'))
+    ? value(text)
+    : wrong(`${quote(text)} has a * that is only a part of a label`, remedy)
 }
 
 /** The path of a request: what the workload serves to probes. */

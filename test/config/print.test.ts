@@ -17,7 +17,10 @@ test('a printed configuration reads as the same configuration', () => {
       ca: fc.array(path, { minLength: 1, maxLength: 3 }),
       crl: fc.array(path, { minLength: 1, maxLength: 2 }),
       policy: path.filter((text) => !/^https?:/i.test(text)),
-      allowCn: fc.array(path, { minLength: 1, maxLength: 3 }),
+      allowCn: fc.array(
+        path.filter((text) => !text.includes('*')),
+        { minLength: 1, maxLength: 3 },
+      ),
       admin: fc.constantFrom('off', 'unix:/admin'),
       metrics: fc.constantFrom('off', '127.0.0.1:0'),
       workers: fc.constantFrom('auto', '1'),

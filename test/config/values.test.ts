@@ -10,6 +10,7 @@ import {
   LONGEST_DURATION_MS,
   type Parsed,
   parseAddress,
+  parseCommonName,
   parseDnsPattern,
   parseDuration,
   parseEntrypoint,
@@ -207,6 +208,10 @@ test('a wildcard stands for whole segments and labels only', () => {
     assert.equal(parseDnsPattern(text).kind, 'value', text)
   }
   assertAllWrong(parseDnsPattern, ['', 'a..b', 'a*.b', '.a', 'a.', 'a b', 'http://a'])
+  for (const text of ['client', 'Client 1', '*.example.org']) {
+    assert.equal(parseCommonName(text).kind, 'value', text)
+  }
+  assertAllWrong(parseCommonName, ['', 'client*', 'a.b*'])
 })
 
 test('names of rules, headers and paths are held to their own grammar', () => {
