@@ -2,21 +2,13 @@
 // and what tests make good and bad certificates with. Says nothing about files. By default every
 // leaf is one that the X509-SVID profile allows; each deviation has to be asked for by name.
 import 'reflect-metadata'
-import { createPrivateKey, randomBytes, webcrypto } from 'node:crypto'
+import { createPrivateKey, randomBytes, webcrypto, X509Certificate } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 
 type CryptoKey = webcrypto.CryptoKey
 type CryptoKeyPair = webcrypto.CryptoKeyPair
 
-export const KEY_TYPES = [
-  'ec-p256',
-  'ec-p384',
-  'ec-p521',
-  'rsa-1024',
-  'rsa-2048',
-  'ed25519',
-] as const
-export type KeyType = (typeof KEY_TYPES)[number]
+export type KeyType = 'ec-p256' | 'ec-p384' | 'ec-p521' | 'rsa-1024' | 'rsa-2048' | 'ed25519'
 export type KeyUsage = keyof typeof KEY_USAGE_FLAGS
 export type SignatureHash = 'SHA-1' | 'SHA-256' | 'SHA-384' | 'SHA-512'
 
@@ -121,6 +113,13 @@ export class Authority {
   }): Promise<Authority> {
     const certificate = new x509.X509Certificate(options.certificatePem)
     const signingKey = await importKey(options.privateKeyPem)
+    if (
+      !new X509Certificate(options.certificatePem).checkPrivateKey(
+        createPrivateKey(options.privateKeyPem),
+      )
+    ) {
+      throw new Error('the private key does not belong to the certificate')
+    }
     return new Authority(certificate, signingKey, options.privateKeyPem, options.chainPem ?? '')
   }
 

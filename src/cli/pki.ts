@@ -1,0 +1,230 @@
+// `postern pki`: a development CA in a directory. For trying things out and for tests; whoever can
+// read the directory can be anybody.
+import { isIP } from 'node:net'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { parseSpiffeId } from '../identity/spiffe-id.ts'
+import { CommandFailure, exitTwoOnWrongUsage, reporting } from './failure.ts'
+import type { Environment } from './options.ts'
+import type { KeyType } from './pki/authority.ts'
+import { PkiDirectory } from './pki/directory.ts'
+import { normalSerial } from './pki/ledger.ts'
+import {
+  collect,
+  directoryOption,
+  keyTypeOption,
+  lifetimeOption,
+  parseTrustDomain,
+  parseWorkloadId,
+} from './pki/options.ts'
+
+export function command(env: Environment): Command {
+  const pki = new Command('pki')
+    .description('a development CA: root, intermediate, leaves with SPIFFE IDs, CRLs')
+    .addHelpText(
+      'after',
+      `
+Example:
+  postern pki init --dir pki
+  postern pki issue --dir pki --uri spiffe://example.org/ns/default/sa/web
+  postern pki revoke --dir pki --name web`,
+    )
+  pki.addCommand(init(env))
+  pki.addCommand(issue(env))
+  pki.addCommand(revoke(env))
+  pki.addCommand(crl(env))
+  return exitTwoOnWrongUsage(pki)
+}
+
+function init(env: Environment): Command {
+  return new Command('init')
+    .description('makes a new CA: root, intermediate, trust bundle ca.crt, empty ca.crl')
+    .addOption(directoryOption(env))
+    .option('--trust-domain <name>', 'SPIFFE trust domain', parseTrustDomain, 'example.org')
+    .addOption(lifetimeOption('lifetime of root and intermediate', '365d'))
+    .addOption(keyTypeOption())
+    .addHelpText('after', '\nExample:\n  postern pki init --dir pki --trust-domain example.org')
+    .action(
+      reporting(async ({ dir, trustDomain, ttl, keyType }: InitOptions) => {
+        const pki = await PkiDirectory.create(dir, { trustDomain, keyType, lifetimeMs: ttl })
+        print(
+          `development CA of spiffe://${trustDomain} in ${dir}`,
+          `trust bundle  ${pki.bundle}`,
+          `CRL           ${pki.crl}`,
+          `next: postern pki issue --dir ${dir} --uri spiffe://${trustDomain}/ns/default/sa/web`,
+        )
+      }),
+    )
+}
+
+function issue(env: Environment): Command {
+  return new Command('issue')
+    .description('issues NAME.crt (leaf, then intermediate), NAME.key and NAME.pem (both in one)')
+    .addOption(directoryOption(env))
+    .option('--uri <id>', 'SPIFFE ID of the workload', parseWorkloadId)
+    .option('--dns <name>', 'DNS name; may be repeated', collect)
+    .option('--ip <address>', 'IP address; may be repeated', collectAddress)
+    .option('--cn <name>', 'common name')
+    .option('--name <name>', 'name of the files; default: last part of the SPIFFE ID', parseName)
+    .addOption(lifetimeOption('lifetime of the certificate', '24h'))
+    .addOption(keyTypeOption())
+    .addHelpText(
+      'after',
+      `
+Issuing again under the same name replaces the files, each of them at once, as a rotation does.
+
+Example:
+  postern pki issue --dir pki --uri spiffe://example.org/ns/default/sa/web --dns localhost --ttl 1h`,
+    )
+    .action(
+      reporting(async (options: IssueCommandOptions) => {
+        const name = options.name ?? defaultName(options)
+        const pki = await PkiDirectory.open(options.dir)
+        if (options.uri !== undefined) requireTrustDomain(options.uri, pki.trustDomain)
+        const files = await pki.issue(name, {
+          keyType: options.keyType,
+          lifetimeMs: options.ttl,
+          dns: options.dns ?? [],
+          ips: options.ip ?? [],
+          ...(options.uri === undefined ? {} : { uri: options.uri }),
+          ...(options.cn === undefined ? {} : { commonName: options.cn }),
+        })
+        print(
+          `certificate        ${files.certificate}`,
+          `private key        ${files.privateKey}`,
+          `credential bundle  ${files.credentialBundle}`,
+          `serial ${files.serial}, valid until ${files.notAfter.toISOString()}`,
+        )
+      }),
+    )
+}
+
+function revoke(env: Environment): Command {
+  return new Command('revoke')
+    .description('revokes what was issued under a name, or one serial number, and writes ca.crl')
+    .addOption(directoryOption(env))
+    .addOption(
+      new Option('--name <name>', 'everything issued under this name that has not expired')
+        .argParser(parseName)
+        .conflicts('serial'),
+    )
+    .option('--serial <hex>', 'one serial number, as postern or openssl print it', parseSerial)
+    .addHelpText('after', '\nExample:\n  postern pki revoke --dir pki --name web')
+    .action(
+      reporting(async ({ dir, name, serial }: RevokeOptions) => {
+        const which = serial !== undefined ? { serial } : name !== undefined ? { name } : undefined
+        if (which === undefined) {
+          throw new CommandFailure(2, {
+            where: 'postern pki revoke',
+            what: 'nothing says which certificate',
+            remedy: 'give --name web or --serial 4f2a…',
+          })
+        }
+        const pki = await PkiDirectory.open(dir)
+        const revoked = await pki.revoke(which)
+        print(
+          ...revoked.map((one) => `revoked ${one.name}, serial ${one.serial}`),
+          ...(revoked.length === 0 ? ['was revoked before'] : []),
+          `CRL ${pki.crl}`,
+        )
+      }),
+    )
+}
+
+function crl(env: Environment): Command {
+  return new Command('crl')
+    .description('signs ca.crl anew, before it goes out of date')
+    .addOption(directoryOption(env))
+    .addOption(lifetimeOption('time until it has to be replaced', '30d'))
+    .addHelpText('after', '\nExample:\n  postern pki crl --dir pki --ttl 7d')
+    .action(
+      reporting(async ({ dir, ttl }: CrlCommandOptions) => {
+        const pki = await PkiDirectory.open(dir)
+        const revoked = await pki.writeCrl(ttl)
+        print(`CRL ${pki.crl}, revoked certificates: ${revoked.length}`)
+      }),
+    )
+}
+
+interface InitOptions {
+  readonly dir: string
+  readonly trustDomain: string
+  readonly ttl: number
+  readonly keyType: KeyType
+}
+
+interface IssueCommandOptions {
+  readonly dir: string
+  readonly uri?: string
+  readonly dns?: readonly string[]
+  readonly ip?: readonly string[]
+  readonly cn?: string
+  readonly name?: string
+  readonly ttl: number
+  readonly keyType: KeyType
+}
+
+interface RevokeOptions {
+  readonly dir: string
+  readonly name?: string
+  readonly serial?: string
+}
+
+interface CrlCommandOptions {
+  readonly dir: string
+  readonly ttl: number
+}
+
+/** The last part of the SPIFFE ID, or the DNS name, or the common name. */
+function defaultName({ uri, dns, cn }: IssueCommandOptions): string {
+  const candidate = uri?.slice(uri.lastIndexOf('/') + 1) ?? dns?.[0] ?? cn
+  if (candidate === undefined) {
+    throw new CommandFailure(2, {
+      where: 'postern pki issue',
+      what: 'nothing says whom to issue for',
+      remedy: 'give --uri spiffe://example.org/ns/default/sa/web, --dns or --cn',
+    })
+  }
+  if (isFileName(candidate)) return candidate
+  throw new CommandFailure(2, {
+    where: '--name',
+    what: `${JSON.stringify(candidate)} cannot name the files`,
+    remedy: FILE_NAME_REMEDY,
+  })
+}
+
+function requireTrustDomain(uri: string, trustDomain: string): void {
+  if (parseSpiffeId(uri)?.trustDomain === trustDomain) return
+  throw new CommandFailure(2, {
+    where: '--uri',
+    what: `${uri} is not in this CA's trust domain`,
+    remedy: `write spiffe://${trustDomain}/…, or make another CA with pki init --trust-domain`,
+  })
+}
+
+function parseName(text: string): string {
+  if (isFileName(text)) return text
+  throw new InvalidArgumentError(FILE_NAME_REMEDY)
+}
+
+const isFileName = (text: string): boolean =>
+  /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/.test(text) && !RESERVED_NAMES.has(text)
+
+/** Files of the CA itself, and of its ledger. */
+const RESERVED_NAMES = new Set(['ca', 'root', 'intermediate', 'issued', 'revoked'])
+const FILE_NAME_REMEDY =
+  'give a --name of letters, digits, ".", "_" and "-" that is not ca, root or intermediate'
+
+function parseSerial(text: string): string {
+  const serial = normalSerial(text)
+  if (serial !== undefined) return serial
+  throw new InvalidArgumentError('Write hexadecimal digits, with or without colons.')
+}
+
+function collectAddress(text: string, before: readonly string[] = []): string[] {
+  if (isIP(text) === 0) throw new InvalidArgumentError('Write an IPv4 or IPv6 address.')
+  return collect(text, before)
+}
+
+const print = (...lines: readonly string[]): void => {
+  process.stdout.write(`${lines.join('\n')}\n`)
+}

@@ -1,0 +1,226 @@
+// A development CA in a directory: which files it consists of, and what issuing and revoking does
+// to them. Every file is replaced whole. The root's key may be taken away after `create`: leaves and
+// their CRL need the intermediate only.
+import { X509Certificate } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CommandFailure, fileProblem } from '../failure.ts'
+import { Authority, type IssuedCertificate, type IssueOptions, type KeyType } from './authority.ts'
+import { PRIVATE, PUBLIC, readText, readTextIfThere, writeNew, writeWhole } from './files.ts'
+import { type Issued, Ledger, normalSerial, type Revoked } from './ledger.ts'
+
+export interface CreateOptions {
+  readonly trustDomain: string
+  readonly keyType: KeyType
+  readonly lifetimeMs: number
+}
+
+export interface IssueFilesOptions extends Pick<IssueOptions, 'commonName' | 'dns' | 'ips'> {
+  readonly uri?: string
+  readonly keyType: KeyType
+  readonly lifetimeMs: number
+}
+
+/** Paths of one issued identity. */
+export interface IssuedFiles {
+  readonly certificate: string
+  readonly privateKey: string
+  readonly credentialBundle: string
+  readonly serial: string
+  readonly notAfter: Date
+}
+
+export class PkiDirectory {
+  readonly trustDomain: string
+  readonly bundle: string
+  readonly crl: string
+  readonly #path: string
+  readonly #intermediate: Authority
+  readonly #notAfterMs: number
+  readonly #ledger: Ledger
+
+  private constructor(path: string, trustDomain: string, intermediate: Authority) {
+    this.trustDomain = trustDomain
+    this.bundle = join(path, 'ca.crt')
+    this.crl = join(path, 'ca.crl')
+    this.#path = path
+    this.#intermediate = intermediate
+    this.#notAfterMs = new X509Certificate(intermediate.certificatePem).validToDate.getTime()
+    this.#ledger = new Ledger(path)
+  }
+
+  /** Makes root, intermediate and empty CRLs. Never touches a CA that is there already. */
+  static async create(path: string, options: CreateOptions): Promise<PkiDirectory> {
+    const { trustDomain, keyType } = options
+    const notAfter = new Date(Date.now() + options.lifetimeMs)
+    const common = { trustDomain, keyType, notAfter }
+    const root = await Authority.create({ ...common, commonName: `${trustDomain} root` })
+    const intermediate = await root.intermediate({
+      ...common,
+      commonName: `${trustDomain} intermediate`,
+      pathLength: 0,
+    })
+    await makeDirectory(path)
+    await claim(join(path, 'ca.crt'), root.certificatePem, PUBLIC)
+    await claim(join(path, 'root.key'), root.privateKeyPem, PRIVATE)
+    const rootCrl = await root.crl({ revoked: [], nextUpdate: notAfter, number: Date.now() })
+    await writeWhole(join(path, 'root.crl'), rootCrl, PUBLIC)
+    await writeWhole(join(path, 'intermediate.key'), intermediate.privateKeyPem, PRIVATE)
+    await writeWhole(join(path, 'intermediate.crt'), intermediate.certificatePem, PUBLIC)
+    const directory = new PkiDirectory(path, trustDomain, intermediate)
+    await directory.writeCrl(CRL_LIFETIME_MS)
+    return directory
+  }
+
+  static async open(path: string): Promise<PkiDirectory> {
+    const certificatePem = await readTextIfThere(join(path, 'intermediate.crt'))
+    if (certificatePem === undefined) {
+      throw new CommandFailure(1, {
+        where: path,
+        what: 'holds no development CA',
+        remedy: `make one where no file is yet with: postern pki init --dir ${path}`,
+      })
+    }
+    const privateKeyPem = await readText(join(path, 'intermediate.key'))
+    try {
+      const intermediate = await Authority.load({
+        certificatePem,
+        privateKeyPem,
+        chainPem: certificatePem,
+      })
+      return new PkiDirectory(path, trustDomainOf(certificatePem), intermediate)
+    } catch (error) {
+      throw new CommandFailure(1, {
+        where: join(path, 'intermediate.crt'),
+        what: `cannot be used with intermediate.key: ${(error as Error).message}`,
+        remedy: 'restore both files, or make a new CA in another directory',
+      })
+    }
+  }
+
+  /** An identity that lives in memory only: no file, no record. For `postern call`. */
+  issueInMemory(options: IssueOptions): Promise<IssuedCertificate> {
+    return this.#intermediate.issue(options)
+  }
+
+  /** Writes `NAME.crt`, `NAME.key` and `NAME.pem`, replacing those of an earlier issue. */
+  async issue(name: string, options: IssueFilesOptions): Promise<IssuedFiles> {
+    const { uri, lifetimeMs, ...rest } = options
+    const notAfter = new Date(Date.now() + lifetimeMs)
+    if (notAfter.getTime() > this.#notAfterMs) {
+      throw new CommandFailure(2, {
+        where: '--ttl',
+        what: 'the certificate would outlive the CA that issues it',
+        remedy: `choose a time that ends before ${new Date(this.#notAfterMs).toISOString()}`,
+      })
+    }
+    const issued = await this.#intermediate.issue({
+      ...rest,
+      notAfter,
+      ...(uri === undefined ? {} : { uris: [uri] }),
+    })
+    // Recorded first: a certificate that nobody knows of could never be revoked by name.
+    await this.#ledger.addIssued({
+      serial: issued.serial,
+      name,
+      notAfter: notAfter.toISOString(),
+      ...(uri === undefined ? {} : { uri }),
+    })
+    const files = {
+      certificate: join(this.#path, `${name}.crt`),
+      privateKey: join(this.#path, `${name}.key`),
+      credentialBundle: join(this.#path, `${name}.pem`),
+    }
+    await writeWhole(files.privateKey, issued.privateKeyPem, PRIVATE)
+    await writeWhole(files.certificate, issued.chainPem, PUBLIC)
+    await writeWhole(files.credentialBundle, issued.privateKeyPem + issued.chainPem, PRIVATE)
+    return { ...files, serial: issued.serial, notAfter }
+  }
+
+  /**
+   * Revokes one serial number, or everything issued under a name that has not expired, and writes
+   * the CRL. Gives what was newly revoked; empty where it had been before.
+   */
+  async revoke(which: { readonly serial: string } | { readonly name: string }): Promise<Issued[]> {
+    const issued = await this.#ledger.issued()
+    const chosen = 'serial' in which ? bySerial(issued, which.serial) : byName(issued, which.name)
+    if (chosen.length === 0) throw unknownCertificate(which, issued)
+    const before = new Set((await this.#ledger.revoked()).map(({ serial }) => serial))
+    const fresh = chosen.filter(({ serial }) => !before.has(serial))
+    for (const { serial } of fresh) {
+      await this.#ledger.addRevoked({ serial, at: new Date().toISOString() })
+    }
+    await this.writeCrl(CRL_LIFETIME_MS)
+    return fresh
+  }
+
+  /**
+   * Signs the intermediate's CRL anew and puts the root's after it. That one was signed for good,
+   * because nothing here revokes an intermediate; without it, checking the whole chain would fail.
+   */
+  async writeCrl(lifetimeMs: number): Promise<readonly Revoked[]> {
+    const revoked = await this.#ledger.revoked()
+    const ours = await this.#intermediate.crl({
+      revoked: revoked.map(({ serial, at }) => ({ serial, at: new Date(at) })),
+      nextUpdate: new Date(Date.now() + lifetimeMs),
+      // Milliseconds: grows without a counter that two commands would have to share.
+      number: Date.now(),
+    })
+    await writeWhole(this.crl, ours + (await readText(join(this.#path, 'root.crl'))), PUBLIC)
+    return revoked
+  }
+}
+
+export const CRL_LIFETIME_MS = 30 * 86_400_000
+
+/** Its parent has to be there: Node's recursive mkdir never returns on a path below /proc. */
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    // Where it is a file, the first one written into it says so.
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return
+    throw new CommandFailure(1, fileProblem(error, path, 'written'))
+  }
+}
+
+/** Written first and never over another one: whoever creates it owns the place. */
+async function claim(path: string, text: string, mode: number): Promise<void> {
+  try {
+    await writeNew(path, text, mode)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
+      throw new CommandFailure(1, fileProblem(error, path, 'written'))
+    }
+    throw new CommandFailure(1, {
+      where: path,
+      what: 'a CA is there already',
+      remedy: 'choose another --dir; a CA that is in use is never overwritten',
+    })
+  }
+}
+
+const trustDomainOf = (certificatePem: string): string =>
+  /URI:spiffe:\/\/([a-z0-9._-]+)/.exec(
+    new X509Certificate(certificatePem).subjectAltName ?? '',
+  )?.[1] ?? ''
+
+function bySerial(issued: readonly Issued[], text: string): Issued[] {
+  const wanted = normalSerial(text)
+  return issued.filter(({ serial }) => normalSerial(serial) === wanted)
+}
+
+const byName = (issued: readonly Issued[], wanted: string): Issued[] =>
+  issued.filter(({ name, notAfter }) => name === wanted && Date.parse(notAfter) > Date.now())
+
+function unknownCertificate(
+  which: { readonly serial: string } | { readonly name: string },
+  issued: readonly Issued[],
+): CommandFailure {
+  const names = [...new Set(issued.map(({ name }) => name))]
+  return new CommandFailure(1, {
+    where: 'serial' in which ? '--serial' : '--name',
+    what: `no valid certificate ${'serial' in which ? `with serial number ${which.serial}` : `named ${which.name}`} was issued here`,
+    remedy: names.length === 0 ? 'nothing has been issued yet' : `issued: ${names.join(', ')}`,
+  })
+}
