@@ -1,9 +1,13 @@
 // Decides about one request: first the allow rules, then the Rego policy; where both are configured
-// both must admit it. Promises a Permit or a Denial for every request, never an exception.
+// both must admit it. Whatever a client sends, the answer is a Permit or a Denial.
 import type { AllowRule } from '../config/config.ts'
-import type { PolicyRequest } from './input.ts'
+import { ERRORS } from '../errors.ts'
+import { compileAllowRules, type PeerTest } from './allow-rules.ts'
+import { type EvaluationOutcome, PolicyHost } from './host.ts'
+import { buildInput, InputError, type PolicyRequest } from './input.ts'
 import type { PolicyMaterial } from './material.ts'
-import type { Denial, Permit } from './permit.ts'
+import { type Denial, type Evaluation, issuePermit, NO_MUTATIONS, type Permit } from './permit.ts'
+import { readResult } from './result.ts'
 
 export interface EngineOptions {
   readonly allow: readonly AllowRule[]
@@ -17,23 +21,136 @@ export interface EngineOptions {
 
 export interface Clock {
   nowMs(): number
-  /** As `performance.now`, which is what is used when it is absent. */
+  /** Milliseconds from any start, with fractions. Absent: `performance.now`. */
   monotonicMs?(): number
 }
 
 export class PolicyEngine {
   readonly material: PolicyMaterial | undefined
+  readonly #admits: PeerTest | undefined
+  readonly #host: PolicyHost | undefined
+  readonly #monotonicMs: () => number
 
-  constructor(options: EngineOptions) {
-    this.material = options.policy
+  constructor({ allow, policy, clock, events }: EngineOptions) {
+    this.material = policy
+    this.#admits = allow.length === 0 ? undefined : compileAllowRules(allow)
+    this.#host = policy && new PolicyHost(policy, () => events?.recycled())
+    this.#monotonicMs = clock.monotonicMs?.bind(clock) ?? (() => performance.now())
   }
 
   /** Linear memory that the policy instance holds. */
   get memoryBytes(): number {
-    return 0
+    return this.#host?.memoryBytes ?? 0
   }
 
-  decide(_request: PolicyRequest): Permit | Denial {
-    throw new Error('not built yet')
+  decide(request: PolicyRequest): Permit | Denial {
+    if (this.#admits !== undefined && !this.#admits(request.connection.peer))
+      return REFUSED_BY_RULES
+    if (this.#host !== undefined) return this.#askPolicy(this.#host, request)
+    return this.#admits === undefined ? NOT_READY : issuePermit(NO_MUTATIONS, ADMITTED_BY_RULES)
+  }
+
+  /** The input document for the log where no policy was asked; '' where there cannot be one. */
+  inputText(request: PolicyRequest): string {
+    return inputOrReason(request).text
+  }
+
+  #askPolicy(host: PolicyHost, request: PolicyRequest): Permit | Denial {
+    const { text, reason } = inputOrReason(request)
+    if (reason !== undefined) return badInput(text, reason)
+    const startMs = this.#monotonicMs()
+    const outcome = host.evaluate(text, request.timeMs)
+    const evalNs = Math.round((this.#monotonicMs() - startMs) * 1e6)
+    if (outcome.kind === 'too_large') return badInput('', 'the input document is too large')
+    if (outcome.kind !== 'result') return failed(outcome, text, evalNs)
+    return verdict(outcome.text, text, evalNs)
   }
 }
+
+function verdict(resultText: string, input: string, evalNs: number): Permit | Denial {
+  const result = readResult(resultText)
+  const evaluation: Evaluation = {
+    outcome: result.kind === 'invalid' ? 'error' : result.kind,
+    rule: 'policy',
+    input,
+    result: resultText,
+    error: result.kind === 'invalid' ? result.reason : undefined,
+    evalNs,
+  }
+  switch (result.kind) {
+    case 'allow':
+      return issuePermit(result.mutations, evaluation)
+    case 'deny': {
+      const { status, headers, body } = result
+      const reason = 'the policy said no'
+      return { kind: 'denial', code: 'denied', status, headers, body, reason, evaluation }
+    }
+    case 'invalid':
+      return denial('policy_error', result.reason, evaluation)
+  }
+}
+
+function failed(
+  outcome: Exclude<EvaluationOutcome, { kind: 'result' | 'too_large' }>,
+  input: string,
+  evalNs: number,
+): Denial {
+  const timedOut = outcome.kind === 'timeout'
+  const reason =
+    outcome.kind === 'error'
+      ? outcome.reason
+      : timedOut
+        ? ERRORS.policy_timeout.sentence
+        : 'the entrypoint is undefined for this input'
+  return denial(timedOut ? 'policy_timeout' : 'policy_error', reason, {
+    outcome: timedOut ? 'timeout' : 'error',
+    rule: 'policy',
+    input,
+    result: undefined,
+    error: reason,
+    evalNs,
+  })
+}
+
+function badInput(input: string, reason: string): Denial {
+  return denial('policy_bad_input', reason, {
+    outcome: 'deny',
+    rule: 'policy',
+    input,
+    result: undefined,
+    error: reason,
+    evalNs: 0,
+  })
+}
+
+function inputOrReason(request: PolicyRequest): { text: string; reason: string | undefined } {
+  try {
+    return { text: buildInput(request), reason: undefined }
+  } catch (error) {
+    if (error instanceof InputError) return { text: '', reason: error.message }
+    throw error
+  }
+}
+
+function denial(code: Denial['code'], reason: string, evaluation: Evaluation): Denial {
+  const status = ERRORS[code].http
+  return { kind: 'denial', code, status, headers: [], body: undefined, reason, evaluation }
+}
+
+const withoutPolicy = (
+  outcome: Evaluation['outcome'],
+  rule: Evaluation['rule'],
+  error?: string,
+): Evaluation => Object.freeze({ outcome, rule, input: '', result: undefined, error, evalNs: 0 })
+
+const ADMITTED_BY_RULES = withoutPolicy('allow', 'allow_rules')
+const NOT_READY = denial(
+  'policy_not_ready',
+  'neither a policy nor an allow rule is in force',
+  withoutPolicy('not_ready', 'none', ERRORS.policy_not_ready.sentence),
+)
+const REFUSED_BY_RULES = denial(
+  'denied',
+  'no allow rule admits the peer',
+  withoutPolicy('deny', 'allow_rules'),
+)

@@ -1,13 +1,19 @@
 // The activation gate: turns the files of a bundle into a policy that will answer, or says
-// everything that keeps it from being one.
+// everything that keeps it from being one. What passes is metered, compiled and warm.
 import type { Problem } from '../errors.ts'
+import { BUILTINS, REFUSED_BUILTINS } from './builtins/table.ts'
+import { type Bundle, type BundleEntries, readBundle } from './bundle.ts'
+import { PolicyHost } from './host.ts'
+import { buildInput, connectionInput } from './input.ts'
+import { inspectModule, type ModuleFacts } from './inspect.ts'
 import type { PolicyMaterial } from './material.ts'
+import { readResult } from './result.ts'
+import { meterModule } from './rewrite.ts'
 
 export interface PolicySource {
   /** For messages: where the bundle came from. */
   readonly file: string
-  /** Names without a leading slash. */
-  readonly entries: ReadonlyMap<string, Buffer>
+  readonly entries: BundleEntries
   /** SHA-256 of what was read, lower-case hex. */
   readonly digest: string
 }
@@ -24,10 +30,193 @@ export type LoadedPolicy =
   | {
       readonly kind: 'policy'
       readonly material: PolicyMaterial
+      /** Of severity `warning`: what does not keep the policy from being used. */
       readonly warnings: readonly Problem[]
     }
   | { readonly kind: 'problems'; readonly problems: readonly Problem[] }
 
-export function loadPolicy(_source: PolicySource, _options: LoadOptions): Promise<LoadedPolicy> {
-  throw new Error('not built yet')
+/** The entrypoint that the OPA-Envoy plugin asks when nothing else is configured. */
+export const DEFAULT_ENTRYPOINT = 'envoy/authz/allow'
+
+const ABI_MAJOR = 1
+/** 1.2 brought opa_eval. */
+const ABI_MINOR = 2
+/** Warming serves the first requests; the start of the program must not wait long for it. */
+const WARM_EVALUATIONS = 200
+const WARM_MS = 15
+
+export async function loadPolicy(
+  source: PolicySource,
+  options: LoadOptions,
+): Promise<LoadedPolicy> {
+  const { file } = source
+  const read = readBundle(source.entries, file)
+  if (read.kind === 'problems') return read
+  const { bundle } = read
+
+  const metered = meterModule(bundle.wasm)
+  if (metered.kind === 'refused') {
+    return refused(file, `the WebAssembly module cannot be used: ${metered.reason}`, REBUILD)
+  }
+  if (!WebAssembly.validate(metered.bytes)) {
+    return refused(file, 'the WebAssembly module is not valid', REBUILD)
+  }
+  const module = await WebAssembly.compile(metered.bytes)
+  const inspected = inspectModule(module)
+  if (inspected.kind === 'refused') return refused(file, inspected.reason, REBUILD)
+  const { facts } = inspected
+  const entrypoint = entrypointOf(options, bundle)
+  const problems = [
+    ...checkAbi(file, facts),
+    ...checkEntrypoint(file, facts, entrypoint),
+    ...checkBuiltins(file, facts),
+  ]
+  const entrypointId = facts.entrypoints.get(entrypoint)
+  if (problems.length > 0 || entrypointId === undefined) return { kind: 'problems', problems }
+
+  const material: PolicyMaterial = {
+    module,
+    entrypoint,
+    entrypointId,
+    builtins: Object.fromEntries(facts.builtins),
+    dataJson: bundle.dataJson,
+    revision: bundle.revision,
+    digest: source.digest,
+    file,
+    fuel: options.fuel,
+    memoryBytes: options.memoryBytes,
+  }
+  const warnings = selfTest(material)
+  if (warnings.some(({ severity }) => severity !== 'warning')) {
+    return { kind: 'problems', problems: warnings }
+  }
+  return { kind: 'policy', material, warnings }
 }
+
+const REBUILD = 'build the bundle with `opa build -t wasm` of OPA 0.40 or later'
+
+function refused(where: string, what: string, remedy: string): LoadedPolicy {
+  return { kind: 'problems', problems: [{ where, what, remedy }] }
+}
+
+function entrypointOf({ entrypoint }: LoadOptions, { entrypoints }: Bundle): string {
+  if (entrypoint !== undefined) return entrypoint.replace(/^\/+/, '')
+  const [only] = entrypoints
+  return entrypoints.length === 1 && only !== undefined ? only : DEFAULT_ENTRYPOINT
+}
+
+function checkAbi(where: string, { abiMajor, abiMinor }: ModuleFacts): Problem[] {
+  if (abiMajor === ABI_MAJOR && abiMinor >= ABI_MINOR) return []
+  const what = `the module has ABI ${abiMajor}.${abiMinor}, not ${ABI_MAJOR}.${ABI_MINOR} or later`
+  return [{ where, what, remedy: REBUILD }]
+}
+
+function checkEntrypoint(where: string, facts: ModuleFacts, entrypoint: string): Problem[] {
+  if (facts.entrypoints.has(entrypoint)) return []
+  const available = [...facts.entrypoints.keys()].join(', ')
+  return [
+    {
+      where,
+      what: `the policy has no entrypoint ${entrypoint}`,
+      remedy: `set policy.entrypoint (--entrypoint) to one of: ${available}`,
+    },
+  ]
+}
+
+function checkBuiltins(where: string, facts: ModuleFacts): Problem[] {
+  return [...facts.builtins.values()]
+    .filter((name) => !BUILTINS.has(name))
+    .map((name) => {
+      const reason = REFUSED_BUILTINS.get(name)
+      return {
+        where,
+        what: `the policy calls ${name}, which ${reason === undefined ? 'Postern does not supply' : `is refused: ${reason}`}`,
+        remedy: `rewrite the rule without ${name}`,
+      }
+    })
+}
+
+/** Asks about a request that may or may not be allowed, and then some more times to warm up. */
+function selfTest(material: PolicyMaterial): Problem[] {
+  const where = material.file
+  const host = new PolicyHost(material)
+  const outcome = host.evaluate(SAMPLE_INPUT, SAMPLE_TIME_MS)
+  switch (outcome.kind) {
+    case 'too_large':
+    case 'error': {
+      const reason = outcome.kind === 'error' ? outcome.reason : 'the input is too large'
+      const what = `the policy failed on a sample request: ${reason}`
+      return [{ where, what, remedy: 'try it with `opa eval`; or raise policy.memoryBytes' }]
+    }
+    case 'timeout':
+      return [
+        {
+          where,
+          what: `the policy used up its fuel (${material.fuel} loop iterations) on a sample request`,
+          remedy: 'make it cheaper or raise policy.fuel; until then such requests get a 504',
+          severity: 'warning',
+        },
+      ]
+    case 'undefined':
+      return [
+        {
+          where,
+          what: `${material.entrypoint} is undefined for a sample request, and undefined is an error`,
+          remedy: 'give the rule a default, as in `default allow := false`',
+          severity: 'warning',
+        },
+      ]
+    case 'result': {
+      const result = readResult(outcome.text)
+      if (result.kind === 'invalid') {
+        return [
+          {
+            where,
+            what: `${material.entrypoint} gave an unusable answer to a sample request: ${result.reason}`,
+            remedy: 'answer with a boolean, or an object with the boolean "allowed"',
+          },
+        ]
+      }
+      warm(host)
+      return []
+    }
+  }
+}
+
+function warm(host: PolicyHost): void {
+  const end = performance.now() + WARM_MS
+  for (let i = 0; i < WARM_EVALUATIONS && performance.now() < end; i++) {
+    host.evaluate(SAMPLE_INPUT, SAMPLE_TIME_MS)
+  }
+}
+
+const SAMPLE_TIME_MS = Date.UTC(2026, 0, 1)
+
+/** From documentation ranges (RFC 5737, RFC 2606), so that no real rule is meant by it. */
+const SAMPLE_INPUT = buildInput({
+  requestId: 'self-test',
+  timeMs: SAMPLE_TIME_MS,
+  method: 'GET',
+  target: '/self-test?from=postern',
+  path: '/self-test',
+  query: 'from=postern',
+  host: 'self-test.invalid',
+  scheme: 'https',
+  protocol: 'HTTP/1.1',
+  fields: ['accept', '*/*', 'user-agent', 'postern', 'x-request-id', 'self-test'],
+  bodySize: 0,
+  connection: connectionInput({
+    peer: {
+      principal: 'spiffe://self-test.invalid/client',
+      uris: ['spiffe://self-test.invalid/client'],
+      dnsNames: [],
+      commonName: undefined,
+    },
+    remoteAddress: '192.0.2.1',
+    remotePort: 49152,
+    localAddress: '192.0.2.2',
+    localPort: 8443,
+    serverName: 'self-test.invalid',
+    destinationPrincipal: 'spiffe://self-test.invalid/workload',
+  }),
+})

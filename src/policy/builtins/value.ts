@@ -1,0 +1,214 @@
+// Rego values as builtins see them. They cross into wasm as text in Rego's own notation, not as
+// JSON: so sets stay sets, keys may be anything, and numbers keep every digit.
+
+export type RegoValue =
+  | null
+  | boolean
+  | string
+  | RegoNumber
+  | readonly RegoValue[]
+  | RegoSet
+  | RegoObject
+
+/** A number as written: Rego's numbers have no limit of size or precision. */
+export class RegoNumber {
+  readonly literal: string
+
+  constructor(literal: string) {
+    this.literal = literal
+  }
+}
+
+export class RegoSet {
+  readonly members: readonly RegoValue[]
+
+  constructor(members: readonly RegoValue[]) {
+    this.members = members
+  }
+}
+
+export class RegoObject {
+  readonly #entries = new Map<string, readonly [RegoValue, RegoValue]>()
+
+  /** The last of equal keys wins, as in Go's JSON decoder. */
+  set(key: RegoValue, value: RegoValue): void {
+    this.#entries.set(writeValue(key), [key, value])
+  }
+
+  get(key: string): RegoValue | undefined {
+    return this.#entries.get(JSON.stringify(key))?.[1]
+  }
+
+  entries(): Iterable<readonly [RegoValue, RegoValue]> {
+    return this.#entries.values()
+  }
+}
+
+/** The text is not a value: an expected outcome where it comes from a token. */
+export class ValueSyntaxError extends Error {
+  override readonly name = 'ValueSyntaxError'
+}
+
+const MAX_DEPTH = 512
+
+/** Text that `opa_value_parse` reads. */
+export function writeValue(value: RegoValue): string {
+  if (value === null || typeof value === 'boolean') return String(value)
+  if (typeof value === 'string') return JSON.stringify(value.toWellFormed())
+  if (value instanceof RegoNumber) return value.literal
+  if (value instanceof RegoSet) {
+    return value.members.length === 0 ? 'set()' : `{${value.members.map(writeValue).join(',')}}`
+  }
+  if (value instanceof RegoObject) {
+    const pairs = Array.from(
+      value.entries(),
+      ([key, one]) => `${writeValue(key)}:${writeValue(one)}`,
+    )
+    return `{${pairs.join(',')}}`
+  }
+  return `[${value.map(writeValue).join(',')}]`
+}
+
+/**
+ * Reads what `opa_value_dump` wrote.
+ * @throws ValueSyntaxError
+ */
+export function readValue(text: string): RegoValue {
+  return new ValueReader(text, false).whole()
+}
+
+/**
+ * Reads strict JSON, keeping number literals.
+ * @throws ValueSyntaxError
+ */
+export function readJson(text: string): RegoValue {
+  return new ValueReader(text, true).whole()
+}
+
+const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
+const SPACE = /[ \t\n\r]*/y
+
+class ValueReader {
+  readonly #text: string
+  readonly #strict: boolean
+  #at = 0
+
+  constructor(text: string, strict: boolean) {
+    this.#text = text
+    this.#strict = strict
+  }
+
+  whole(): RegoValue {
+    const value = this.#value(0)
+    this.#space()
+    if (this.#at !== this.#text.length) this.#fail()
+    return value
+  }
+
+  #value(depth: number): RegoValue {
+    if (depth > MAX_DEPTH) throw new ValueSyntaxError(`nested deeper than ${MAX_DEPTH}`)
+    this.#space()
+    const character = this.#text[this.#at]
+    if (character === '"') return this.#string()
+    if (character === '[') return this.#array(depth)
+    if (character === '{') return this.#objectOrSet(depth)
+    if (this.#takes('null')) return null
+    if (this.#takes('true')) return true
+    if (this.#takes('false')) return false
+    if (!this.#strict && this.#takes('set()')) return new RegoSet([])
+    return new RegoNumber(this.#match(NUMBER))
+  }
+
+  #array(depth: number): RegoValue {
+    const items: RegoValue[] = []
+    this.#at++
+    if (this.#takes(']')) return items
+    do items.push(this.#value(depth + 1))
+    while (this.#takes(','))
+    this.#needs(']')
+    return items
+  }
+
+  #objectOrSet(depth: number): RegoValue {
+    this.#at++
+    const object = new RegoObject()
+    if (this.#takes('}')) return object
+    const first = this.#key(depth)
+    if (!this.#strict && !this.#takes(':')) return this.#set(first, depth)
+    if (this.#strict) this.#needs(':')
+    object.set(first, this.#value(depth + 1))
+    while (this.#takes(',')) {
+      const key = this.#key(depth)
+      this.#needs(':')
+      object.set(key, this.#value(depth + 1))
+    }
+    this.#needs('}')
+    return object
+  }
+
+  #key(depth: number): RegoValue {
+    if (!this.#strict) return this.#value(depth + 1)
+    this.#space()
+    return this.#string()
+  }
+
+  #set(first: RegoValue, depth: number): RegoSet {
+    const members = [first]
+    while (this.#takes(',')) members.push(this.#value(depth + 1))
+    this.#needs('}')
+    return new RegoSet(members)
+  }
+
+  #string(): string {
+    const text = this.#text
+    const start = this.#at
+    if (text.charCodeAt(start) !== 0x22) this.#fail()
+    let end = start + 1
+    let plain = true
+    for (;;) {
+      const code = text.charCodeAt(end)
+      if (code === 0x22) break
+      if (code < 0x20 || Number.isNaN(code)) this.#fail()
+      if (code === 0x5c) {
+        plain = false
+        end++
+      }
+      end++
+    }
+    this.#at = end + 1
+    if (plain) return text.slice(start + 1, end)
+    try {
+      return JSON.parse(text.slice(start, end + 1)) as string
+    } catch {
+      return this.#fail()
+    }
+  }
+
+  #takes(expected: string): boolean {
+    this.#space()
+    if (!this.#text.startsWith(expected, this.#at)) return false
+    this.#at += expected.length
+    return true
+  }
+
+  #needs(expected: string): void {
+    if (!this.#takes(expected)) this.#fail()
+  }
+
+  #match(pattern: RegExp): string {
+    pattern.lastIndex = this.#at
+    const found = pattern.exec(this.#text)
+    if (found === null) return this.#fail()
+    this.#at += found[0].length
+    return found[0]
+  }
+
+  #space(): void {
+    SPACE.lastIndex = this.#at
+    this.#at += SPACE.exec(this.#text)?.[0].length ?? 0
+  }
+
+  #fail(): never {
+    throw new ValueSyntaxError(`unexpected character at ${this.#at}`)
+  }
+}

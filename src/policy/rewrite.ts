@@ -1,0 +1,194 @@
+// Makes a policy module stoppable. Evaluation is synchronous and OPA's modules have no time limit,
+// so every loop gets a counter that traps when it is used up; and a trap leaves the C stack pointer
+// where it was, so that after some thousand of them every evaluation fails (measured with OPA 1.10
+// modules): the pointer is exported and the host resets it before each call.
+import { SECTION, type Section, sectionsOf, WasmFormatError, WasmReader } from './wasm-module.ts'
+
+export const FUEL_EXPORT = 'postern_fuel'
+export const STACK_POINTER_EXPORT = 'postern_stack_pointer'
+
+/** Where `opa build` starts the C stack, which grows down. Asserted of every module. */
+export const STACK_TOP = 65_536
+
+/** Enough for the start function, which runs while the module is instantiated. */
+const INITIAL_FUEL = 10_000_000
+
+export type Rewritten =
+  | {
+      readonly kind: 'rewritten'
+      readonly bytes: Uint8Array
+      /** Pages that the module wants its memory to have at least. */
+      readonly minimumPages: number
+    }
+  | { readonly kind: 'refused'; readonly reason: string }
+
+export function meterModule(bytes: Uint8Array): Rewritten {
+  try {
+    return rewrite(bytes)
+  } catch (error) {
+    if (error instanceof WasmFormatError) return { kind: 'refused', reason: error.message }
+    throw error
+  }
+}
+
+function rewrite(bytes: Uint8Array): Rewritten {
+  const sections = sectionsOf(bytes)
+  const imports = readImports(bytes, single(sections, SECTION.import))
+  const globals = single(sections, SECTION.global)
+  const globalCount = checkGlobals(bytes, globals)
+  const exported = single(sections, SECTION.export)
+  const code = single(sections, SECTION.code)
+
+  const parts: Uint8Array[] = [bytes.subarray(0, 8)]
+  for (const section of sections) {
+    let contents: readonly Uint8Array[] = [bytes.subarray(section.start, section.end)]
+    if (section === globals) {
+      // Type i32, mutable, `i32.const INITIAL_FUEL`, `end`.
+      const fuel = Uint8Array.of(0x7f, 0x01, 0x41, ...signedLeb(INITIAL_FUEL), 0x0b)
+      contents = appended(bytes, section, 1, fuel)
+    } else if (section === exported) {
+      checkExports(bytes, section)
+      const two = [
+        ...exportEntry(STACK_POINTER_EXPORT, 0),
+        ...exportEntry(FUEL_EXPORT, globalCount),
+      ]
+      contents = appended(bytes, section, 2, Uint8Array.from(two))
+    } else if (section === code) {
+      contents = meterCode(bytes, section, globalCount)
+    }
+    const size = contents.reduce((sum, part) => sum + part.length, 0)
+    parts.push(Uint8Array.of(section.id, ...unsignedLeb(size)), ...contents)
+  }
+  return { kind: 'rewritten', bytes: Buffer.concat(parts), minimumPages: imports.minimumPages }
+}
+
+function single(sections: readonly Section[], id: number): Section {
+  const [section, ...others] = sections.filter((one) => one.id === id)
+  if (section === undefined || others.length > 0) {
+    throw new WasmFormatError(`module has not exactly one section ${id}`)
+  }
+  return section
+}
+
+function readImports(bytes: Uint8Array, section: Section): { minimumPages: number } {
+  const reader = new WasmReader(bytes, section.start, section.end)
+  let minimumPages: number | undefined
+  for (let left = reader.u32(); left > 0; left--) {
+    const name = `${reader.name()}.${reader.name()}`
+    const kind = reader.byte()
+    if (kind === 0x00) {
+      reader.u32()
+    } else if (kind === 0x02 && name === 'env.memory') {
+      const flags = reader.byte()
+      if (flags > 1) throw new WasmFormatError('memory is shared or of 64 bits')
+      minimumPages = reader.u32()
+      if (flags === 1) reader.u32()
+    } else {
+      throw new WasmFormatError(`import ${name} is neither a function nor the memory`)
+    }
+  }
+  if (minimumPages === undefined) throw new WasmFormatError('module does not import env.memory')
+  return { minimumPages }
+}
+
+/** The stack pointer has no name in the binary: it is known by its place and its first value. */
+function checkGlobals(bytes: Uint8Array, section: Section): number {
+  const reader = new WasmReader(bytes, section.start, section.end)
+  const count = reader.u32()
+  const [type, mutable, instruction] = [reader.byte(), reader.byte(), reader.byte()]
+  const value = instruction === 0x41 ? reader.s32() : 0
+  if (type !== 0x7f || mutable !== 0x01 || value !== STACK_TOP) {
+    throw new WasmFormatError('global 0 is not the stack pointer of a module made by opa build')
+  }
+  return count
+}
+
+function checkExports(bytes: Uint8Array, section: Section): void {
+  const reader = new WasmReader(bytes, section.start, section.end)
+  for (let left = reader.u32(); left > 0; left--) {
+    const name = reader.name()
+    if (name === FUEL_EXPORT || name === STACK_POINTER_EXPORT) {
+      throw new WasmFormatError(`module already exports ${name}`)
+    }
+    reader.byte()
+    reader.u32()
+  }
+}
+
+/** The contents of a vector section with `count` more elements. */
+function appended(bytes: Uint8Array, section: Section, count: number, more: Uint8Array) {
+  const reader = new WasmReader(bytes, section.start, section.end)
+  const total = reader.u32() + count
+  return [Uint8Array.from(unsignedLeb(total)), bytes.subarray(reader.at, section.end), more]
+}
+
+function meterCode(bytes: Uint8Array, section: Section, fuelGlobal: number): Uint8Array[] {
+  const index = unsignedLeb(fuelGlobal)
+  const spend = Uint8Array.of(
+    ...[0x23, ...index], // global.get fuel
+    ...[0x41, 0x01, 0x6b], // i32.const 1, i32.sub
+    ...[0x24, ...index], // global.set fuel
+    ...[0x23, ...index], // global.get fuel
+    ...[0x41, 0x00, 0x48], // i32.const 0, i32.lt_s
+    ...[0x04, 0x40, 0x00, 0x0b], // if, unreachable, end
+  )
+  const reader = new WasmReader(bytes, section.start, section.end)
+  const count = reader.u32()
+  const parts: Uint8Array[] = [Uint8Array.from(unsignedLeb(count))]
+  for (let i = 0; i < count; i++) {
+    const size = reader.u32()
+    const body = new WasmReader(bytes, reader.at, reader.at + size)
+    reader.skip(size)
+    const loops = loopStarts(body)
+    parts.push(Uint8Array.from(unsignedLeb(size + loops.length * spend.length)))
+    let from = body.end - size
+    for (const loop of loops) {
+      parts.push(bytes.subarray(from, loop), spend)
+      from = loop
+    }
+    parts.push(bytes.subarray(from, body.end))
+  }
+  if (reader.at !== section.end) throw new WasmFormatError('code section has trailing bytes')
+  return parts
+}
+
+/** Offsets of the first instruction inside each loop of a function. */
+function loopStarts(body: WasmReader): number[] {
+  for (let groups = body.u32(); groups > 0; groups--) {
+    body.u32()
+    body.byte()
+  }
+  const starts: number[] = []
+  while (body.at < body.end) {
+    const opcode = body.byte()
+    body.skipImmediates(opcode)
+    if (opcode === 0x03) starts.push(body.at)
+  }
+  return starts
+}
+
+function exportEntry(name: string, globalIndex: number): number[] {
+  return [name.length, ...Buffer.from(name, 'latin1'), 0x03, ...unsignedLeb(globalIndex)]
+}
+
+function unsignedLeb(value: number): number[] {
+  const bytes: number[] = []
+  let rest = value
+  do {
+    const low = rest & 0x7f
+    rest >>>= 7
+    bytes.push(rest === 0 ? low : low | 0x80)
+  } while (rest !== 0)
+  return bytes
+}
+
+function signedLeb(value: number): number[] {
+  const bytes: number[] = []
+  let rest = value
+  for (;;) {
+    const low = rest & 0x7f
+    rest >>= 7
+    if ((rest === 0 && !(low & 0x40)) || (rest === -1 && low & 0x40)) return [...bytes, low]
+    bytes.push(low | 0x80)
+  }
+}
