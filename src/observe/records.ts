@@ -1,0 +1,192 @@
+// Takes the records of the data threads and decides which become log lines, at which level, and how
+// many: what a client can cause without being authenticated is bounded per second.
+import type { Config } from '../config/config.ts'
+import { errorEntry } from '../errors.ts'
+import { type Cells, cellOf } from '../metrics.ts'
+import type { AccessRecord, CutRecord, HandshakeRecord, LogRecord } from '../threads.ts'
+import type { DecisionLog } from './decision-log.ts'
+import type { Logger, LogLevel } from './log.ts'
+import type { Redactor } from './redaction.ts'
+
+export interface RecordSinkOptions {
+  readonly logger: Logger
+  readonly decisions: DecisionLog
+  readonly config: Pick<Config['log'], 'access' | 'decisions'>
+  readonly redactor: Redactor
+  /** Takes the drops of this side; the `retired` cells, whose one writer is the control thread. */
+  readonly cells: Cells
+  /** Lines a window for each handshake failure reason and each reason to cut. Default 10. */
+  readonly linesPerWindow?: number
+  /** Default 1,000. */
+  readonly windowMs?: number
+}
+
+const ACCESS_DROPPED = cellOf('log_records_dropped_total', { kind: 'access' })
+export const DECISION_DROPPED = cellOf('log_records_dropped_total', { kind: 'decision' })
+
+/** TCP probes and port scanners end as `client_closed`: worth a line only to someone who looks. */
+const HANDSHAKE_LEVELS: Readonly<Record<HandshakeRecord['reason'], LogLevel>> = {
+  no_certificate: 'warn',
+  untrusted: 'warn',
+  expired: 'warn',
+  not_yet_valid: 'warn',
+  revoked: 'warn',
+  revocation_unknown: 'error',
+  purpose: 'warn',
+  bad_identity: 'warn',
+  timeout: 'info',
+  protocol: 'info',
+  client_closed: 'debug',
+  address_limited: 'warn',
+  overload: 'warn',
+}
+
+export class RecordSink {
+  readonly #options: RecordSinkOptions
+  readonly #handshakes: Limiter<HandshakeRecord['reason']>
+  readonly #cuts: Limiter<CutRecord['code']>
+
+  constructor(options: RecordSinkOptions) {
+    this.#options = options
+    const { logger, linesPerWindow = 10, windowMs = 1000 } = options
+    this.#handshakes = new Limiter(linesPerWindow, windowMs, (reason, suppressed) =>
+      logger[HANDSHAKE_LEVELS[reason]](
+        { event: 'handshakes_failed', reason, suppressed },
+        'More handshakes failed for the same reason',
+      ),
+    )
+    this.#cuts = new Limiter(linesPerWindow, windowMs, (code, suppressed) =>
+      logger.warn(
+        { event: 'connections_cut', code, suppressed },
+        'More connections were cut for the same reason',
+      ),
+    )
+  }
+
+  take(records: readonly LogRecord[], thread: number): void {
+    const { config, decisions } = this.#options
+    for (const record of records) {
+      switch (record.kind) {
+        case 'access':
+          if (config.access === 'all' || (config.access === 'denied' && isDenied(record))) {
+            this.#access(record, thread)
+          }
+          break
+        case 'decision':
+          decisions.record(
+            record,
+            config.decisions === 'all' ||
+              (config.decisions === 'denied' && record.outcome !== 'allow'),
+          )
+          break
+        case 'handshake':
+          this.#handshake(record, thread)
+          break
+        case 'cut':
+          this.#cut(record, thread)
+          break
+      }
+    }
+  }
+
+  /** Not through the logger's level: the access log has its own switch, as in Envoy. */
+  #access(record: AccessRecord, thread: number): void {
+    const { logger, redactor, cells } = this.#options
+    const level = record.code === undefined ? 'info' : errorEntry(record.code).log
+    const written = logger.line(
+      JSON.stringify({
+        level: level === 'debug' ? 'info' : level,
+        time: new Date(record.timeMs).toISOString(),
+        msg: 'request',
+        event: 'access',
+        request_id: record.requestId,
+        decision_id: record.decisionId,
+        principal: record.principal,
+        remote_address: endpoint(record),
+        method: record.method,
+        path: redactor.target(record.path),
+        protocol: record.protocol,
+        status: record.status,
+        outcome: record.outcome,
+        code: record.code,
+        duration_ms: record.durationMs,
+        request_bytes: record.requestBytes,
+        response_bytes: record.responseBytes,
+        thread,
+      }),
+    )
+    if (!written) cells.add(ACCESS_DROPPED)
+  }
+
+  #handshake(record: HandshakeRecord, thread: number): void {
+    if (!this.#handshakes.admits(record.reason)) return
+    this.#options.logger[HANDSHAKE_LEVELS[record.reason]](
+      {
+        event: 'handshake_failed',
+        reason: record.reason,
+        detail: bounded(record.detail),
+        remote_address: endpoint(record),
+        subject: bounded(record.subject),
+        serial: bounded(record.serial),
+        thread,
+      },
+      'TLS handshake failed',
+    )
+  }
+
+  #cut(record: CutRecord, thread: number): void {
+    if (!this.#cuts.admits(record.code)) return
+    this.#options.logger.warn(
+      {
+        event: 'connection_cut',
+        code: record.code,
+        detail: bounded(record.detail),
+        principal: bounded(record.principal),
+        serial: bounded(record.serial),
+        remote_address: endpoint(record),
+        thread,
+      },
+      errorEntry(record.code).sentence,
+    )
+  }
+}
+
+/** Denied, or failed through no fault of the workload's answer: a 5xx that Postern made itself. */
+const isDenied = (record: AccessRecord): boolean =>
+  record.outcome !== 'allow' || (record.status >= 500 && record.code !== undefined)
+
+const endpoint = ({ remoteAddress, remotePort }: HandshakeRecord | AccessRecord | CutRecord) =>
+  remoteAddress.includes(':')
+    ? `[${remoteAddress}]:${remotePort}`
+    : `${remoteAddress}:${remotePort}`
+
+/** A client's certificate can be 64 KB of subject. */
+const bounded = (text: string | undefined): string | undefined =>
+  text !== undefined && text.length > 512 ? `${text.slice(0, 512)}…` : text
+
+/** Admits a number of lines a window for each key of a closed set, and reports how many it did not. */
+class Limiter<Key extends string> {
+  readonly #limit: number
+  readonly #windowMs: number
+  readonly #report: (key: Key, suppressed: number) => void
+  readonly #windows = new Map<Key, number>()
+
+  constructor(limit: number, windowMs: number, report: (key: Key, suppressed: number) => void) {
+    this.#limit = limit
+    this.#windowMs = windowMs
+    this.#report = report
+  }
+
+  admits(key: Key): boolean {
+    const used = this.#windows.get(key)
+    if (used === undefined) {
+      setTimeout(() => {
+        const suppressed = (this.#windows.get(key) ?? 0) - this.#limit
+        this.#windows.delete(key)
+        if (suppressed > 0) this.#report(key, suppressed)
+      }, this.#windowMs).unref()
+    }
+    this.#windows.set(key, (used ?? 0) + 1)
+    return (used ?? 0) < this.#limit
+  }
+}

@@ -1,0 +1,217 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import fs from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { after, test } from 'node:test'
+import { decisionEvent } from '../../src/observe/decision-event.ts'
+import { DecisionLog } from '../../src/observe/decision-log.ts'
+import { DecisionRing } from '../../src/observe/decision-ring.ts'
+import { createLogger } from '../../src/observe/log.ts'
+import { createRedactor, REDACTED } from '../../src/observe/redaction.ts'
+import { decisionRecord, inputText, MemorySink } from './support.ts'
+
+const redactor = createRedactor()
+const labels = { id: 'pod-1', version: '0.1.0' }
+const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'postern-decisions-'))
+after(() => fs.rmSync(directory, { recursive: true }))
+
+const event = (changes: Parameters<typeof decisionRecord>[0] = {}) => {
+  const json = decisionEvent(decisionRecord(changes), labels, redactor)
+  assert.ok(json !== undefined)
+  assert.ok(!json.includes('\n'))
+  return JSON.parse(json) as Record<string, unknown>
+}
+
+test('an event has the shape and order of EventV1, then our own fields', () => {
+  const input = inputText({ authorization: 'Bearer abc', accept: '*/*' }, '/a?token=t')
+  const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+  const json = event({ input, traceparent, outcome: 'error', error: 'trap' })
+  assert.deepEqual(Object.keys(json), [
+    'level',
+    'time',
+    'msg',
+    'type',
+    'labels',
+    'decision_id',
+    'trace_id',
+    'span_id',
+    'bundles',
+    'path',
+    'input',
+    'result',
+    'masked',
+    'error',
+    'timestamp',
+    'metrics',
+    'req_id',
+    'outcome',
+    'rule',
+    'bundle_digest',
+    'input_digest',
+  ])
+  assert.equal(json['type'], 'openpolicyagent.org/decision_logs')
+  assert.equal(json['msg'], 'Decision Log')
+  assert.deepEqual(json['labels'], labels)
+  assert.equal(json['trace_id'], '0af7651916cd43dd8448eb211c80319c')
+  assert.equal(json['span_id'], 'b7ad6b7169203331')
+  assert.deepEqual(json['bundles'], { policy: { revision: 'r1' } })
+  assert.equal(json['path'], 'envoy/authz/allow')
+  assert.equal(json['timestamp'], '2026-01-02T03:04:05.678000000Z')
+  assert.deepEqual(json['metrics'], { timer_rego_query_eval_ns: 42_000 })
+  assert.deepEqual(json['result'], { allowed: true })
+  assert.deepEqual(json['error'], { message: 'trap' })
+  assert.deepEqual(json['masked'], [
+    '/input/attributes/request/http/headers/authorization',
+    '/input/attributes/request/http/path',
+  ])
+  const http = (json['input'] as { attributes: { request: { http: Record<string, unknown> } } })
+    .attributes.request.http
+  assert.deepEqual(http['headers'], { authorization: REDACTED, accept: '*/*' })
+  assert.equal(http['path'], `/a?token=${REDACTED}`)
+})
+
+test('the input digest is that of the text the policy read, before redaction', () => {
+  const input = inputText({ authorization: 'Bearer abc' })
+  const digest = createHash('sha256').update(input).digest('hex')
+  assert.equal(event({ input })['input_digest'], digest)
+})
+
+test('what does not exist is left out', () => {
+  const { result, entrypoint, revision, bundleDigest, ...rest } = decisionRecord({ evalNs: 0 })
+  const json = JSON.parse(decisionEvent(rest, labels, redactor) ?? '') as object
+  for (const name of ['trace_id', 'bundles', 'path', 'result', 'masked', 'error', 'metrics']) {
+    assert.ok(!(name in json), name)
+  }
+})
+
+test('an invalid traceparent gives no trace identifier', () => {
+  for (const traceparent of ['x', `00-${'0'.repeat(32)}-b7ad6b7169203331-01`, '00-A-b-01', '']) {
+    assert.ok(!('trace_id' in event({ traceparent })), traceparent)
+  }
+})
+
+test('a line stays one line whatever the texts hold', () => {
+  const json = event({
+    requestId: 'a"\nb',
+    error: 'c\u2028\nd',
+    input: JSON.stringify({ x: 1 }, null, 2),
+    result: '{\n"allowed": true }',
+  })
+  assert.equal(json['req_id'], 'a"\nb')
+  assert.deepEqual(json['input'], { x: 1 })
+})
+
+test('what cannot be redacted is not logged, and counted', () => {
+  const sink = new MemorySink()
+  const logger = createLogger({ level: 'info', destination: sink })
+  let drops = 0
+  const log = DecisionLog.open({ logger, redactor, labels, onDrop: () => drops++ })
+  assert.ok(log instanceof DecisionLog)
+  log.record(decisionRecord({ input: 'token {' }))
+  log.record(decisionRecord({ result: 'nonsense' }))
+  assert.equal(drops, 2)
+  assert.equal(sink.lines.length, 0)
+  assert.equal(log.ring.count, 0)
+})
+
+test('a full destination drops and counts, and the ring still has the decision', () => {
+  const sink = new MemorySink()
+  const logger = createLogger({ level: 'info', destination: sink })
+  let drops = 0
+  const log = DecisionLog.open({ logger, redactor, labels, onDrop: () => drops++ })
+  assert.ok(log instanceof DecisionLog)
+  sink.full = true
+  log.record(decisionRecord())
+  assert.equal(drops, 1)
+  assert.equal(log.ring.count, 1)
+  sink.full = false
+  log.record(decisionRecord(), false)
+  assert.equal(sink.lines.length, 0)
+  assert.equal(drops, 1)
+})
+
+test('a file gets the lines, and again after it was rotated', async () => {
+  const file = path.join(directory, 'decisions.ndjson')
+  const sink = new MemorySink()
+  const logger = createLogger({ level: 'info', destination: sink })
+  const log = DecisionLog.open({ file, logger, redactor, labels, onDrop: assert.fail })
+  assert.ok(log instanceof DecisionLog)
+  log.record(decisionRecord({ decisionId: 'one' }))
+  fs.renameSync(file, `${file}.1`)
+  assert.equal(log.reopen(), undefined)
+  log.record(decisionRecord({ decisionId: 'two' }))
+  assert.equal(await log.close(10_000), true)
+  const text = fs.readFileSync(file, 'utf8')
+  const ids = text
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line).decision_id)
+  assert.deepEqual(ids, ['one', 'two'])
+  assert.equal(sink.lines.length, 0)
+  assert.equal(fs.statSync(file).mode & 0o777, 0o600)
+})
+
+test('a directory as decision file is a problem at start', () => {
+  const logger = createLogger({ level: 'info', destination: new MemorySink() })
+  const problem = DecisionLog.open({ file: directory, logger, redactor, labels, onDrop: () => {} })
+  assert.ok(!(problem instanceof DecisionLog))
+  assert.equal(problem.where, 'log.decisionFile')
+})
+
+const recent = (
+  id: string,
+  changes: { outcome?: string; principal?: string; json?: string } = {},
+) => ({
+  id,
+  outcome: 'allow',
+  principal: 'a',
+  json: '{}',
+  ...changes,
+})
+
+test('the ring keeps the newest, newest first, and finds by identifier', () => {
+  const ring = new DecisionRing(3)
+  for (const id of ['1', '2', '3', '4', '5']) ring.add(recent(id))
+  assert.deepEqual(
+    ring.list({ limit: 10 }).map(({ id }) => id),
+    ['5', '4', '3'],
+  )
+  assert.deepEqual(
+    ring.list({ limit: 2 }).map(({ id }) => id),
+    ['5', '4'],
+  )
+  assert.equal(ring.find('4')?.id, '4')
+  assert.equal(ring.find('1'), undefined)
+  assert.equal(ring.size, 6)
+})
+
+test('the ring filters by outcome and principal', () => {
+  const ring = new DecisionRing()
+  ring.add(recent('1', { outcome: 'deny' }))
+  ring.add(recent('2', { principal: 'b' }))
+  ring.add(recent('3', { outcome: 'deny', principal: 'b' }))
+  const ids = (outcome?: string, principal?: string) =>
+    ring
+      .list({ ...(outcome ? { outcome } : {}), ...(principal ? { principal } : {}), limit: 10 })
+      .map(({ id }) => id)
+  assert.deepEqual(ids('deny'), ['3', '1'])
+  assert.deepEqual(ids(undefined, 'b'), ['3', '2'])
+  assert.deepEqual(ids('deny', 'b'), ['3'])
+  assert.deepEqual(ids('error'), [])
+})
+
+test('the ring is bounded by size as well, and skips what alone would exceed it', () => {
+  const ring = new DecisionRing(100, 1000)
+  for (let i = 0; i < 50; i++) {
+    ring.add(recent(`${i}`, { json: 'x'.repeat(300) }))
+    assert.ok(ring.size <= 1000)
+  }
+  assert.deepEqual(
+    ring.list({ limit: 10 }).map(({ id }) => id),
+    ['49', '48', '47'],
+  )
+  ring.add(recent('huge', { json: 'x'.repeat(1001) }))
+  assert.equal(ring.count, 3)
+  assert.equal(ring.find('huge'), undefined)
+})
