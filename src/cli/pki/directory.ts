@@ -4,6 +4,8 @@
 import { X509Certificate } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { readCertificate } from '../../identity/certificate.ts'
+import { parseSpiffeId } from '../../identity/spiffe-id.ts'
 import { CommandFailure, fileProblem } from '../failure.ts'
 import { Authority, type IssuedCertificate, type IssueOptions, type KeyType } from './authority.ts'
 import { PRIVATE, PUBLIC, readText, readTextIfThere, writeNew, writeWhole } from './files.ts'
@@ -98,14 +100,20 @@ export class PkiDirectory {
     }
   }
 
-  /** An identity that lives in memory only: no file, no record. For `postern call`. */
-  issueInMemory(options: IssueOptions): Promise<IssuedCertificate> {
-    return this.#intermediate.issue(options)
+  readBundle(): Promise<string> {
+    return readText(this.bundle)
+  }
+
+  /** An identity without files and without a record, for one call. */
+  issueInMemory(uri: string, lifetimeMs: number): Promise<IssuedCertificate> {
+    this.#requireTrustDomain(uri)
+    return this.#intermediate.issue({ uris: [uri], notAfter: new Date(Date.now() + lifetimeMs) })
   }
 
   /** Writes `NAME.crt`, `NAME.key` and `NAME.pem`, replacing those of an earlier issue. */
   async issue(name: string, options: IssueFilesOptions): Promise<IssuedFiles> {
     const { uri, lifetimeMs, ...rest } = options
+    if (uri !== undefined) this.#requireTrustDomain(uri)
     const notAfter = new Date(Date.now() + lifetimeMs)
     if (notAfter.getTime() > this.#notAfterMs) {
       throw new CommandFailure(2, {
@@ -169,6 +177,15 @@ export class PkiDirectory {
     await writeWhole(this.crl, ours + (await readText(join(this.#path, 'root.crl'))), PUBLIC)
     return revoked
   }
+
+  #requireTrustDomain(uri: string): void {
+    if (parseSpiffeId(uri)?.trustDomain === this.trustDomain) return
+    throw new CommandFailure(2, {
+      where: uri,
+      what: `is not in the trust domain of the CA, ${this.trustDomain}`,
+      remedy: `write spiffe://${this.trustDomain}/…, or make another CA with pki init --trust-domain`,
+    })
+  }
 }
 
 export const CRL_LIFETIME_MS = 30 * 86_400_000
@@ -200,10 +217,13 @@ async function claim(path: string, text: string, mode: number): Promise<void> {
   }
 }
 
-const trustDomainOf = (certificatePem: string): string =>
-  /URI:spiffe:\/\/([a-z0-9._-]+)/.exec(
-    new X509Certificate(certificatePem).subjectAltName ?? '',
-  )?.[1] ?? ''
+/** From the intermediate's own SPIFFE ID, which has no path. */
+function trustDomainOf(certificatePem: string): string {
+  const reading = readCertificate(new X509Certificate(certificatePem))
+  const uri = reading.kind === 'certificate' ? reading.uris[0] : undefined
+  if (uri?.startsWith('spiffe://')) return uri.slice('spiffe://'.length)
+  throw new Error('the certificate has no SPIFFE trust domain')
+}
 
 function bySerial(issued: readonly Issued[], text: string): Issued[] {
   const wanted = normalSerial(text)
