@@ -3,12 +3,11 @@
 // policy holds up no certificate, and a broken CRL file holds up no other CRL.
 import type { Config } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
-import type { IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
+import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
 import { crossCheck } from './cross-check.ts'
 import { type FileContent, readFiles } from './files.ts'
 import {
-  type CrlPiece,
   crlRequests,
   identityRequests,
   isError,
@@ -19,7 +18,6 @@ import {
   readPolicy,
   readTrust,
   trustRequests,
-  underNewTrust,
 } from './sources.ts'
 
 export type Source = 'identity' | 'trust' | 'revocation' | 'policy'
@@ -31,7 +29,7 @@ export type SourceResult = 'unchanged' | 'changed' | 'failed'
 export interface Loaded {
   readonly identity: Piece<IdentityMaterial>
   readonly trust: readonly Piece<TrustBundleMaterial>[]
-  readonly crls: readonly CrlPiece[]
+  readonly crls: readonly Piece<readonly CrlMaterial[]>[]
   readonly policy?: Piece<PolicyMaterial>
 }
 
@@ -97,7 +95,7 @@ function loadCrls(
   trust: readonly Piece<TrustBundleMaterial>[] | undefined,
   nowMs: number,
   previous: Loaded | undefined,
-): Together<CrlPiece> {
+): Together<Piece<readonly CrlMaterial[]>> {
   // Without trust no CRL can be checked; that its file is missing can be said all the same.
   if (trust === undefined) {
     const problems = contents.flatMap((one) => (one.kind === 'problem' ? one.problem : []))
@@ -109,9 +107,8 @@ function loadCrls(
     config.trust.crls.map((file, at) => {
       const before = previous?.crls[at]
       const reusable = sameTrust ? before : undefined
-      const read = readCrl(contents[at] as FileContent, file, materials, nowMs, reusable)
-      const kept = before && !sameTrust ? underNewTrust(before, file, materials, nowMs) : before
-      return settle(read, kept)
+      const content = contents[at] as FileContent
+      return settle(readCrl(content, file, materials, nowMs, reusable), before)
     }),
   )
 }

@@ -20,11 +20,6 @@ export interface Piece<Material> {
   readonly material: Material
 }
 
-export interface CrlPiece extends Piece<readonly CrlMaterial[]> {
-  /** Kept, because the signatures have to be checked again when trust changes. */
-  readonly bytes: Buffer
-}
-
 /** No piece: there is none to read, or it is bad and a problem says why. */
 export interface Reading<P> {
   readonly piece?: P
@@ -104,34 +99,22 @@ export function readTrust(
   return reading(digest, read.material, read.problems)
 }
 
-/** `before` has to be absent when trust has changed since. */
+/**
+ * `before` has to be absent when trust has changed since: then issuers are looked for again. What a
+ * bad file said before may stay all the same, because a CRL only counts for the key that signed it.
+ */
 export function readCrl(
   content: FileContent,
   file: string,
   trust: readonly TrustBundleMaterial[],
   nowMs: number,
-  before: CrlPiece | undefined,
-): Reading<CrlPiece> {
+  before: Piece<readonly CrlMaterial[]> | undefined,
+): Reading<Piece<readonly CrlMaterial[]>> {
   if (content.kind === 'problem') return { problems: [content.problem] }
   const digest = digestOf([content.bytes])
   if (before?.digest === digest) return { piece: before, problems: [] }
   const { crls, problems } = parseCrl(content.bytes, file, trust, nowMs)
-  if (problems.some(isError)) return { problems }
-  return { piece: { digest, material: crls, bytes: content.bytes }, problems }
-}
-
-/**
- * What a CRL file that went bad still says under another trust. Whatever no longer has an issuer is
- * left out: where CRLs are configured, an issuer without one denies.
- */
-export function underNewTrust(
-  before: CrlPiece,
-  file: string,
-  trust: readonly TrustBundleMaterial[],
-  nowMs: number,
-): CrlPiece {
-  const { crls, problems } = parseCrl(before.bytes, file, trust, nowMs)
-  return { ...before, material: problems.some(isError) ? [] : crls }
+  return reading(digest, crls, problems)
 }
 
 /** Never rejects: a fault of the policy host must hold up nothing else. */

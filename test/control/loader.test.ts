@@ -1,0 +1,201 @@
+import assert from 'node:assert/strict'
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { test } from 'node:test'
+import type { Config } from '../../src/config/config.ts'
+import { type Loaded, type LoadOutcome, loadMaterials } from '../../src/control/loader.ts'
+import { nextGeneration } from '../../src/control/snapshot-builder.ts'
+import type { CrlMaterial } from '../../src/identity/material.ts'
+import { hasSerial } from '../../src/identity/serials.ts'
+import { testAuthority } from '../support/pki.ts'
+import { type Materials, materials } from './materials.ts'
+
+const UNCHANGED = {
+  identity: 'unchanged',
+  trust: 'unchanged',
+  revocation: 'unchanged',
+  policy: 'unchanged',
+} as const
+
+const load = (config: Config, previous?: Loaded) => loadMaterials(config, Date.now(), previous)
+
+async function first({ config }: Materials): Promise<Loaded> {
+  const { loaded, problems } = await load(config)
+  assert.deepEqual(problems, [])
+  assert.ok(loaded)
+  return loaded
+}
+
+const revokes = (crls: readonly CrlMaterial[], serial: string) =>
+  crls.some((crl) => hasSerial(crl.revokedSerials, serial))
+
+const told = ({ problems }: LoadOutcome) =>
+  problems.map(({ where, what }) => `${where}: ${what}`).join('\n')
+
+test('tells the problems of all sources at once', async (t) => {
+  const { config, path } = await materials(t)
+  await rm(path('tls.key'))
+  await writeFile(path('ca.crt'), 'nothing of the kind')
+  await mkdir(path('ca.crl.d'))
+  const outcome = await load({
+    ...config,
+    trust: { ...config.trust, crls: [path('ca.crl.d')] },
+    policy: { bundle: path('absent.tar.gz'), memoryBytes: 1, fuel: 1 },
+  })
+  assert.equal(outcome.loaded, undefined)
+  for (const expected of [
+    /identity.privateKey: .*tls.key does not exist/,
+    /ca.crt/,
+    /trust.crls\[0\]: .*ca.crl.d is a directory/,
+    /policy.bundle: .*absent.tar.gz does not exist/,
+  ]) {
+    assert.match(told(outcome), expected)
+  }
+})
+
+test('loads nothing again that has not changed', async (t) => {
+  const made = await materials(t)
+  const before = await first(made)
+  const { loaded, perSource } = await load(made.config, before)
+  assert.deepEqual(perSource, UNCHANGED)
+  assert.equal(loaded?.identity, before.identity)
+  assert.equal(loaded?.trust[0], before.trust[0])
+  assert.equal(loaded?.crls[0], before.crls[0])
+})
+
+test('takes a new certificate while trust is broken', async (t) => {
+  const made = await materials(t)
+  const before = await first(made)
+  await writeFile(made.path('ca.crt'), '-----BEGIN CERTIFICATE-----\nAAAA\n')
+  await made.rotate()
+  const { loaded, perSource } = await load(made.config, before)
+  assert.deepEqual(perSource, { ...UNCHANGED, identity: 'changed', trust: 'failed' })
+  assert.notEqual(loaded?.identity, before.identity)
+  assert.equal(loaded?.trust[0], before.trust[0])
+})
+
+test('keeps the old pair while only the key has been replaced', async (t) => {
+  const made = await materials(t)
+  const before = await first(made)
+  const oldCertificate = await readFile(made.path('tls.crt'))
+  await made.rotate()
+  const newCertificate = await readFile(made.path('tls.crt'))
+  await writeFile(made.path('tls.crt'), oldCertificate)
+  const mismatched = await load(made.config, before)
+  assert.equal(mismatched.perSource.identity, 'failed')
+  assert.equal(mismatched.loaded?.identity, before.identity)
+  assert.match(told(mismatched), /does not belong to the certificate/)
+  await writeFile(made.path('tls.crt'), newCertificate)
+  const healed = await load(made.config, mismatched.loaded)
+  assert.deepEqual(healed.perSource, { ...UNCHANGED, identity: 'changed' })
+})
+
+test('keeps a valid certificate when its replacement is not valid yet', async (t) => {
+  const made = await materials(t)
+  const before = await first(made)
+  await made.rotate({ notBefore: new Date(Date.now() + 60_000) })
+  const outcome = await load(made.config, before)
+  assert.equal(outcome.perSource.identity, 'failed')
+  assert.equal(outcome.loaded?.identity, before.identity)
+  assert.match(told(outcome), /valid from .* and it is /)
+  const later = await loadMaterials(made.config, Date.now() + 61_000, outcome.loaded)
+  assert.equal(later.perSource.identity, 'changed')
+})
+
+test('reads a credential bundle', async (t) => {
+  const made = await materials(t)
+  const leaf = await made.authority.svid('orders')
+  await writeFile(made.path('bundle.pem'), leaf.privateKeyPem + leaf.chainPem)
+  const { loaded, problems } = await load({
+    ...made.config,
+    identity: { kind: 'bundle', credentialBundle: made.path('bundle.pem') },
+  })
+  assert.deepEqual(problems, [])
+  assert.match(loaded?.identity.material.uris[0] ?? '', /orders/)
+})
+
+test('a broken CRL file keeps what it said before and holds up no other', async (t) => {
+  const made = await materials(t)
+  const { root, intermediate } = made.authority
+  const files = { root: made.path('root.crl'), leaves: made.path('leaves.crl') }
+  const crls = Object.values(files)
+  const config = { ...made.config, trust: { ...made.config.trust, crls } }
+  await writeFile(files.root, await root.crl({ revoked: [{ serial: '0a' }] }))
+  await writeFile(files.leaves, await intermediate.crl({ revoked: [] }))
+  const { loaded: before } = await load(config)
+  await writeFile(files.root, 'broken')
+  await writeFile(files.leaves, await intermediate.crl({ revoked: [{ serial: '0b' }] }))
+  const { loaded, perSource } = await load(config, before)
+  assert.equal(perSource.revocation, 'failed')
+  assert.deepEqual(
+    loaded?.crls.map(({ material }) => ['a', 'b'].filter((serial) => revokes(material, serial))),
+    [['a'], ['b']],
+  )
+})
+
+test('denies whoever has no CRL when the CRLs belong to an authority that is gone', async (t) => {
+  const made = await materials(t)
+  await made.revoke('0a')
+  const before = await first(made)
+  await made.trust(await testAuthority('other.example'))
+  const { loaded, perSource } = await load(made.config, before)
+  assert.deepEqual(perSource, { ...UNCHANGED, trust: 'changed', revocation: 'failed' })
+  assert.ok(loaded)
+  const { trust } = nextGeneration(made.config, loaded, Date.now()).snapshot
+  assert.equal(trust.crlRequired, true)
+})
+
+test('checks CRLs again when only trust has changed', async (t) => {
+  const made = await materials(t)
+  await made.revoke('0a')
+  const before = await first(made)
+  await made.trust(made.authority, await testAuthority('other.example'))
+  const { loaded, perSource } = await load(made.config, before)
+  assert.equal(perSource.trust, 'changed')
+  assert.notEqual(loaded?.crls[0], before.crls[0])
+  assert.ok(revokes(loaded?.crls[0]?.material ?? [], 'a'))
+})
+
+test('warns when our own certificate leads to no trust bundle', async (t) => {
+  const made = await materials(t)
+  await made.trust(await testAuthority('other.example'))
+  const config = { ...made.config, trust: { ...made.config.trust, crls: [] } }
+  const { loaded, problems } = await load(config)
+  assert.ok(loaded)
+  assert.deepEqual(
+    problems.map(({ severity }) => severity),
+    ['warning'],
+  )
+  assert.match(problems[0]?.what ?? '', /leads to no certificate of the trust bundles/)
+})
+
+test('numbers generations by what has changed', async (t) => {
+  const made = await materials(t)
+  const numbers = (generation: ReturnType<typeof nextGeneration>) => [
+    generation.snapshot.generation,
+    generation.snapshot.trust.generation,
+  ]
+  const again = async (previous: ReturnType<typeof nextGeneration>) => {
+    const { loaded } = await load(made.config, previous.loaded)
+    assert.ok(loaded)
+    return nextGeneration(made.config, loaded, Date.now(), previous)
+  }
+  const one = nextGeneration(made.config, await first(made), Date.now())
+  assert.deepEqual(numbers(one), [1, 1])
+  assert.equal(await again(one), one)
+  await made.rotate()
+  const two = await again(one)
+  assert.deepEqual(numbers(two), [2, 1])
+  await made.revoke('0a')
+  const three = await again(two)
+  assert.deepEqual(numbers(three), [3, 2])
+  await made.trust(made.authority, await testAuthority('other.example'))
+  assert.deepEqual(numbers(await again(three)), [4, 3])
+})
+
+test('seals a snapshot all the way down and keeps it fit for a structured clone', async (t) => {
+  const made = await materials(t)
+  const { snapshot } = nextGeneration(made.config, await first(made), Date.now())
+  assert.throws(() => Object.assign(snapshot.identity.facts, { file: 'x' }), TypeError)
+  assert.throws(() => (snapshot.trust.crls as unknown[]).push(1), TypeError)
+  assert.deepEqual(structuredClone(snapshot), snapshot)
+})
