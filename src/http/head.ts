@@ -1,6 +1,6 @@
 // The request head: bytes -> RequestHead | Rejection. Promises one method, one unambiguous target, one
 // Host, one way to find the end of the body, and only the upgrade that is forwarded. What llhttp
-// tolerates and this refuses is listed in test/http/differential.test.ts.
+// tolerates and this refuses is listed in test/http/differential-request.test.ts.
 import { VALUE_CHARACTERS } from '../field-names.ts'
 import { requestConnectionOptions } from './connection.ts'
 import { parseFieldSection } from './field-section.ts'

@@ -65,6 +65,8 @@ export function parseResponseHead(
   )
   if (fields === 'malformed') return bad('malformed field')
   if (fields === 'too_many') return bad('too many fields')
+  // RFC 9110 section 15.2: HTTP/1.0 has no interim answers, so its recipients may take it for the last.
+  if (status < 200 && minorVersion === 0) return bad('interim answer in HTTP/1.0')
   if (status === 101 && !request.upgrade) return bad('101 without being asked')
 
   const bodyless = request.method === 'HEAD' || status < 200 || status === 204 || status === 304

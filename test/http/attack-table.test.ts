@@ -35,6 +35,7 @@ describe('framing', () => {
   framing('identity', 'unsupported_encoding', 'Transfer-Encoding: identity')
   framing('an empty TE', 'unsupported_encoding', 'Transfer-Encoding:')
   framing('VT before chunked', 'bad_header', 'Transfer-Encoding: \x0bchunked')
+  framing('a tab after chunked', 'bad_header', 'Transfer-Encoding: chunked\t')
   framing('a space before the colon of TE', 'bad_header', 'Transfer-Encoding : chunked')
   refuses(
     'refuses TE in HTTP/1.0',

@@ -127,6 +127,10 @@ it('keeps the connection as RFC 9112 section 9.3 says', () => {
   assert.equal(keeps('1.0', 'Connection: Keep-Alive'), true)
 })
 
+it('refuses an interim answer in HTTP/1.0', () => {
+  assert.equal(response('HTTP/1.0 100 Continue\r\n\r\n'), 'interim answer in HTTP/1.0')
+})
+
 it('takes 101 only where an upgrade was asked for', () => {
   const text = answer('101 Switching Protocols', 'Connection: upgrade', 'Upgrade: websocket')
   assert.equal(response(text), '101 without being asked')
