@@ -63,6 +63,8 @@ describe('refuses', () => {
     'a size that wraps around 2^64': '10000000000000003\r\n',
     'a bare LF after the size': '3\nabc\r\n',
     'a bare CR after the size': '3\rabc\r\n',
+    'CR and something else than LF after the size': '3\rXabc\r\n0\r\n\r\n',
+    'CR and something else than LF after data': '3\r\nabc\rX0\r\n\r\n',
     'a quoted extension': '3;a="b"\r\nabc\r\n',
     'a space in an extension': '3; a\r\nabc\r\n',
     'an extension without name': '3;\r\nabc\r\n',
