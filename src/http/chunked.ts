@@ -159,9 +159,9 @@ export const CHUNK_END = '\r\n'
 /** Ends a body without trailers. */
 export const LAST_CHUNK = '0\r\n\r\n'
 
-/** Ends a body with trailers. */
+/** The trailer section with its empty line; goes after `0\r\n` and ends the body. */
 export function encodeTrailers(fields: readonly string[]): string {
-  let text = '0\r\n'
+  let text = ''
   for (let i = 0; i < fields.length; i += 2) text += `${fields[i]}: ${fields[i + 1]}\r\n`
   return `${text}\r\n`
 }

@@ -134,7 +134,7 @@ function encode({
     const size = encodeChunkHeader(Buffer.byteLength(chunk)).replace('\r', `${extension}\r`)
     return size + Buffer.from(chunk).toString('latin1') + CHUNK_END
   })
-  return parts.join('') + (trailers.length === 0 ? LAST_CHUNK : encodeTrailers(trailers))
+  return parts.join('') + (trailers.length === 0 ? LAST_CHUNK : `0\r\n${encodeTrailers(trailers)}`)
 }
 
 it('reads back what it writes, however that is cut', () => {
