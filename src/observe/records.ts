@@ -3,7 +3,13 @@
 import type { Config } from '../config/config.ts'
 import { errorEntry } from '../errors.ts'
 import { type Cells, cellOf } from '../metrics.ts'
-import type { AccessRecord, CutRecord, HandshakeRecord, LogRecord } from '../threads.ts'
+import type {
+  AccessRecord,
+  CutRecord,
+  FaultRecord,
+  HandshakeRecord,
+  LogRecord,
+} from '../threads.ts'
 import type { DecisionLog } from './decision-log.ts'
 import type { Logger, LogLevel } from './log.ts'
 import type { Redactor } from './redaction.ts'
@@ -45,6 +51,7 @@ export class RecordSink {
   readonly #options: RecordSinkOptions
   readonly #handshakes: Limiter<HandshakeRecord['reason']>
   readonly #cuts: Limiter<CutRecord['code']>
+  readonly #faults: Limiter<'fault'>
 
   constructor(options: RecordSinkOptions) {
     this.#options = options
@@ -60,6 +67,9 @@ export class RecordSink {
         { event: 'connections_cut', code, suppressed },
         'More connections were cut for the same reason',
       ),
+    )
+    this.#faults = new Limiter(linesPerWindow, windowMs, (_, suppressed) =>
+      logger.error({ event: 'faults', suppressed }, 'More faults ended connections'),
     )
   }
 
@@ -84,6 +94,9 @@ export class RecordSink {
           break
         case 'cut':
           this.#cut(record, thread)
+          break
+        case 'fault':
+          this.#fault(record, thread)
           break
       }
     }
@@ -131,6 +144,14 @@ export class RecordSink {
         thread,
       },
       'TLS handshake failed',
+    )
+  }
+
+  #fault(record: FaultRecord, thread: number): void {
+    if (!this.#faults.admits('fault')) return
+    this.#options.logger.error(
+      { event: 'fault', thread, detail: record.detail },
+      'A fault in Postern ended a connection; please report it',
     )
   }
 

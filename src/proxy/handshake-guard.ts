@@ -75,6 +75,10 @@ export class HandshakeGuard {
     return this.#slots.size
   }
 
+  get addresses(): number {
+    return this.#addresses.size
+  }
+
   get waiting(): number {
     return this.#waiters.length
   }

@@ -1,6 +1,7 @@
 // The end of a TLS handshake: which peer it was, or why it was refused. `authorized` alone proves
 // nothing (a resumed session can carry it without a certificate), so it takes three things to become
 // a VerifiedPeer: OpenSSL's word, a certificate, and identity's own verification of the chain.
+import type { X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type PeerVerifier, peerChain } from '../identity/verifier.ts'
@@ -29,24 +30,26 @@ export function admitPeer(
       detail: 'the client presented no certificate',
     }
   }
-  const who = {
-    subject: leaf.subject.replaceAll('\n', ', '),
-    serial: leaf.serialNumber.toLowerCase(),
-  }
   // Identity first: it knows the dates to name. OpenSSL must agree all the same.
   const peer: VerifiedPeer | PeerRejection = verifier.verify(peerChain(leaf), nowMs)
   if (peer.kind === 'rejection')
-    return { kind: 'refused', reason: peer.reason, detail: peer.detail, ...who }
+    return { kind: 'refused', reason: peer.reason, detail: peer.detail, ...nameOf(leaf) }
   if (socket.authorized !== true) {
     const code = String(socket.authorizationError ?? 'unspecified')
     return {
       kind: 'refused',
       reason: REASON_OF_VERIFY_ERROR[code] ?? 'untrusted',
       detail: `OpenSSL: ${code}`,
-      ...who,
+      ...nameOf(leaf),
     }
   }
   return peer
+}
+
+/** For the log. A certificate without a subject has none here, whatever the type says. */
+function nameOf(leaf: X509Certificate): { readonly subject: string; readonly serial: string } {
+  const subject = (leaf.subject as string | undefined) ?? ''
+  return { subject: subject.replaceAll('\n', ', '), serial: leaf.serialNumber.toLowerCase() }
 }
 
 /** Why a handshake ended before its end, from what `tlsClientError` says. */

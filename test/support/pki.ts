@@ -3,8 +3,8 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { TestContext } from 'node:test'
 import { Authority, type IssuedCertificate } from '../../src/cli/pki/authority.ts'
+import type { Cleanup } from './cleanup.ts'
 
 export type {
   AuthorityOptions,
@@ -52,7 +52,7 @@ export async function testAuthority(trustDomain = TRUST_DOMAIN): Promise<TestAut
 }
 
 /** A directory of its own for the test, removed when the test ends. */
-export async function temporaryDirectory(t: Pick<TestContext, 'after'>): Promise<string> {
+export async function temporaryDirectory(t: Cleanup): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'postern-test-'))
   t.after(() => rm(directory, { recursive: true, force: true }))
   return directory
