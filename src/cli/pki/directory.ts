@@ -63,7 +63,8 @@ export class PkiDirectory {
       pathLength: 0,
     })
     await makeDirectory(path)
-    await claim(join(path, 'ca.crt'), root.certificatePem, PUBLIC)
+    // With the intermediate: it signs the CRL, and only who has its certificate can check that.
+    await claim(join(path, 'ca.crt'), root.certificatePem + intermediate.certificatePem, PUBLIC)
     await claim(join(path, 'root.key'), root.privateKeyPem, PRIVATE)
     const rootCrl = await root.crl({ revoked: [], nextUpdate: notAfter, number: Date.now() })
     await writeWhole(join(path, 'root.crl'), rootCrl, PUBLIC)
