@@ -1,0 +1,39 @@
+# syntax=docker/dockerfile:1
+# The image of the sidecar: Node.js, the compiled program and its production dependencies; no shell,
+# no package manager. It needs no writable file system and no privilege:
+#   docker run --rm --read-only --cap-drop ALL -v "$PWD/postern:/etc/postern:ro" postern
+
+# 26.12.1: releases before it lack security fixes that a proxy is exposed to.
+FROM node:26.12.1-trixie-slim AS build
+WORKDIR /build
+COPY package.json package-lock.json ./
+COPY tools/runtime/package.json tools/runtime/
+# Optional dependencies are the Node.js binaries of a checkout; the image has its own.
+RUN npm ci --omit=optional --ignore-scripts
+COPY tsconfig.json tsconfig.build.json ./
+COPY src src
+RUN npm run build
+RUN rm -rf node_modules \
+ && npm ci --omit=dev --omit=optional --ignore-scripts \
+ && rm -rf node_modules/.bin node_modules/.package-lock.json node_modules/postern-runtime
+# Node.js links against libatomic since version 25; the base image below does not carry it.
+RUN lib="/usr/lib/$(uname -m)-linux-gnu" \
+ && install -D -t "/runtime$lib" "$lib/libatomic.so.1" \
+ && install -D -t /runtime/usr/local/bin /usr/local/bin/node
+
+FROM gcr.io/distroless/cc-debian13:nonroot
+COPY --from=build /runtime/ /
+WORKDIR /app
+COPY package.json LICENSE ./
+COPY policies/bundle.tar.gz policies/
+COPY --from=build /build/node_modules node_modules
+COPY --from=build /build/dist dist
+# By number, so that Kubernetes can tell that it is not root.
+USER 65532:65532
+EXPOSE 8443 15090 15021
+STOPSIGNAL SIGTERM
+# For plain Docker; Kubernetes uses its own probes (deploy/sidecar.yaml).
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+  CMD ["/usr/local/bin/node", "-e", "fetch('http://127.0.0.1:15090/readyz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["/usr/local/bin/node", "/app/dist/main.js"]
+CMD ["run", "--config", "/etc/postern/postern.yaml"]
