@@ -7,6 +7,7 @@ import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../iden
 import type { PolicyMaterial } from '../policy/material.ts'
 import { crossCheck } from './cross-check.ts'
 import { type FileContent, readFiles } from './files.ts'
+import { warnOfSingleFileMounts } from './single-file-mounts.ts'
 import {
   crlRequests,
   identityRequests,
@@ -48,11 +49,8 @@ export async function loadMaterials(
 ): Promise<LoadOutcome> {
   const { bundles, crls: crlFiles } = config.trust
   // All in one go, so that what lies in one volume comes from one generation of it.
-  const contents = await readFiles([
-    ...identityRequests(config),
-    ...trustRequests(config),
-    ...crlRequests(config),
-  ])
+  const files = [...identityRequests(config), ...trustRequests(config), ...crlRequests(config)]
+  const contents = await readFiles(files)
   const crlContents = contents.splice(contents.length - crlFiles.length)
   const trustContents = contents.splice(contents.length - bundles.length)
 
@@ -76,6 +74,7 @@ export async function loadMaterials(
     policy: policy.result,
   }
   const problems = [identity, trust, crls, policy].flatMap((one) => one.problems)
+  if (previous === undefined) problems.push(...(await warnOfSingleFileMounts(files)))
   const policyLacks = config.policy !== undefined && policy.piece === undefined
   if (!identity.piece || !trust.pieces || !crls.pieces || policyLacks) {
     return { loaded: undefined, problems, perSource }
@@ -86,7 +85,11 @@ export async function loadMaterials(
     crls: crls.pieces,
     ...(policy.piece && { policy: policy.piece }),
   }
-  return { loaded, problems: [...problems, ...crossCheck(loaded)], perSource }
+  // Warnings come with what they are about, not again with every change of something else.
+  if (identity.result !== 'unchanged' || trust.result !== 'unchanged') {
+    problems.push(...crossCheck(loaded))
+  }
+  return { loaded, problems, perSource }
 }
 
 function loadCrls(

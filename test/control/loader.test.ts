@@ -3,6 +3,7 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import type { Config } from '../../src/config/config.ts'
 import { type Loaded, type LoadOutcome, loadMaterials } from '../../src/control/loader.ts'
+import { singleFileMounts } from '../../src/control/single-file-mounts.ts'
 import { nextGeneration } from '../../src/control/snapshot-builder.ts'
 import type { CrlMaterial } from '../../src/identity/material.ts'
 import { hasSerial } from '../../src/identity/serials.ts'
@@ -198,4 +199,22 @@ test('seals a snapshot all the way down and keeps it fit for a structured clone'
   assert.throws(() => Object.assign(snapshot.identity.facts, { file: 'x' }), TypeError)
   assert.throws(() => (snapshot.trust.crls as unknown[]).push(1), TypeError)
   assert.deepEqual(structuredClone(snapshot), snapshot)
+})
+
+test('warns of a file that is a mount of its own', () => {
+  const mountInfo = [
+    '36 35 98:0 / / rw - ext4 /dev/root rw',
+    '99 36 0:50 /..data/tls.crt /run/my\\040pod/tls.crt ro - tmpfs tmpfs rw',
+    '98 36 0:50 / /run/whole ro - tmpfs tmpfs rw',
+  ].join('\n')
+  const files = ['/run/my pod/tls.crt', '/run/whole/tls.key'].map((path) => ({
+    path,
+    where: 'identity',
+    maxBytes: 1,
+  }))
+  const problems = singleFileMounts(mountInfo, files)
+  assert.deepEqual(
+    problems.map(({ what, severity }) => [what.split(' is ')[0], severity]),
+    [['/run/my pod/tls.crt', 'warning']],
+  )
 })
