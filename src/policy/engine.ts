@@ -96,12 +96,7 @@ function failed(
   evalNs: number,
 ): Denial {
   const timedOut = outcome.kind === 'timeout'
-  const reason =
-    outcome.kind === 'error'
-      ? outcome.reason
-      : timedOut
-        ? ERRORS.policy_timeout.sentence
-        : 'the entrypoint is undefined for this input'
+  const reason = reasonOf(outcome)
   return denial(timedOut ? 'policy_timeout' : 'policy_error', reason, {
     outcome: timedOut ? 'timeout' : 'error',
     rule: 'policy',
@@ -110,6 +105,17 @@ function failed(
     error: reason,
     evalNs,
   })
+}
+
+function reasonOf(outcome: Parameters<typeof failed>[0]): string {
+  switch (outcome.kind) {
+    case 'timeout':
+      return `the evaluation used up its ${outcome.what}`
+    case 'undefined':
+      return 'the entrypoint is undefined for this input'
+    case 'error':
+      return outcome.reason
+  }
 }
 
 function badInput(input: string, reason: string): Denial {

@@ -17,8 +17,8 @@ export type EvaluationOutcome =
   | { readonly kind: 'result'; readonly text: string }
   | { readonly kind: 'undefined' }
   | { readonly kind: 'too_large' }
-  /** The fuel was used up. */
-  | { readonly kind: 'timeout' }
+  /** The budget of fuel or memory was used up. */
+  | { readonly kind: 'timeout'; readonly what: 'fuel' | 'memory' }
   | { readonly kind: 'error'; readonly reason: string }
 
 /** Bytes that an input document may have: its place in memory is reserved, so nothing grows. */
@@ -33,10 +33,13 @@ const FORMAT_JSON = 0
 const TRUE: EvaluationOutcome = { kind: 'result', text: 'true' }
 const FALSE: EvaluationOutcome = { kind: 'result', text: 'false' }
 const UNDEFINED: EvaluationOutcome = { kind: 'undefined' }
-const TIMEOUT: EvaluationOutcome = { kind: 'timeout' }
+const OUT_OF_FUEL: EvaluationOutcome = { kind: 'timeout', what: 'fuel' }
+const OUT_OF_MEMORY: EvaluationOutcome = { kind: 'timeout', what: 'memory' }
 const TOO_LARGE: EvaluationOutcome = { kind: 'too_large' }
 const RESULT_START = '[{"result":'
 const RESULT_END = '}]'
+/** What the module says when memory may not grow any more. */
+const MALLOC_FAILED = 'opa_malloc: failed'
 
 export class PolicyHost {
   readonly #material: PolicyMaterial
@@ -76,10 +79,9 @@ export class PolicyHost {
       if (instance.isBloated()) this.#recycle()
       return outcome
     } catch (error) {
-      const spent =
-        error instanceof FuelSpent || (instance !== undefined && instance.fuel.value < 0)
+      const outcome = outcomeOf(error, instance)
       this.#recycle()
-      return spent ? TIMEOUT : { kind: 'error', reason: reasonOf(error) }
+      return outcome
     }
   }
 
@@ -306,6 +308,11 @@ function builtinsById(material: PolicyMaterial): readonly (Builtin | undefined)[
   return functions
 }
 
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+function outcomeOf(error: unknown, instance: Instance | undefined): EvaluationOutcome {
+  if (error instanceof FuelSpent || (instance !== undefined && instance.fuel.value < 0)) {
+    return OUT_OF_FUEL
+  }
+  if (error instanceof PolicyAbort && error.message === MALLOC_FAILED) return OUT_OF_MEMORY
+  const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  return { kind: 'error', reason }
 }

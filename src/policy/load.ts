@@ -152,8 +152,11 @@ function selfTest(material: PolicyMaterial): Problem[] {
       return [
         {
           where,
-          what: `the policy used up its fuel (${material.fuel} loop iterations) on a sample request`,
-          remedy: 'make it cheaper or raise policy.fuel; until then such requests get a 504',
+          what:
+            outcome.what === 'fuel'
+              ? `the policy used up its fuel (${material.fuel} loop iterations) on a sample request`
+              : `the policy used up its memory (${material.memoryBytes} bytes) on a sample request`,
+          remedy: `make it cheaper or raise ${outcome.what === 'fuel' ? 'policy.fuel' : 'policy.memoryBytes'}; such requests get a 504`,
           severity: 'warning',
         },
       ]

@@ -1,13 +1,14 @@
 // Floating-point numbers as strconv.FormatFloat of Go writes them.
 
+/** From this exponent on the shortest form has one. */
+const SHORTEST_LIMIT = 6
+
 /** `precision` undefined: as many digits as are needed to read the same number back. */
 export function formatFloat(
   value: number,
   style: 'e' | 'E' | 'f' | 'g' | 'G',
   precision: number | undefined,
   keepZeros = false,
-  /** From which exponent on %g is %e; Go uses 21 for the shortest form of %v and %g. */
-  shortestLimit = 21,
 ): string {
   switch (style) {
     case 'f':
@@ -23,15 +24,17 @@ export function formatFloat(
         wanted === undefined ? value.toExponential() : value.toExponential(wanted - 1)
       const power = Number(scientific.slice(scientific.indexOf('e') + 1))
       // For %e is used if the exponent is less than -4 or not less than the precision.
-      const limit = wanted ?? shortestLimit
+      const limit = wanted ?? SHORTEST_LIMIT
       if (power < -4 || power >= limit) {
         const [mantissa, rest] = scientific.split('e') as [string, string]
-        const kept = keepZeros ? mantissa : withoutZeros(mantissa)
+        const kept = keepZeros ? withZeros(mantissa, wanted) : withoutZeros(mantissa)
         return exponent(`${kept}e${rest}`, style === 'G' ? 'E' : 'e')
       }
-      if (wanted === undefined) return decimal(scientific)
+      if (wanted === undefined) {
+        return keepZeros ? withZeros(decimal(scientific), wanted) : decimal(scientific)
+      }
       const text = fixed(value, Math.max(wanted - 1 - power, 0))
-      return keepZeros ? text : withoutZeros(text)
+      return keepZeros ? withZeros(text, wanted) : withoutZeros(text)
     }
   }
 }
@@ -56,6 +59,13 @@ function fixed(value: number, digits: number): string {
 
 function withoutZeros(text: string): string {
   return text.includes('.') ? text.replace(/\.?0+$/, '') : text
+}
+
+/** With a point, and zeros up to so many significant digits. */
+function withZeros(text: string, digits = SHORTEST_LIMIT): string {
+  const pointed = text.includes('.') ? text : `${text}.`
+  const significant = pointed.replace('.', '').replace(/^0+/, '').length
+  return pointed + '0'.repeat(Math.max(digits - Math.max(significant, 1), 0))
 }
 
 /** Go writes an exponent with at least two digits. */

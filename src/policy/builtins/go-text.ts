@@ -13,7 +13,6 @@ const SHORT: ReadonlyMap<string, string> = new Map([
   ['"', '\\"'],
   ['\\', '\\\\'],
 ])
-/** unicode.IsPrint: letters, marks, numbers, punctuation, symbols and the ASCII space. */
 const PRINTABLE = /^[\p{L}\p{M}\p{N}\p{P}\p{S} ]$/u
 
 /** strconv.Quote, or QuoteToASCII. */
@@ -24,11 +23,16 @@ export function quoteGo(text: string, asciiOnly: boolean): string {
     const short = SHORT.get(character)
     const code = character.codePointAt(0) as number
     if (short !== undefined) quoted += short
-    else if (PRINTABLE.test(character) && (code < 0x80 || !asciiOnly)) quoted += character
+    else if (isPrintable(character) && (code < 0x80 || !asciiOnly)) quoted += character
     else if (code < 0x20 || code === 0x7f) quoted += `\\x${hex(code, 2)}`
     else quoted += code > 0xffff ? `\\U${hex(code, 8)}` : `\\u${hex(code, 4)}`
   }
   return `"${quoted}"`
+}
+
+/** unicode.IsPrint: letters, marks, numbers, punctuation, symbols and the ASCII space. */
+export function isPrintable(character: string): boolean {
+  return PRINTABLE.test(character)
 }
 
 export function valueText(value: RegoValue): string {

@@ -36,6 +36,10 @@ export function isJwtAlgorithm(name: string): name is JwtAlgorithm {
   return Object.hasOwn(JWT_ALGORITHMS, name)
 }
 
+/** Registered, and of no use for verifying tokens: a key set may well have such keys beside. */
+const OTHER_ALGORITHMS =
+  /^(?:RSA1_5|RSA-OAEP(?:-256|-384|-512)?|dir|none|ES256K|(?:ECDH-ES\+)?A(?:128|192|256)KW|ECDH-ES|A(?:128|192|256)GCMKW|PBES2-HS(?:256|384|512)\+A(?:128|192|256)KW)$/
+
 const MAX_KEYS = 100
 const MAX_TEXT_LENGTH = 256 * 1024
 const PEM = /^\s*-----BEGIN ([A-Z ]+)-----[\s\S]*?-----END \1-----([\s\S]*)$/
@@ -80,7 +84,10 @@ function jwkKey(jwk: RegoValue): JwtKey[] {
   } catch {
     throw new BuiltinError('failed to parse a JWK key (set)')
   }
-  if (algorithm !== '' && !isJwtAlgorithm(algorithm)) return []
+  if (algorithm !== '' && !isJwtAlgorithm(algorithm)) {
+    if (OTHER_ALGORITHMS.test(algorithm)) return []
+    throw new BuiltinError('a JWK with an unknown algorithm')
+  }
   return [{ algorithm, id: text(jwk, 'kid'), key }]
 }
 

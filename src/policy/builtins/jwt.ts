@@ -207,20 +207,24 @@ function headerFields(header: RegoObject): HeaderFields {
     if (value === undefined || typeof value === 'string') return value ?? ''
     throw new BuiltinError(`${name}: must be a string`)
   }
-  const critical = header.get('crit')
-  if (critical !== undefined && (!Array.isArray(critical) || critical.length === 0)) {
-    throw new BuiltinError('crit: must be a nonempty list')
-  }
-  const hasUnknownCritical =
-    Array.isArray(critical) &&
-    critical.some(
-      (name) =>
-        typeof name === 'string' &&
-        !KNOWN_HEADER_FIELDS.includes(name) &&
-        header.get(name) !== undefined,
-    )
+  const hasUnknownCritical = criticalFields(header).some(
+    (name) => !KNOWN_HEADER_FIELDS.includes(name) && header.get(name) !== undefined,
+  )
   text('typ')
   return { alg: text('alg'), kid: text('kid'), cty: text('cty'), hasUnknownCritical }
+}
+
+/** RFC 7515 section 4.1.11; a list that does not begin with a name is an error, as in OPA. */
+function criticalFields(header: RegoObject): string[] {
+  const critical = header.get('crit')
+  if (critical === undefined) return []
+  const names: string[] = []
+  for (const name of Array.isArray(critical) ? (critical as readonly RegoValue[]) : []) {
+    if (typeof name !== 'string') break
+    names.push(name)
+  }
+  if (names.length === 0) throw new BuiltinError('crit: must be a nonempty list of strings')
+  return names
 }
 
 interface Wanted {
@@ -334,9 +338,7 @@ function jsonObject(text: string): RegoObject {
 
 /** As Go's base64.URLEncoding, padding optional; Buffer alone would skip what it does not know. */
 function decodeBase64Url(text: string): Buffer {
-  // Go's decoder passes over line ends.
-  const clean = text.replace(/[\r\n]/g, '')
-  const unpadded = clean.length % 4 === 0 ? clean.replace(/={1,2}$/, '') : clean
+  const unpadded = text.length % 4 === 0 ? text.replace(/={1,2}$/, '') : text
   if (!/^[A-Za-z0-9_-]*$/.test(unpadded) || unpadded.length % 4 === 1) {
     throw new BuiltinError('illegal base64url string')
   }

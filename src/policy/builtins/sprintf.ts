@@ -1,19 +1,22 @@
 // sprintf with the meaning of Go's fmt.Sprintf, for the four kinds of value that OPA hands to it:
-// int, *big.Int, float64 and string. Booleans, null and composites come as text in Rego notation.
+// int64, *big.Int, float64 and string. Booleans, null and composites come as text in Rego notation.
+// Not supplied: %b and %x of floats, which are "wrong verb" here.
 import { arrayArgument, type BuiltinContext, BuiltinError, stringArgument } from './builtin.ts'
 import { formatFloat } from './go-float.ts'
-import { quoteGo, valueText } from './go-text.ts'
+import { isPrintable, quoteGo, valueText } from './go-text.ts'
 import { RegoNumber, type RegoValue } from './value.ts'
 
 type Argument =
   | { readonly kind: 'string'; readonly value: string }
-  | { readonly kind: 'int' | '*big.Int'; readonly value: bigint }
+  | { readonly kind: 'int64' | '*big.Int'; readonly value: bigint }
   | { readonly kind: 'float64'; readonly value: number }
 
 interface Spec {
   plus: boolean
   minus: boolean
   sharp: boolean
+  /** `#` of %v, which means Go syntax. */
+  sharpV: boolean
   space: boolean
   zero: boolean
   width: number | undefined
@@ -38,7 +41,7 @@ function argumentOf(value: RegoValue): Argument {
     if (value.literal.length > 10_000) throw new BuiltinError('number is too long')
     const integer = BigInt(value.literal)
     const small = integer >= -INT64_LIMIT && integer < INT64_LIMIT
-    return { kind: small ? 'int' : '*big.Int', value: integer }
+    return { kind: small ? 'int64' : '*big.Int', value: integer }
   }
   const float = Number(value.literal)
   return Number.isFinite(float)
@@ -113,6 +116,12 @@ class Formatter {
     const argument = this.#args[this.#next]
     if (argument === undefined) return `${text}%!${verb}(MISSING)`
     this.#next++
+    if (verb === 'v') {
+      spec.sharpV = spec.sharp
+      spec.sharp = false
+      // Of %v it means field names; a big.Int looks at it all the same.
+      if (argument.kind !== '*big.Int') spec.plus = false
+    }
     return text + formatArgument(verb, argument, spec)
   }
 
@@ -121,6 +130,7 @@ class Formatter {
       plus: false,
       minus: false,
       sharp: false,
+      sharpV: false,
       space: false,
       zero: false,
       width: undefined,
@@ -164,7 +174,7 @@ class Formatter {
     const argument = this.#args[this.#next]
     if (argument === undefined) return undefined
     this.#next++
-    if (argument.kind !== 'int') return undefined
+    if (argument.kind !== 'int64') return undefined
     const value = Number(argument.value)
     return Math.abs(value) > MAX_WIDTH ? undefined : value
   }
@@ -185,6 +195,7 @@ const PLAIN: Spec = {
   plus: false,
   minus: false,
   sharp: false,
+  sharpV: false,
   space: false,
   zero: false,
   width: undefined,
@@ -202,15 +213,17 @@ function formatArgument(verb: string, argument: Argument, spec: Spec): string {
   return formatInteger(verb, argument, spec)
 }
 
-function wrongVerb(verb: string, argument: Argument): string {
-  return `%!${verb}(${argument.kind}=${plain(argument)})`
+function wrongVerb(verb: string, argument: Argument, spec: Spec): string {
+  // big.Int formats itself, and does not know that it is behind a pointer.
+  if (argument.kind === '*big.Int') return `%!${verb}(big.Int=${argument.value})`
+  return `%!${verb}(${argument.kind}=${formatArgument('v', argument, spec)})`
 }
 
 function formatString(verb: string, argument: Argument & { kind: 'string' }, spec: Spec): string {
   const { value } = argument
   switch (verb) {
     case 'v':
-      return spec.sharp ? pad(quoteGo(value, false), spec) : pad(truncate(value, spec), spec)
+      return spec.sharpV ? pad(quoteGo(value, false), spec) : pad(truncate(value, spec), spec)
     case 's':
       return pad(truncate(value, spec), spec)
     case 'q': {
@@ -230,7 +243,7 @@ function formatString(verb: string, argument: Argument & { kind: 'string' }, spe
       return pad(verb === 'X' ? text.toUpperCase() : text, spec)
     }
     default:
-      return wrongVerb(verb, argument)
+      return wrongVerb(verb, argument, spec)
   }
 }
 
@@ -245,7 +258,7 @@ function formatInteger(verb: string, argument: Argument & { value: bigint }, spe
   const { value, kind } = argument
   const base = verb === 's' && kind === '*big.Int' ? 10 : BASES[verb]
   if (base !== undefined) return integerText(verb, value, base, spec)
-  if (kind === 'int' && (verb === 'c' || verb === 'q' || verb === 'U')) {
+  if (kind === 'int64' && (verb === 'c' || verb === 'q' || verb === 'U')) {
     const valid = value >= 0n && value <= 0x10ffffn && !(value >= 0xd800n && value <= 0xdfffn)
     const character = valid ? String.fromCodePoint(Number(value)) : '\ufffd'
     if (verb === 'c') return pad(character, spec)
@@ -255,9 +268,12 @@ function formatInteger(verb: string, argument: Argument & { value: bigint }, spe
     }
     const hex = BigInt.asUintN(64, value).toString(16).toUpperCase()
     const text = `U+${hex.padStart(Math.max(4, spec.precision ?? 0), '0')}`
-    return pad(spec.sharp && valid ? `${text} '${character}'` : text, { ...spec, zero: false })
+    return pad(spec.sharp && valid && isPrintable(character) ? `${text} '${character}'` : text, {
+      ...spec,
+      zero: false,
+    })
   }
-  return wrongVerb(verb, argument)
+  return wrongVerb(verb, argument, spec)
 }
 
 function integerText(verb: string, value: bigint, base: number, spec: Spec): string {
@@ -274,7 +290,7 @@ function integerText(verb: string, value: bigint, base: number, spec: Spec): str
   let prefix = verb === 'O' ? '0o' : ''
   if (spec.sharp) {
     if (verb === 'b') prefix = '0b'
-    else if (verb === 'o' && !digits.startsWith('0')) prefix = '0'
+    else if (base === 8 && !digits.startsWith('0')) prefix += '0'
     else if (verb === 'x' || verb === 'X') prefix = `0${verb}`
   }
   return pad(sign + prefix + digits, { ...spec, zero: false })
@@ -287,19 +303,13 @@ function formatFloatArgument(
 ): string {
   const style = verb === 'v' ? 'g' : verb === 'F' ? 'f' : verb
   if (style !== 'e' && style !== 'E' && style !== 'f' && style !== 'g' && style !== 'G') {
-    return wrongVerb(verb, argument)
+    return wrongVerb(verb, argument, spec)
   }
   const { value } = argument
   // %e and %f have six digits unless told otherwise, %g as many as are needed.
   const precision = spec.precision ?? (style === 'g' || style === 'G' ? undefined : 6)
   const negative = value < 0 || Object.is(value, -0)
-  const digits = formatFloat(
-    Math.abs(value),
-    style,
-    precision,
-    spec.sharp,
-    verb === 'v' ? 21 : undefined,
-  )
+  const digits = formatFloat(Math.abs(value), style, precision, spec.sharp)
   const sign = negative ? '-' : spec.plus ? '+' : spec.space ? ' ' : ''
   if (spec.zero && !spec.minus && spec.width !== undefined) {
     return sign + digits.padStart(spec.width - sign.length, '0')

@@ -1,0 +1,154 @@
+// The builtins that Postern supplies, held against answers of OPA 1.22.2 (`opa eval`, which runs
+// the Go implementation): each case file lists arguments and what OPA said; null is an error there.
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { BoundedCache } from '../../../src/policy/builtins/bounded-cache.ts'
+import { type BuiltinContext, BuiltinError } from '../../../src/policy/builtins/builtin.ts'
+import { compareValues } from '../../../src/policy/builtins/compare.ts'
+import { compileRegex } from '../../../src/policy/builtins/regex.ts'
+import { BUILTINS } from '../../../src/policy/builtins/table.ts'
+import {
+  type RegoValue,
+  readJson,
+  readValue,
+  writeValue,
+} from '../../../src/policy/builtins/value.ts'
+
+function call(name: string, args: readonly RegoValue[], spend = (_: number) => {}): RegoValue {
+  const context: BuiltinContext = {
+    timeNs: 1_700_000_000_000_000_000n,
+    regexes: new BoundedCache(10),
+    jwtKeys: new BoundedCache(10),
+    spend,
+  }
+  const builtin = BUILTINS.get(name)
+  assert.ok(builtin, name)
+  return builtin(args, context)
+}
+
+const cases = (file: string) =>
+  JSON.parse(readFileSync(new URL(file, import.meta.url), 'utf8')) as (string | null)[][]
+
+test('sprintf gives what Go gives', () => {
+  for (const [format, args, expected] of cases('sprintf-cases.json')) {
+    const actual = call('sprintf', [format as string, readJson(args as string)])
+    assert.equal(actual, expected, `sprintf(${JSON.stringify(format)}, ${args})`)
+  }
+})
+
+test('regex.replace gives what Go gives', () => {
+  for (const [text, pattern, template, expected] of cases('regex-replace-cases.json')) {
+    const args = [text as string, pattern as string, template as string]
+    if (expected === null)
+      assert.throws(() => call('regex.replace', args), BuiltinError, pattern as string)
+    else assert.equal(call('regex.replace', args), expected, JSON.stringify(args))
+  }
+})
+
+test('io.jwt.* gives what OPA gives', () => {
+  for (const [name, token, argument, expected] of cases('jwt-cases.json')) {
+    const args = [token as string, ...(argument == null ? [] : [readJson(argument)])]
+    if (expected == null) {
+      assert.throws(() => call(name as string, args), BuiltinError, `${name} ${token}`)
+    } else {
+      const actual = call(name as string, args)
+      assert.equal(
+        compareValues(actual, readJson(expected)),
+        0,
+        `${name}(${token}, ${argument}) = ${writeValue(actual)}, not ${expected}`,
+      )
+    }
+  }
+})
+
+test('a pattern that makes a backtracking engine explode costs steps in proportion to the text', () => {
+  const steps = (length: number) => {
+    let sum = 0
+    const [match] = compileRegex('^(a+)+$').matches(`${'a'.repeat(length)}!`, (n) => {
+      sum += n
+    })
+    assert.equal(match, undefined)
+    return sum
+  }
+  assert.ok(steps(4_000) < 5 * steps(1_000))
+})
+
+test('matches the same places as the engine of JavaScript where both mean the same', () => {
+  const atom = fc.constantFrom(
+    'a',
+    'b',
+    '.',
+    '[ab]',
+    '[^a]',
+    '(a)',
+    '(ab|b)',
+    '(?:a|)',
+    '\\b',
+    '^',
+    '$',
+  )
+  const piece = fc.tuple(atom, fc.constantFrom('', '?', '+', '{2}', '{1,3}', '??', '+?'))
+  const pattern = fc
+    .array(
+      piece.map(([one, count]) => (/^(?:\\b|\^|\$|\(\?:a\|\))$/.test(one) ? one : one + count)),
+      { minLength: 1, maxLength: 5 },
+    )
+    .map((pieces) => pieces.join(''))
+  fc.assert(
+    fc.property(
+      pattern,
+      fc.string({ unit: fc.constantFrom('a', 'b', ' '), maxLength: 12 }),
+      (one, text) => {
+        const [mine] = compileRegex(one).matches(text, () => {})
+        const other = new RegExp(one, 'd').exec(text)
+        assert.deepEqual(
+          mine?.slice(0, 2),
+          other === null ? undefined : [...(other.indices?.[0] ?? [])],
+        )
+      },
+    ),
+    { numRuns: 500 },
+  )
+})
+
+test('time.now_ns is the time of the evaluation', () => {
+  assert.equal(writeValue(call('time.now_ns', [])), '1700000000000000000')
+})
+
+test('a value survives writing and reading', () => {
+  for (const text of [
+    'null',
+    '[true,false,"a\\n\\u0000é😀",-1.50e10,12345678901234567890]',
+    'set()',
+    '{1,2,{set()}}',
+    '{"a":{"b":[]},1:{},[2]:set()}',
+    '{}',
+    '[]',
+  ]) {
+    assert.equal(compareValues(readValue(writeValue(readValue(text))), readValue(text)), 0, text)
+  }
+})
+
+test('only JSON is JSON', () => {
+  for (const text of [
+    '',
+    '{',
+    '[1,]',
+    '{1:2}',
+    '{1}',
+    'set()',
+    '01',
+    '+1',
+    '1.',
+    '"\n"',
+    '"\\x"',
+    '1 2',
+    'nul',
+    '[1 2]',
+  ]) {
+    assert.throws(() => readJson(text), /ValueSyntaxError|unexpected|nested/, text)
+  }
+  assert.throws(() => readJson('['.repeat(100_000)), /nested/)
+})

@@ -1,0 +1,5 @@
+package envoy.authz
+
+# METADATA
+# entrypoint: true
+default allow := false
