@@ -22,7 +22,10 @@ async function problemOf(path: string): Promise<string> {
   return content.problem.what.replace(path, 'FILE')
 }
 
-/** Runs `change` over and over while `read` is called `times` times. */
+/**
+ * Runs `change` over and over while `read` is called `times` times; gives what was read. That a
+ * machine under load never got between two changes is an honest answer and left out.
+ */
 async function tortured<T>(
   change: (n: number) => Promise<void>,
   read: () => Promise<T>,
@@ -38,11 +41,13 @@ async function tortured<T>(
   })()
   const seen: T[] = []
   for (let n = 0; n < times; n++) {
-    seen.push(await read())
+    const content = await read()
+    if (!JSON.stringify(content).includes('again and again')) seen.push(content)
     await delay(0)
   }
   going = false
   await writer
+  assert.ok(seen.length > 0, 'nothing was ever read')
   return { seen, changes }
 }
 
@@ -59,7 +64,7 @@ test('never reads files of two generations while a volume is swapped', async (t)
     assert.match(certificate ?? '', /^\d+$/)
     assert.deepEqual(rest, [certificate, certificate])
   }
-  assert.ok(new Set(seen.map(([first]) => text(first))).size > 1, 'no swap was ever seen')
+  assert.ok(new Set(seen.map(([one]) => text(one))).size > 1, 'no swap was ever seen')
 })
 
 test('never reads the half of a file that is renamed over', async (t) => {

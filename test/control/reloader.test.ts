@@ -62,7 +62,7 @@ test('loads once more for all who ask while a load is running, and the newest wi
   }
   const { reloader, published } = reloading(t, made, { load })
   const start = reloader.reload('start')
-  await until(() => running === 1)
+  await until(() => loads === 1)
   const serial = await made.rotate()
   const later = [reloader.reload('watch'), reloader.reload('admin'), reloader.reload('signal')]
   gate.resolve()
