@@ -74,12 +74,25 @@ class DataThread {
     else this.#drain(message.deadlineMs)
   }
 
+  /**
+   * The control thread has checked everything that could fail here. Should it fail all the same, the
+   * old generation stays: a thread that died of it would only be replaced by one that dies of it.
+   */
   #apply(snapshot: Snapshot): void {
-    const before = this.#context.generation
-    const { cells, clock } = this.#context
-    this.#context.generation = new Generation(snapshot, before, clock, () => cells.add(RECYCLES))
-    this.#listener.generationChanged(snapshot.trust.generation !== before.snapshot.trust.generation)
-    cells.set(GENERATION_CELL, snapshot.generation)
+    const context = this.#context
+    const before = context.generation
+    try {
+      context.generation = new Generation(snapshot, before, context.clock, () =>
+        context.cells.add(RECYCLES),
+      )
+      const trustChanged = snapshot.trust.generation !== before.snapshot.trust.generation
+      this.#listener.generationChanged(trustChanged)
+    } catch (error) {
+      context.generation = before
+      recordFault(context, error)
+      return
+    }
+    context.cells.set(GENERATION_CELL, snapshot.generation)
     this.#post({ kind: 'applied', generation: snapshot.generation })
   }
 
