@@ -8,14 +8,17 @@ FROM node:26.12.1-trixie-slim AS build
 WORKDIR /build
 COPY package.json package-lock.json ./
 COPY tools/runtime/package.json tools/runtime/
-# Optional dependencies are the Node.js binaries of a checkout; the image has its own.
-RUN npm ci --omit=optional --ignore-scripts
+# With optional dependencies: the compiler is one, for each platform.
+RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src src
 RUN npm run build
+# Without them: the Node.js of a checkout is one, and the image has its own. bare-* is native code for
+# another JavaScript runtime; Node.js never loads it.
 RUN rm -rf node_modules \
  && npm ci --omit=dev --omit=optional --ignore-scripts \
- && rm -rf node_modules/.bin node_modules/.package-lock.json node_modules/postern-runtime
+ && rm -rf node_modules/.bin node_modules/.package-lock.json node_modules/postern-runtime \
+ && rm -rf node_modules/bare-*
 # Node.js links against libatomic since version 25; the base image below does not carry it.
 RUN lib="/usr/lib/$(uname -m)-linux-gnu" \
  && install -D -t "/runtime$lib" "$lib/libatomic.so.1" \

@@ -24,7 +24,16 @@ export async function startSidecarProcess(
   // A process group of its own: Ctrl-C in the terminal would reach it beside the signal of `stop`,
   // and a second signal ends it without draining.
   const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
-  const exited = once(child, 'close').then(([code]) => code as number | null)
+  const exited = once(child, 'close').then(
+    ([code]) => code as number | null,
+    (error: Error) => {
+      throw new CommandFailure(1, {
+        where: 'postern run',
+        what: `cannot be started: ${error.message}`,
+        remedy: 'the demo needs to start a process of its own',
+      })
+    },
+  )
   const log = createWriteStream(logFile)
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
