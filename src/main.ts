@@ -3,6 +3,7 @@
 // to be ready within a fraction of a second and must not pay for the development CA.
 import { enableCompileCache } from 'node:module'
 import { Command } from 'commander'
+import { exitTwoOnWrongUsage } from './cli/failure.ts'
 import { VERSION } from './version.ts'
 
 // Best effort: without a writable temporary directory (read-only root file system) nothing is kept.
@@ -52,15 +53,17 @@ const program = new Command('postern')
   .description('Mutual TLS and Rego policy for one workload, without a service mesh.')
   .version(VERSION)
   .addHelpText('after', EXAMPLE)
-  .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2))
 
-const wanted = process.argv[2]
+const [wanted] = process.argv.slice(process.argv[2] === 'help' ? 3 : 2)
 const entry = COMMANDS.find(({ name }) => name === wanted)
 if (entry !== undefined) {
-  program.addCommand((await entry.load()).command(process.env))
+  const command = (await entry.load()).command(process.env)
+  program.addCommand(command.showHelpAfterError(`\`postern ${entry.name} --help\` says more.`))
 } else {
   for (const { name, sentence } of COMMANDS)
     program.addCommand(new Command(name).description(sentence))
-  if (wanted === undefined) program.help({ error: true })
+  program.showHelpAfterError('`postern --help` lists the commands.')
 }
+exitTwoOnWrongUsage(program)
+if (wanted === undefined && process.argv[2] === undefined) program.help({ error: true })
 await program.parseAsync()

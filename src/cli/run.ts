@@ -2,8 +2,13 @@
 import { Command } from 'commander'
 import { createLogger, type Logger } from '../observe/log.ts'
 import { formatProblem } from './failure.ts'
-import { addConfigurationOptions, type Environment, readConfiguration } from './options.ts'
-import { Sidecar } from './sidecar.ts'
+import {
+  addConfigurationOptions,
+  type ConfigurationRead,
+  type Environment,
+  readConfiguration,
+} from './options.ts'
+import { Sidecar, type SidecarStart } from './sidecar.ts'
 
 export function command(env: Environment): Command {
   return addConfigurationOptions(new Command('run'))
@@ -19,7 +24,8 @@ Example:
     --policy bundle.tar.gz --entrypoint envoy/authz/allow
   postern run --config /etc/postern/postern.yaml
 
-Signals: SIGTERM and SIGINT drain and exit, a second one exits at once; SIGHUP reloads every file.
+Signals: SIGTERM and SIGINT drain and exit, a second one exits at once; SIGHUP reloads every file,
+the configuration included.
 Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.`
 
 async function run(
@@ -40,16 +46,19 @@ async function run(
     logger.error({ event: 'fatal' }, message)
     process.exit(1)
   }
-  const start = await Sidecar.start({ config, unsafeOptions, logger, fatal })
-  if (start.kind === 'failed') {
-    await logger.flush()
-    fail(start.exitCode, start.problems.map(formatProblem))
-    process.exit(start.exitCode)
-  }
-  handleSignals(start.sidecar, logger)
+  const reread = (): ConfigurationRead => readConfiguration(options, env)
+  const start = Sidecar.start({ config, unsafeOptions, reread, logger, fatal })
+  // Before the start has ended, too: as process 1 of a container we would not hear SIGTERM
+  // otherwise, and SIGHUP would end the process anywhere else.
+  handleSignals(start, logger)
+  const started = await start
+  if (started.kind === 'started') return
+  await logger.flush()
+  fail(started.exitCode, started.problems.map(formatProblem))
+  process.exit(started.exitCode)
 }
 
-function handleSignals(sidecar: Sidecar, logger: Logger): void {
+function handleSignals(start: Promise<SidecarStart>, logger: Logger): void {
   let ending = false
   const end = async (signal: string): Promise<void> => {
     if (ending) {
@@ -57,18 +66,24 @@ function handleSignals(sidecar: Sidecar, logger: Logger): void {
       process.exit(1)
     }
     ending = true
-    const { left } = await sidecar.drain()
+    const started = await start
+    if (started.kind === 'failed') return
+    const { left } = await started.sidecar.drain()
     const exitCode = left === 0 ? 0 : 1
     const fields = { event: 'exit', signal, connections_left: left, exit_code: exitCode }
     if (left === 0) logger.info(fields, 'Drained')
     else logger.error(fields, 'Drain deadline passed with connections left')
-    await sidecar.stop()
+    await started.sidecar.stop()
     await logger.flush()
     process.exit(exitCode)
   }
+  const reload = async (): Promise<void> => {
+    const started = await start
+    if (started.kind === 'started') await started.sidecar.reload('signal')
+  }
   process.on('SIGTERM', () => void end('SIGTERM'))
   process.on('SIGINT', () => void end('SIGINT'))
-  process.on('SIGHUP', () => void sidecar.reload('signal'))
+  process.on('SIGHUP', () => void reload())
 }
 
 function fail(exitCode: 1 | 2, lines: readonly string[]): void {
