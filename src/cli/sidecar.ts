@@ -1,15 +1,16 @@
 // Puts the rooms together: load, check, bind, ready; then reload on every change, and drain at the
 // end. Promises that nothing half-starts: on failure everything that was bound is released.
 import type { Config } from '../config/config.ts'
+import { applyLive, takesRestart } from '../config/live.ts'
 import { printConfig } from '../config/print.ts'
-import { Reloader, type ReloadReport } from '../control/reloader.ts'
+import { type ConfigReading, Reloader, type ReloadReport } from '../control/reloader.ts'
 import { Supervisor } from '../control/supervisor.ts'
 import { type ValidityNotice, ValidityWatch } from '../control/validity.ts'
 import { Watcher, watchedPaths } from '../control/watcher.ts'
 import type { Problem } from '../errors.ts'
 import { startAdmin } from '../observe/admin.ts'
 import { DecisionLog } from '../observe/decision-log.ts'
-import { type ReadyPart, startMetricsServer } from '../observe/health.ts'
+import { type ReadyReport, startMetricsServer } from '../observe/health.ts'
 import type { Logger } from '../observe/log.ts'
 import { MetricsRegistry } from '../observe/metrics.ts'
 import { DECISION_DROPPED, RecordSink } from '../observe/records.ts'
@@ -18,11 +19,14 @@ import { isRunning, type RunningServer } from '../observe/server.ts'
 import { probeAddress } from '../proxy/port.ts'
 import { VERSION } from '../version.ts'
 import { loadChecked } from './materials.ts'
-import { countReload, showGeneration, snapshotView } from './status.ts'
+import type { ConfigurationRead } from './options.ts'
+import { countReload, readiness, showGeneration, snapshotView } from './status.ts'
 
 export interface SidecarOptions {
   readonly config: Config
   readonly unsafeOptions: readonly string[]
+  /** Reads file, flags and environment anew, when a reload is asked for. */
+  readonly reread: () => ConfigurationRead
   readonly logger: Logger
   /** The process cannot go on. */
   readonly fatal: (message: string) => void
@@ -40,10 +44,15 @@ export class Sidecar {
   readonly #metrics: MetricsRegistry
   readonly #supervisor: Supervisor
   readonly #reloader: Reloader
-  readonly #watcher: Watcher
+  #watcher: Watcher
   readonly #validity: ValidityWatch
   readonly #decisions: DecisionLog
   readonly #servers: { readonly name: string; readonly server: RunningServer }[] = []
+  #unsafeOptions: readonly string[]
+  /** As last read; in force once the reload has adopted the configuration they came with. */
+  #unsafeOptionsRead: readonly string[] = []
+  #refusedConfiguration: readonly Problem[] = []
+  #failing = false
   #started = false
   #draining: Promise<{ readonly left: number }> | undefined
 
@@ -79,6 +88,7 @@ export class Sidecar {
     const { config, logger, fatal } = options
     this.#options = options
     this.#decisions = decisions
+    this.#unsafeOptions = options.unsafeOptions
     this.#supervisor = new Supervisor({
       dataThreadUrl: DATA_THREAD,
       threads: config.workers,
@@ -101,7 +111,7 @@ export class Sidecar {
     const sink = new RecordSink({
       logger,
       decisions,
-      config: config.log,
+      config: logSettings(() => this.#reloader.config),
       redactor,
       cells: this.#supervisor.retired,
     })
@@ -112,6 +122,7 @@ export class Sidecar {
     })
     this.#reloader = new Reloader({
       config,
+      configuration: (inForce) => this.#readConfiguration(inForce),
       clock: now,
       load: loadChecked,
       publish: (snapshot) => {
@@ -119,17 +130,7 @@ export class Sidecar {
       },
       onReload: (report) => this.#reloaded(report),
     })
-    this.#watcher = new Watcher({
-      paths: watchedPaths(config),
-      events: {
-        changed: () => void this.#reloader.reload('watch'),
-        degraded: (message) =>
-          logger.warn(
-            { event: 'watch_degraded', detail: message },
-            'Files are polled, not watched',
-          ),
-      },
-    })
+    this.#watcher = this.#watcherOf(config)
     this.#validity = new ValidityWatch({
       loaded: () => this.#reloader.current?.loaded,
       clock: now,
@@ -137,7 +138,7 @@ export class Sidecar {
     })
   }
 
-  /** Everything again, from the files. */
+  /** Everything again, from the files, and the configuration with it. */
   async reload(reason: 'signal' | 'admin'): Promise<ReloadReport> {
     const problem = this.#decisions.reopen()
     if (problem !== undefined) {
@@ -152,9 +153,9 @@ export class Sidecar {
   /** Takes no new connections and waits for the open ones, at most `drain.timeout`. */
   drain(): Promise<{ readonly left: number }> {
     if (this.#draining === undefined) {
-      const { logger, config } = this.#options
-      logger.info({ event: 'drain', timeout_ms: config.drain.timeoutMs }, 'Draining')
-      this.#draining = this.#supervisor.drain(now() + config.drain.timeoutMs)
+      const { timeoutMs } = this.#reloader.config.drain
+      this.#options.logger.info({ event: 'drain', timeout_ms: timeoutMs }, 'Draining')
+      this.#draining = this.#supervisor.drain(now() + timeoutMs)
     }
     return this.#draining
   }
@@ -170,14 +171,8 @@ export class Sidecar {
   }
 
   async #start(): Promise<Exclude<SidecarStart, { kind: 'started' }> | undefined> {
-    const { config, logger, unsafeOptions } = this.#options
-    for (const option of unsafeOptions) {
-      this.#metrics.set('unsafe_options', { option }, 1)
-      logger.warn(
-        { event: 'unsafe_option', option },
-        'An option that weakens a guarantee is in use',
-      )
-    }
+    const { config, logger } = this.#options
+    this.#showUnsafeOptions()
     const { node, openssl } = process.versions
     this.#metrics.set('build_info', { version: VERSION, node, openssl: openssl ?? '' }, 1)
 
@@ -226,7 +221,7 @@ export class Sidecar {
     }
     if (config.admin !== undefined) {
       const facade = {
-        config: () => printConfig(config),
+        config: () => printConfig(this.#reloader.config),
         snapshot: () => this.#reloader.current && snapshotView(this.#reloader.current),
         decisions: this.#decisions.ring,
         reload: async () => {
@@ -251,41 +246,87 @@ export class Sidecar {
     return problem
   }
 
-  #readiness() {
-    const { config } = this.#options
-    const serving = this.#supervisor.serving()
+  #readiness(): ReadyReport {
     const report = this.#reloader.lastReport
-    const parts: ReadyPart[] = [
-      part('snapshot', this.#reloader.current !== undefined, 'nothing is loaded yet'),
-      part(
-        'data_threads',
-        serving === config.workers,
-        `${serving} of ${config.workers} data threads are serving`,
-      ),
-      part('drain', this.#draining === undefined, 'draining'),
+    const failing = report?.result === 'failed' ? failedSources(report) : []
+    // Files come and go by themselves; a refused configuration stays refused until it is read again.
+    const refused = this.#refusedConfiguration
+    return readiness({
+      generation: this.#reloader.current,
+      appliedGeneration: this.#supervisor.appliedGeneration(),
+      serving: this.#supervisor.serving(),
+      threads: this.#options.config.workers,
+      draining: this.#draining !== undefined,
+      lastReload: report?.result ?? 'none',
+      failedSources: [...new Set([...failing, ...(refused.length > 0 ? ['config'] : [])])],
+      problems: failing.length > 0 ? (report?.problems ?? []) : refused,
+      nowMs: now(),
+    })
+  }
+
+  #readConfiguration(inForce: Config): ConfigReading {
+    const { config, problems, unsafeOptions } = this.#options.reread()
+    if (config === undefined) return { config, problems }
+    const live = applyLive(inForce, config)
+    this.#unsafeOptionsRead = [
+      ...this.#options.unsafeOptions.filter(takesRestart),
+      ...unsafeOptions.filter((option) => !takesRestart(option)),
     ]
-    const failing = report?.result === 'failed'
-    const own = this.#reloader.current?.snapshot.identity.facts
-    return {
-      parts,
-      details: {
-        generation: this.#reloader.current?.snapshot.generation ?? 0,
-        applied_generation: this.#supervisor.appliedGeneration(),
-        last_reload: report?.result ?? 'none',
-        ...(failing ? { failed_sources: failedSources(report), problems: report.problems } : {}),
-        ...(own === undefined
-          ? {}
-          : {
-              certificate_not_after: new Date(own.notAfterMs).toISOString(),
-              certificate_expired: own.notAfterMs <= now(),
-            }),
+    if (live.restart.length === 0) return { config: live.config, problems }
+    const waiting: Problem = {
+      where: live.restart.join(', '),
+      what: 'changed, and takes a restart; what was in force stays',
+      remedy: 'restart Postern, or change it back',
+      severity: 'warning',
+    }
+    return { config: live.config, problems: [...problems, waiting] }
+  }
+
+  #configurationAdopted(): void {
+    this.#unsafeOptions = this.#unsafeOptionsRead
+    this.#showUnsafeOptions()
+    this.#watcher.stop()
+    this.#watcher = this.#watcherOf(this.#reloader.config)
+    // What changed between the load and the first look of this watcher is found by one more load.
+    void this.#watcher.start().then(() => this.#reloader.reload('watch'))
+  }
+
+  #watcherOf(config: Config): Watcher {
+    const { logger } = this.#options
+    return new Watcher({
+      paths: watchedPaths(config),
+      events: {
+        changed: () => void this.#reloader.reload('watch'),
+        degraded: (message) =>
+          logger.warn(
+            { event: 'watch_degraded', detail: message },
+            'Files are polled, not watched',
+          ),
       },
+    })
+  }
+
+  #showUnsafeOptions(): void {
+    this.#metrics.clear('unsafe_options')
+    for (const option of this.#unsafeOptions) {
+      this.#metrics.set('unsafe_options', { option }, 1)
+      this.#options.logger.warn(
+        { event: 'unsafe_option', option },
+        'An option that weakens a guarantee is in use',
+      )
     }
   }
 
   #reloaded(report: ReloadReport): void {
     const { logger } = this.#options
     countReload(this.#metrics, report, now())
+    const { config } = report.perSource
+    if (config !== undefined) {
+      this.#refusedConfiguration = config === 'failed' ? report.problems : []
+      if (config === 'changed' && report.reason !== 'start') this.#configurationAdopted()
+    }
+    const failedBefore = this.#failing
+    this.#failing = report.result === 'failed'
     const generation = this.#reloader.current
     // A start that cannot load anything is told on standard error, once.
     if (generation === undefined) return
@@ -306,6 +347,8 @@ export class Sidecar {
     if (result === 'failed') {
       if (!repeated) logger.error(about, 'Reload failed; what was good before stays in force')
     } else if (result === 'published') logger.info(about, 'Reloaded')
+    else if (failedBefore) logger.info(about, 'Good again; what is in force has not changed')
+    else if (reason === 'signal' || reason === 'admin') logger.info(about, 'Nothing has changed')
     this.#validity.look()
   }
 
@@ -331,8 +374,15 @@ const DATA_THREAD = new URL(
   import.meta.url,
 )
 
-const part = (name: string, ready: boolean, reason: string): ReadyPart =>
-  ready ? { name, ready } : { name, ready, reason }
+/** Read at every record, because a reload may change it. */
+const logSettings = (config: () => Config): Pick<Config['log'], 'access' | 'decisions'> => ({
+  get access() {
+    return config().log.access
+  },
+  get decisions() {
+    return config().log.decisions
+  },
+})
 
 const failedSources = ({ perSource }: ReloadReport): string[] =>
   Object.entries(perSource).flatMap(([source, result]) => (result === 'failed' ? source : []))

@@ -1,8 +1,10 @@
 // What is in force, as the admin server and the metrics show it.
-import type { Loaded } from '../control/loader.ts'
 import type { ReloadReport } from '../control/reloader.ts'
 import type { Generation } from '../control/snapshot-builder.ts'
+import type { Problem } from '../errors.ts'
 import type { CertificateFacts } from '../identity/material.ts'
+import type { RELOAD_SOURCES } from '../metrics.ts'
+import type { ReadyPart, ReadyReport } from '../observe/health.ts'
 import type { MetricsRegistry } from '../observe/metrics.ts'
 
 /** `GET /snapshot`: plain data, no key material. */
@@ -84,18 +86,61 @@ export function showGeneration(metrics: MetricsRegistry, { snapshot }: Generatio
   }
 }
 
+export interface ReadinessFacts {
+  readonly generation: Generation | undefined
+  readonly appliedGeneration: number
+  readonly serving: number
+  readonly threads: number
+  readonly draining: boolean
+  readonly lastReload: string
+  readonly failedSources: readonly string[]
+  readonly problems: readonly Problem[]
+  readonly nowMs: number
+}
+
+/** `GET /readyz`. A failed reload does not take the workload out of service: the old one is good. */
+export function readiness(facts: ReadinessFacts): ReadyReport {
+  const { generation, serving, threads, failedSources, problems } = facts
+  const own = generation?.snapshot.identity.facts
+  return {
+    parts: [
+      part('snapshot', generation !== undefined, 'nothing is loaded yet'),
+      part(
+        'data_threads',
+        serving === threads,
+        `${serving} of ${threads} data threads are serving`,
+      ),
+      part('drain', !facts.draining, 'draining'),
+    ],
+    details: {
+      generation: generation?.snapshot.generation ?? 0,
+      applied_generation: facts.appliedGeneration,
+      last_reload: facts.lastReload,
+      ...(failedSources.length > 0 ? { failed_sources: failedSources, problems } : {}),
+      ...(own === undefined
+        ? {}
+        : {
+            certificate_not_after: iso(own.notAfterMs),
+            certificate_expired: own.notAfterMs <= facts.nowMs,
+          }),
+    },
+  }
+}
+
+const part = (name: string, ready: boolean, reason: string): ReadyPart =>
+  ready ? { name, ready } : { name, ready, reason }
+
 /** Counts one reload by source; a source that did not change is not counted. */
 export function countReload(metrics: MetricsRegistry, report: ReloadReport, nowMs: number): void {
-  for (const [source, result] of Object.entries(report.perSource) as [
-    keyof Loaded & 'identity',
-    string,
-  ][]) {
+  for (const [source, result] of Object.entries(report.perSource) as [Source, string][]) {
     if (result === 'unchanged') continue
     metrics.inc('reload_total', { source, result: result === 'changed' ? 'success' : 'failure' })
     if (result === 'changed')
       metrics.set('reload_last_success_timestamp_seconds', { source }, nowMs / 1000)
   }
 }
+
+type Source = (typeof RELOAD_SOURCES)[number]
 
 const nameOf = (facts: CertificateFacts): string => facts.spiffeId ?? facts.subject
 

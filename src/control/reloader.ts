@@ -1,10 +1,12 @@
 // Brings changes into force. Promises a single load at a time, that whoever asks gets a load that
 // began after they asked, that a failed load is tried again without being asked, and that what was
-// good before stays in force until something better is complete.
+// good before stays in force until something better is complete. A reload that somebody asks for
+// reads the configuration again, too; a new one goes into force as a whole or not at all.
+import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
 import type { Snapshot } from '../threads.ts'
-import { type LoadOutcome, loadMaterials } from './loader.ts'
+import { type LoadOutcome, loadMaterials, type Source, type SourceResult } from './loader.ts'
 import { type Generation, nextGeneration } from './snapshot-builder.ts'
 
 export type ReloadReason = 'start' | 'watch' | 'signal' | 'admin' | 'retry'
@@ -15,7 +17,8 @@ export interface ReloadReport {
   readonly result: 'published' | 'unchanged' | 'failed'
   /** In force after this; 0 when nothing ever was. */
   readonly generation: number
-  readonly perSource: LoadOutcome['perSource']
+  /** `config` only where it was read: at the start and when somebody asks. */
+  readonly perSource: LoadOutcome['perSource'] & { readonly config?: SourceResult }
   readonly problems: readonly Problem[]
   readonly beganMs: number
   readonly durationMs: number
@@ -23,8 +26,16 @@ export interface ReloadReport {
   readonly repeated: boolean
 }
 
+export interface ConfigReading {
+  /** Absent: it cannot be used, and the problems say why. */
+  readonly config: Config | undefined
+  readonly problems: readonly Problem[]
+}
+
 export interface ReloaderOptions {
   readonly config: Config
+  /** Reads the configuration anew; absent: it stays what it was. */
+  readonly configuration?: (inForce: Config) => ConfigReading
   /** Epoch milliseconds. */
   readonly clock: () => number
   /** Hands a new snapshot to the data threads. */
@@ -39,7 +50,7 @@ export class Reloader {
   #current: Generation | undefined
   #lastReport: ReloadReport | undefined
   /** Waits for the load that is running; joined by everybody who asks meanwhile. */
-  #queued: Promise<ReloadReport> | undefined
+  #queued: { reason: ReloadReason; readonly report: Promise<ReloadReport> } | undefined
   #last: Promise<unknown> = Promise.resolve()
   #retry: NodeJS.Timeout | undefined
   #retryMs = FIRST_RETRY_MS
@@ -54,20 +65,30 @@ export class Reloader {
     return this.#current
   }
 
+  /** The configuration in force. */
+  get config(): Config {
+    return this.#current?.config ?? this.#options.config
+  }
+
   get lastReport(): ReloadReport | undefined {
     return this.#lastReport
   }
 
   /** Never rejects. One load serves all who ask before it begins. */
   reload(reason: ReloadReason): Promise<ReloadReport> {
-    if (this.#queued !== undefined) return this.#queued
-    const queued = this.#last.then(() => {
+    if (this.#queued !== undefined) {
+      // Whoever asks wants the configuration read as well, which a notice of a file does not do.
+      if (isOnDemand(reason)) this.#queued.reason = reason
+      return this.#queued.report
+    }
+    const report = this.#last.then(() => {
+      const { reason: last } = this.#queued ?? { reason }
       this.#queued = undefined
-      return this.#run(reason)
+      return this.#run(last)
     })
-    this.#queued = queued
-    this.#last = queued
-    return queued
+    this.#queued = { reason, report }
+    this.#last = report
+    return report
   }
 
   /** Ends retries; a load that is running ends by itself. */
@@ -80,7 +101,7 @@ export class Reloader {
     clearTimeout(this.#retry)
     const { clock, onReload } = this.#options
     const beganMs = clock()
-    const outcome = await this.#attempt(beganMs)
+    const outcome = await this.#attempt(reason, beganMs)
     const report = {
       ...outcome,
       reason,
@@ -90,16 +111,21 @@ export class Reloader {
       repeated: reason === 'retry' && sameFailure(outcome, this.#lastReport),
     }
     this.#lastReport = report
-    if (report.result === 'failed') this.#retryLater(reason)
+    if (SOURCES.some((source) => report.perSource[source] === 'failed')) this.#retryLater(reason)
     onReload(report)
     return report
   }
 
-  async #attempt(nowMs: number): Promise<Attempt> {
-    const { config, load = loadMaterials, publish } = this.#options
+  async #attempt(reason: ReloadReason, nowMs: number): Promise<Attempt> {
+    const { load = loadMaterials, publish } = this.#options
     try {
       const before = this.#current
-      const { loaded, problems, perSource } = await load(config, nowMs, before?.loaded)
+      const asked = await this.#reconfigured(reason, nowMs)
+      const config = asked.adopted?.config ?? this.config
+      const outcome = asked.adopted?.outcome ?? (await load(config, nowMs, before?.loaded))
+      const { loaded } = outcome
+      const problems = withoutRepeats([...asked.problems, ...outcome.problems])
+      const perSource = { ...outcome.perSource, ...(asked.result && { config: asked.result }) }
       const failed = Object.values(perSource).includes('failed')
       if (loaded === undefined) return { result: 'failed', perSource, problems }
       const next = nextGeneration(config, loaded, nowMs, before)
@@ -112,6 +138,20 @@ export class Reloader {
       const problem = { where: 'postern', what, remedy: 'please report it' }
       return { result: 'failed', perSource: ALL_FAILED, problems: [problem] }
     }
+  }
+
+  /** Loaded afresh: what the old configuration left behind can stand for nothing in the new one. */
+  async #reconfigured(reason: ReloadReason, nowMs: number): Promise<Reconfigured> {
+    const { configuration, load = loadMaterials } = this.#options
+    if (reason === 'start') return { result: 'changed', problems: [] }
+    if (configuration === undefined || !isOnDemand(reason)) return { problems: [] }
+    const { config, problems } = configuration(this.config)
+    if (config === undefined) return { result: 'failed', problems }
+    if (isDeepStrictEqual(config, this.config)) return { result: 'unchanged', problems }
+    const outcome = await load(config, nowMs)
+    if (outcome.loaded === undefined)
+      return { result: 'failed', problems: [...problems, ...outcome.problems] }
+    return { result: 'changed', problems, adopted: { config, outcome } }
   }
 
   /**
@@ -127,11 +167,25 @@ export class Reloader {
 
 type Attempt = Pick<ReloadReport, 'result' | 'perSource' | 'problems'>
 
+interface Reconfigured {
+  readonly result?: SourceResult
+  readonly problems: readonly Problem[]
+  readonly adopted?: { readonly config: Config; readonly outcome: LoadOutcome }
+}
+
+const isOnDemand = (reason: ReloadReason): boolean => reason === 'signal' || reason === 'admin'
+
+/** A file that both configurations name is told once. */
+const withoutRepeats = (problems: readonly Problem[]): Problem[] => [
+  ...new Map(problems.map((problem) => [JSON.stringify(problem), problem])).values(),
+]
+
 function sameFailure(one: Attempt, other: ReloadReport | undefined): boolean {
   const told = (attempt?: Attempt) => JSON.stringify([attempt?.perSource, attempt?.problems])
   return one.result === 'failed' && told(one) === told(other)
 }
 
+const SOURCES: readonly Source[] = ['identity', 'trust', 'revocation', 'policy']
 const FIRST_RETRY_MS = 100
 const LAST_RETRY_MS = 30_000
 const ALL_FAILED = {

@@ -8,6 +8,7 @@ import type { Loaded } from './loader.ts'
 
 /** A snapshot with what it was made of. */
 export interface Generation {
+  readonly config: Config
   readonly loaded: Loaded
   readonly snapshot: Snapshot
 }
@@ -22,6 +23,7 @@ export function nextGeneration(
   const trust = nextTrust(config, loaded, previous)
   if (
     previous !== undefined &&
+    config === previous.config &&
     trust === previous.snapshot.trust &&
     loaded.identity === previous.loaded.identity &&
     loaded.policy === previous.loaded.policy
@@ -38,7 +40,7 @@ export function nextGeneration(
     ...(loaded.policy && { policy: loaded.policy.material }),
     settings: { inbound, log: { access: log.access, decisions: log.decisions } },
   }
-  return { loaded, snapshot: sealed(snapshot) }
+  return { config, loaded, snapshot: sealed(snapshot) }
 }
 
 function nextTrust(config: Config, { trust, crls }: Loaded, previous?: Generation): TrustMaterial {

@@ -37,13 +37,16 @@ class DataThread {
     const cells = new Cells(start.cells)
     const clock = SYSTEM_CLOCK
     const generation = new Generation(start.snapshot, undefined, clock, () => cells.add(RECYCLES))
-    const { forward, limits, timeouts } = start.snapshot.settings.inbound
     const context: ThreadContext = {
       generation,
       pool: new UpstreamPool({
-        address: forward.address,
-        maxConnections: limits.upstreamConnections,
-        connectTimeoutMs: timeouts.upstreamConnectMs,
+        address: start.snapshot.settings.inbound.forward.address,
+        get maxConnections() {
+          return context.generation.snapshot.settings.inbound.limits.upstreamConnections
+        },
+        get connectTimeoutMs() {
+          return context.generation.snapshot.settings.inbound.timeouts.upstreamConnectMs
+        },
         nowMs: () => context.tickMs,
         opened: (change) => cells.add(UPSTREAM_OPEN, change),
         fault: (error) => recordFault(context, error),

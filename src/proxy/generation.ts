@@ -37,6 +37,8 @@ export class Generation {
       before !== undefined &&
       before.snapshot.policy?.digest === snapshot.policy?.digest &&
       before.snapshot.policy?.entrypoint === snapshot.policy?.entrypoint &&
+      before.snapshot.policy?.fuel === snapshot.policy?.fuel &&
+      before.snapshot.policy?.memoryBytes === snapshot.policy?.memoryBytes &&
       JSON.stringify(before.snapshot.allow) === JSON.stringify(snapshot.allow)
     this.engine = samePolicy
       ? before.engine

@@ -13,7 +13,7 @@ import {
   type RefusedHandshake,
   reasonOfTlsError,
 } from './handshake.ts'
-import { HandshakeGuard, type Slot } from './handshake-guard.ts'
+import { type GuardLimits, HandshakeGuard, type Slot } from './handshake-guard.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
 import { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -43,6 +43,8 @@ const DURATION = cellOf('handshake_duration_seconds', {})
 const DURATION_BUCKETS = metricEntry('handshake_duration_seconds').buckets ?? []
 /** A refused client gets so long to read why. */
 const REFUSAL_LINGER_MS = 1_000
+/** The longest that a timer takes. */
+const NEVER_MS = 2 ** 31 - 1
 /** The sweep over open connections yields to requests after so long. */
 const SWEEP_SLICE_MS = 5
 
@@ -64,13 +66,13 @@ export class Listener {
   constructor(context: ThreadContext) {
     this.#context = context
     this.#tally = new Tally(context)
-    const { limits, timeouts } = context.generation.snapshot.settings.inbound
-    this.#guard = new HandshakeGuard(limits, () => context.clock.monotonicMs())
+    this.#guard = new HandshakeGuard(currentLimits(context), () => context.clock.monotonicMs())
     const { identity, trust } = context.generation.snapshot
     this.#tls = tls.createServer({
       ...SERVER_OPTIONS,
       ...contextOptions(identity, trust.bundles),
-      handshakeTimeout: timeouts.handshakeMs,
+      // `tick` keeps the deadline: this one cannot be changed later, and it closes nothing.
+      handshakeTimeout: NEVER_MS,
     })
     this.#tls.on('secureConnection', (socket) => {
       try {
@@ -114,7 +116,9 @@ export class Listener {
 
   tick(): void {
     const { tickMs } = this.#context
-    this.#guard.tick(this.#context.generation.snapshot.settings.inbound.timeouts.handshakeMs)
+    const { handshakeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
+    this.#guard.tick(handshakeMs)
+    this.#endSlowHandshakes(handshakeMs)
     for (const connection of this.connections) connection.guarded(() => connection.tick(tickMs))
     for (const [socket, sinceMs] of this.#refused) {
       if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
@@ -235,6 +239,17 @@ export class Listener {
     this.#failed(arrival, { kind: 'refused', reason, detail: error.message })
   }
 
+  /** Those that still wait for their slot are the guard's. */
+  #endSlowHandshakes(handshakeMs: number): void {
+    const startedBefore = this.#context.clock.monotonicMs() - handshakeMs
+    for (const arrival of this.#arrivals.values()) {
+      if (arrival.slot === undefined || arrival.acceptedMs > startedBefore) continue
+      const detail = `the handshake was not over after ${handshakeMs} ms`
+      this.#failed(arrival, { kind: 'refused', reason: 'timeout', detail })
+      arrival.socket.destroy()
+    }
+  }
+
   #failed(arrival: Arrival, refusal: RefusedHandshake): void {
     if (arrival.over) return
     const { cells, records, clock } = this.#context
@@ -303,6 +318,22 @@ function onEnd(this: OwnedSocket): void {
 
 /** Errors are followed by `close`, which is where a connection's end is handled. */
 function ignore(): void {}
+
+/** The guard outlives generations, and reads the limits of the one in force. */
+const currentLimits = (context: ThreadContext): GuardLimits => {
+  const limits = () => context.generation.snapshot.settings.inbound.limits
+  return {
+    get handshakes() {
+      return limits().handshakes
+    },
+    get handshakesPerAddress() {
+      return limits().handshakesPerAddress
+    },
+    get handshakeFailuresPerAddress() {
+      return limits().handshakeFailuresPerAddress
+    },
+  }
+}
 
 const WHY_TURNED_AWAY = {
   overload: 'too many connections or handshakes (inbound.limits)',
