@@ -35,15 +35,18 @@ export interface TrustBundleMaterial {
 /** One CRL whose signature was checked against an issuer in the trust bundles. */
 export interface CrlMaterial {
   readonly file: string
-  /** SHA-256 over the issuer's DER Name, lower-case hex: the key that certificates are looked up by. */
+  /**
+   * SHA-256 over the issuer's DER Name and public key, lower-case hex: what certificates are looked
+   * up by. With the key, because authorities may share a name after a key rollover.
+   */
   readonly issuerKey: string
   readonly issuer: string
   readonly thisUpdateMs: number
   /** Absent in a CRL without nextUpdate; such a CRL never goes stale. */
   readonly nextUpdateMs?: number
   readonly crlNumber?: string
-  /** Serial numbers as lower-case hex without leading zeros. */
-  readonly revokedSerials: readonly string[]
+  /** Made by `packSerials`: sorted, 20 bytes each. */
+  readonly revokedSerials: Uint8Array
 }
 
 export interface TrustMaterial {
