@@ -1,0 +1,184 @@
+// Turns the chain of a handshake into a VerifiedPeer or a reason why not. The second gate behind
+// OpenSSL's, and the only one that knows trust domains, CRLs and what changed since the handshake.
+import { X509Certificate } from 'node:crypto'
+import { sha256 } from './certificate.ts'
+import { type Link, linkOf } from './link.ts'
+import type { TrustMaterial } from './material.ts'
+import { findPath, judgeNow, type Path, reject, windowOf } from './path.ts'
+import { linksOf, type PeerRejection, type VerifiedPeer, vouchFor } from './peer.ts'
+import { leafObjection } from './purpose.ts'
+import { Revocation } from './revocation.ts'
+import { claimsSpiffe, parseSpiffeId } from './spiffe-id.ts'
+
+/**
+ * One per trust generation and thread.
+ *
+ * Name constraints are left to OpenSSL, which enforced them in the handshake. `recheck` has no
+ * handshake in front of it: see there.
+ */
+export class PeerVerifier {
+  readonly trustGeneration: number
+  /** By trust domain; '' (no trust domain has that name) for bundles that vouch for any identity. */
+  readonly #anchors: ReadonlyMap<string, readonly Link[]>
+  readonly #revocation: Revocation
+  /** What issued a verified leaf, by its fingerprint, the one used last at the end. */
+  readonly #issuers = new Map<string, readonly Link[]>()
+  /** Intermediates of verified chains by fingerprint, so that a thousand peers share one object. */
+  readonly #intermediates = new Map<string, Link>()
+
+  constructor(trust: TrustMaterial) {
+    this.trustGeneration = trust.generation
+    this.#revocation = new Revocation(trust.crls, trust.crlRequired)
+    const anchors = new Map<string, Link[]>()
+    for (const bundle of trust.bundles) {
+      const domain = bundle.trustDomain ?? ANY
+      anchors.set(domain, [...(anchors.get(domain) ?? []), ...bundle.certificates.map(anchorOf)])
+    }
+    this.#anchors = anchors
+  }
+
+  /**
+   * `chain` is what the peer sent, leaf first; a resumed session has only the leaf, and is
+   * recognised by it. A leaf verified before costs no signature check again, but is held against
+   * the clock and the CRLs.
+   */
+  verify(chain: readonly X509Certificate[], nowMs: number): VerifiedPeer | PeerRejection {
+    const [leaf, ...others] = chain.slice(0, MAX_CHAIN)
+    if (leaf === undefined) return rejection('untrusted', 'the peer sent no certificate')
+    const link = linkOf(leaf)
+    if (link.kind === 'unreadable')
+      return rejection('bad_identity', `its certificate: ${link.what}`)
+
+    const issuers = this.#issuers.get(link.fingerprint)
+    const known = issuers && [link, ...issuers]
+    const lapse = known && judgeNow(known, this.#revocation, nowMs)
+    if (known !== undefined && lapse === undefined) return this.#vouch(known)
+    const path = this.#search(link, others, nowMs)
+    if (path.kind === 'path') return this.#vouch(path.links)
+    return lapse ?? path
+  }
+
+  /**
+   * Whether a peer verified before, perhaps under an older generation, is still acceptable. Under the
+   * same generation only time can have changed that.
+   *
+   * A path through an authority with name constraints that this connection's handshake did not see
+   * is refused: no OpenSSL has enforced them, and a new handshake will.
+   */
+  recheck(peer: VerifiedPeer, nowMs: number): VerifiedPeer | PeerRejection {
+    const links = linksOf(peer)
+    if (peer.trustGeneration === this.trustGeneration) {
+      return judgeNow(links, this.#revocation, nowMs) ?? peer
+    }
+    const result = this.verify(peer.chain, nowMs)
+    if (result.kind === 'rejection') return result
+    const seen = new Set(links.map(({ fingerprint }) => fingerprint))
+    const constrained = linksOf(result).find(
+      ({ reading, fingerprint }) => reading.nameConstraints && !seen.has(fingerprint),
+    )
+    if (constrained === undefined) return result
+    return reject('untrusted', constrained, 'its name constraints need a new handshake')
+  }
+
+  #search(leaf: Link, others: readonly X509Certificate[], nowMs: number): Path | PeerRejection {
+    const identity = identityOf(leaf)
+    if (identity.kind === 'rejection') return identity
+    const anchors = this.#anchorsFor(identity.trustDomain)
+    if (anchors.length === 0) {
+      const domain = identity.trustDomain
+      const whom = domain === ANY ? 'peers without SPIFFE ID' : `the trust domain ${domain}`
+      return reject('untrusted', leaf, `there is no trust bundle for ${whom}`)
+    }
+    const objection = leafObjection(leaf)
+    if (objection !== undefined) return reject('purpose', leaf, objection)
+
+    const sent = others.flatMap((certificate) => {
+      const link = this.#intermediates.get(sha256(certificate.raw)) ?? linkOf(certificate)
+      // What cannot be read cannot vouch for anything; the path may do without it.
+      return link.kind === 'unreadable' ? [] : [link]
+    })
+    return findPath({ leaf, sent, anchors, revocation: this.#revocation, nowMs })
+  }
+
+  /** One domain's bundle or the general ones, never both: no domain can mint names of another. */
+  #anchorsFor(trustDomain: string): readonly Link[] {
+    return this.#anchors.get(trustDomain) ?? this.#anchors.get(ANY) ?? []
+  }
+
+  #vouch(links: readonly Link[]): VerifiedPeer {
+    const [leaf, ...issuers] = links
+    this.#remember(leaf!.fingerprint, issuers)
+    const { fromMs, untilMs } = windowOf(links, this.#revocation)
+    return vouchFor({
+      links,
+      acceptableFromMs: fromMs,
+      acceptableUntilMs: untilMs,
+      trustGeneration: this.trustGeneration,
+    })
+  }
+
+  /** The issuers only: a thousand leaves would weigh 16 MB (measured), and each comes again anyway. */
+  #remember(fingerprint: string, issuers: readonly Link[]): void {
+    this.#issuers.delete(fingerprint)
+    this.#issuers.set(fingerprint, issuers)
+    if (this.#issuers.size > MAX_REMEMBERED) {
+      const oldest = this.#issuers.keys().next()
+      if (!oldest.done) this.#issuers.delete(oldest.value)
+    }
+    for (const issuer of issuers) {
+      if (this.#intermediates.size < MAX_INTERMEDIATES) {
+        this.#intermediates.set(issuer.fingerprint, issuer)
+      }
+    }
+  }
+}
+
+/**
+ * What the peer of a TLS socket sent, leaf first, from `getPeerX509Certificate()`. Node links the
+ * certificates in the order they came in, whether or not one issued the other.
+ */
+export const peerChain = (leaf: X509Certificate): X509Certificate[] => {
+  const chain: X509Certificate[] = []
+  let next: X509Certificate | undefined = leaf
+  while (next !== undefined && chain.length < MAX_CHAIN) {
+    chain.push(next)
+    next = next.issuerCertificate
+  }
+  return chain
+}
+
+/** Who the leaf says it is; a SPIFFE ID that is not quite right never falls back to other names. */
+const identityOf = (leaf: Link): { kind: 'identity'; trustDomain: string } | PeerRejection => {
+  const { uris, dnsNames, subject } = leaf.reading
+  if (uris.some(claimsSpiffe)) {
+    if (uris.length !== 1) {
+      return reject('bad_identity', leaf, `a SPIFFE ID beside ${uris.length - 1} other URI names`)
+    }
+    const spiffeId = parseSpiffeId(uris[0]!)
+    return spiffeId === undefined
+      ? reject('bad_identity', leaf, `${JSON.stringify(uris[0])} is not a SPIFFE ID of a workload`)
+      : { kind: 'identity', trustDomain: spiffeId.trustDomain }
+  }
+  if (uris.length === 0 && dnsNames.length === 0 && subject === '') {
+    return reject('bad_identity', leaf, 'it names nobody')
+  }
+  return { kind: 'identity', trustDomain: ANY }
+}
+
+/** The control thread has read these bytes with the same reader before it sent them. */
+const anchorOf = (der: Uint8Array): Link => {
+  const link = linkOf(new X509Certificate(der))
+  if (link.kind === 'unreadable') throw new TypeError(`trust anchor: ${link.what}`)
+  return link
+}
+
+const rejection = (reason: PeerRejection['reason'], detail: string): PeerRejection => ({
+  kind: 'rejection',
+  reason,
+  detail,
+})
+
+const ANY = ''
+const MAX_CHAIN = 10
+const MAX_REMEMBERED = 4096
+const MAX_INTERMEDIATES = 256

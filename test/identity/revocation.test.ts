@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import fc from 'fast-check'
+import { hasSerial, packSerials } from '../../src/identity/serials.ts'
+import { PeerVerifier } from '../../src/identity/verifier.ts'
+import {
+  altNames,
+  CA,
+  commonName,
+  type Forged,
+  type Forgery,
+  forge,
+  forgeCrl,
+  integer,
+  revoked,
+  uriName,
+} from './forge.ts'
+import { accepted, bundleOf, rejected, trustOf } from './trust-material.ts'
+
+const NOW = Date.now()
+const HOUR_MS = 3_600_000
+const authority = (label: string, options: Forgery = {}): Forged =>
+  forge({ subject: commonName(label), extensions: [CA], ...options })
+const leafOf = (issuer: Forged, serial: string): Forged =>
+  forge({
+    issuer,
+    serial: integer(serial),
+    extensions: [altNames(uriName('spiffe://example.org/web'))],
+  })
+
+const root = authority('root')
+const intermediate = authority('intermediate', { issuer: root, serial: integer('77') })
+const bundles = [bundleOf([root, intermediate])]
+const leaf = leafOf(intermediate, 'abcd')
+
+const verify = (crls: readonly Buffer[], chain = [leaf], crlRequired = true, nowMs = NOW) =>
+  new PeerVerifier(trustOf(bundles, { crls, crlRequired })).verify(
+    chain.map(({ certificate }) => certificate),
+    nowMs,
+  )
+
+describe('revocation', () => {
+  it('admits a leaf that the current CRL of its issuer does not list', () => {
+    accepted(verify([forgeCrl({ issuer: intermediate, entries: [revoked('abce')] })]))
+    accepted(verify([forgeCrl({ issuer: intermediate })]))
+  })
+
+  it('refuses a leaf that is listed, however its serial is written', () => {
+    const crl = forgeCrl({ issuer: intermediate, entries: [revoked('01'), revoked('abcd')] })
+    rejected(verify([crl]), 'revoked', /CRL ca\.crl of CN=intermediate lists serial abcd/)
+  })
+
+  it('does not know without a CRL of the issuer, where CRLs are required', () => {
+    rejected(verify([]), 'revocation_unknown', /no CRL of CN=intermediate/)
+    rejected(
+      verify([forgeCrl({ issuer: root })]),
+      'revocation_unknown',
+      /no CRL of CN=intermediate/,
+    )
+    accepted(verify([], [leaf], false))
+  })
+
+  it('does not know from a CRL that has gone stale, and says until when it held', () => {
+    const nextUpdate = new Date(NOW - HOUR_MS)
+    const crl = forgeCrl({
+      issuer: intermediate,
+      thisUpdate: new Date(NOW - 2 * HOUR_MS),
+      nextUpdate,
+    })
+    rejected(
+      verify([crl]),
+      'revocation_unknown',
+      new RegExp(`to ${nextUpdate.toISOString().slice(0, 19)}.*now ${new Date(NOW).toISOString()}`),
+    )
+  })
+
+  it('does not know from a CRL of the future', () => {
+    const crl = forgeCrl({ issuer: intermediate, thisUpdate: new Date(NOW + HOUR_MS / 2) })
+    rejected(verify([crl]), 'revocation_unknown', /holds from/)
+  })
+
+  it('still believes a stale CRL in what it lists', () => {
+    const crl = forgeCrl({
+      issuer: intermediate,
+      entries: [revoked('abcd')],
+      thisUpdate: new Date(NOW - 2 * HOUR_MS),
+      nextUpdate: new Date(NOW - HOUR_MS),
+    })
+    rejected(verify([crl]), 'revoked', /lists serial/)
+  })
+
+  it('believes a CRL without nextUpdate for ever', () => {
+    const crl = forgeCrl({ issuer: intermediate, nextUpdate: null })
+    const peer = accepted(verify([crl]))
+    assert.equal(peer.acceptableUntilMs, peer.notAfterMs)
+  })
+
+  it('bounds the peer by the nextUpdate of the CRL', () => {
+    const nextUpdate = new Date(Math.floor(NOW / 1000) * 1000 + HOUR_MS / 2)
+    const peer = accepted(verify([forgeCrl({ issuer: intermediate, nextUpdate })]))
+    assert.equal(peer.acceptableUntilMs, nextUpdate.getTime())
+  })
+
+  it('of an intermediate counts where its issuer has a CRL', () => {
+    const current = forgeCrl({ issuer: intermediate })
+    rejected(
+      verify([current, forgeCrl({ issuer: root, entries: [revoked('77')] })]),
+      'revoked',
+      /CN=intermediate: .* of CN=root lists serial 77/,
+    )
+    accepted(verify([current, forgeCrl({ issuer: root, entries: [revoked('78')] })]))
+    const stale = {
+      issuer: root,
+      thisUpdate: new Date(NOW - 2 * HOUR_MS),
+      nextUpdate: new Date(NOW - HOUR_MS),
+    }
+    rejected(verify([current, forgeCrl(stale)]), 'revocation_unknown', /of CN=root/)
+  })
+
+  it('goes by the key of an authority, not by its name alone', () => {
+    const old = authority('shared')
+    const young = authority('shared')
+    const both = [bundleOf([old, young])]
+    const crls = [
+      forgeCrl({ issuer: old, entries: [revoked('05')], thisUpdate: new Date(NOW - HOUR_MS) }),
+      forgeCrl({ issuer: young }),
+    ]
+    const verifier = new PeerVerifier(trustOf(both, { crls }))
+    rejected(verifier.verify([leafOf(old, '05').certificate], NOW), 'revoked', /serial 5/)
+    accepted(verifier.verify([leafOf(young, '05').certificate], NOW))
+  })
+
+  it('uses the newest CRL of an issuer, in whatever order they come', () => {
+    const older = forgeCrl({ issuer: intermediate, thisUpdate: new Date(NOW - HOUR_MS) })
+    const newer = forgeCrl({ issuer: intermediate, entries: [revoked('abcd')] })
+    rejected(verify([older, newer]), 'revoked', /serial/)
+    rejected(verify([newer, older]), 'revoked', /serial/)
+  })
+})
+
+describe('packed serials', () => {
+  const serial = fc.bigInt({ min: 0n, max: (1n << 160n) - 1n }).map((value) => value.toString(16))
+
+  it('hold what was put in, and nothing else', () => {
+    fc.assert(
+      fc.property(fc.array(serial, { maxLength: 40 }), serial, (serials, other) => {
+        const packed = packSerials(serials)
+        for (const one of serials) assert.equal(hasSerial(packed, one), true)
+        assert.equal(hasSerial(packed, other), serials.includes(other))
+      }),
+    )
+  })
+
+  it('leave out what no acceptable certificate has', () => {
+    const long = 'f'.repeat(41)
+    const packed = packSerials([long, '1'])
+    assert.equal(packed.length, 20)
+    assert.equal(hasSerial(packed, long), false)
+    assert.equal(hasSerial(packed, '1'), true)
+  })
+})
