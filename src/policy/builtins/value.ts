@@ -32,16 +32,21 @@ export class RegoObject {
 
   /** The last of equal keys wins, as in Go's JSON decoder. */
   set(key: RegoValue, value: RegoValue): void {
-    this.#entries.set(writeValue(key), [key, value])
+    this.#entries.set(identity(key), [key, value])
   }
 
   get(key: string): RegoValue | undefined {
-    return this.#entries.get(JSON.stringify(key))?.[1]
+    return this.#entries.get(identity(key))?.[1]
   }
 
   entries(): Iterable<readonly [RegoValue, RegoValue]> {
     return this.#entries.values()
   }
+}
+
+/** Of a key: strings are most of them and stay as they are, behind a letter that no other text has. */
+function identity(key: RegoValue): string {
+  return typeof key === 'string' ? `"${key}` : writeValue(key)
 }
 
 /** The text is not a value: an expected outcome where it comes from a token. */
@@ -57,16 +62,22 @@ export function writeValue(value: RegoValue): string {
   if (typeof value === 'string') return JSON.stringify(value.toWellFormed())
   if (value instanceof RegoNumber) return value.literal
   if (value instanceof RegoSet) {
-    return value.members.length === 0 ? 'set()' : `{${value.members.map(writeValue).join(',')}}`
+    return value.members.length === 0 ? 'set()' : `{${writeList(value.members)}}`
   }
   if (value instanceof RegoObject) {
-    const pairs = Array.from(
-      value.entries(),
-      ([key, one]) => `${writeValue(key)}:${writeValue(one)}`,
-    )
-    return `{${pairs.join(',')}}`
+    let text = ''
+    for (const [key, one] of value.entries()) {
+      text += `${text === '' ? '' : ','}${writeValue(key)}:${writeValue(one)}`
+    }
+    return `{${text}}`
   }
-  return `[${value.map(writeValue).join(',')}]`
+  return `[${writeList(value)}]`
+}
+
+function writeList(values: readonly RegoValue[]): string {
+  let text = ''
+  for (const value of values) text += text === '' ? writeValue(value) : `,${writeValue(value)}`
+  return text
 }
 
 /**
@@ -86,7 +97,6 @@ export function readJson(text: string): RegoValue {
 }
 
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
-const SPACE = /[ \t\n\r]*/y
 
 class ValueReader {
   readonly #text: string
@@ -204,8 +214,11 @@ class ValueReader {
   }
 
   #space(): void {
-    SPACE.lastIndex = this.#at
-    this.#at += SPACE.exec(this.#text)?.[0].length ?? 0
+    for (;;) {
+      const code = this.#text.charCodeAt(this.#at)
+      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return
+      this.#at++
+    }
   }
 
   #fail(): never {
