@@ -1,13 +1,9 @@
 #!/usr/bin/env node
 // From the command line to a command. Each command is loaded only when it is asked for: `run` has
 // to be ready within a fraction of a second and must not pay for the development CA.
-import { enableCompileCache } from 'node:module'
 import { Command } from 'commander'
 import { exitTwoOnWrongUsage } from './cli/failure.ts'
 import { VERSION } from './version.ts'
-
-// Best effort: without a writable temporary directory (read-only root file system) nothing is kept.
-enableCompileCache()
 
 type Environment = Readonly<Record<string, string | undefined>>
 
