@@ -8,7 +8,8 @@ test('only the engine issues permits', () => {
   const users = readdirSync(source, { recursive: true, encoding: 'utf8' })
     .filter(
       (name) =>
-        name.endsWith('.ts') && /issuePermit|new Permit\(/.test(readFileSync(source + name, 'utf8')),
+        name.endsWith('.ts') &&
+        /issuePermit|new Permit\(/.test(readFileSync(source + name, 'utf8')),
     )
     .sort()
   assert.deepEqual(users, ['policy/engine.ts', 'policy/permit.ts'])
