@@ -14,13 +14,11 @@ export function command(env: Environment): Command {
     .addHelpText('after', '\nExample:\n  postern check --config postern.yaml --print')
   return check.action(
     async ({ print, ...options }: Record<string, string | boolean | string[]>) => {
-      const { config, problems, unsafeOptions } = readConfiguration(options, env)
+      const { config, problems, materials, unsafeOptions } = readConfiguration(options, env)
       const found = [...problems]
-      if (config !== undefined) {
-        const outcome = await loadChecked(config, Date.now())
-        found.push(...outcome.problems)
-        if (print === true) process.stdout.write(printConfig(config))
-      }
+      if (materials !== undefined)
+        found.push(...(await loadChecked(materials, Date.now())).problems)
+      if (config !== undefined && print === true) process.stdout.write(printConfig(config))
       for (const option of unsafeOptions) {
         process.stderr.write(
           `warning: ${option}: weakens a guarantee; metric postern_unsafe_options shows it\n`,

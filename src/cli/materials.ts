@@ -1,11 +1,11 @@
 // Loads the materials of a configuration and asks OpenSSL, too, whether it takes them: what a data
 // thread could refuse must be found before a snapshot is published, or it would end there.
-import type { Config } from '../config/config.ts'
+import type { MaterialsConfig } from '../config/config.ts'
 import { type Loaded, type LoadOutcome, loadMaterials } from '../control/loader.ts'
 import { contextProblem } from '../proxy/tls-options.ts'
 
 export async function loadChecked(
-  config: Config,
+  config: MaterialsConfig,
   nowMs: number,
   previous?: Loaded,
 ): Promise<LoadOutcome> {

@@ -1,6 +1,6 @@
 // The options of `run` and `check`: the flags of the configuration table, and the file.
 import type { Command } from 'commander'
-import type { Config } from '../config/config.ts'
+import type { Config, MaterialsConfig } from '../config/config.ts'
 import { FLAGS, type Flags } from '../config/flags.ts'
 import { containerCpuLimit, loadConfig, readConfigFile } from '../config/load.ts'
 import type { Problem } from '../errors.ts'
@@ -10,6 +10,8 @@ export type Environment = Readonly<Record<string, string | undefined>>
 export interface ConfigurationRead {
   readonly config: Config | undefined
   readonly problems: readonly Problem[]
+  /** Known beside problems in other places, too. */
+  readonly materials: MaterialsConfig | undefined
   readonly unsafeOptions: readonly string[]
 }
 
@@ -36,6 +38,11 @@ export function readConfiguration(
   if (path === undefined) return loadConfig({ flags, env, cpuLimit: containerCpuLimit })
   const file = readConfigFile(path)
   if (file.kind === 'problem')
-    return { config: undefined, problems: [file.problem], unsafeOptions: [] }
+    return {
+      config: undefined,
+      problems: [file.problem],
+      materials: undefined,
+      unsafeOptions: [],
+    }
   return loadConfig({ file: file.file, flags, env, cpuLimit: containerCpuLimit })
 }

@@ -1,6 +1,6 @@
 // From parsed values to the `Config`. Each field is written out, so that the compiler holds the
 // table of keys and the type of the program against each other.
-import type { AllowRule, Config, TrustBundleConfig } from './config.ts'
+import type { AllowRule, Config, MaterialsConfig, TrustBundleConfig } from './config.ts'
 import type { KeyPath, OptionalValueAt, ValueAt } from './schema.ts'
 
 /** Parsed values by concrete path (`allow[0].uri`), with the types that the table gives them. */
@@ -49,11 +49,12 @@ export class Values {
 /** Values must have been checked: what may not be absent is not looked for again. */
 export function assemble(values: Values, cpuLimit: () => number): Config {
   const at: Values['at'] = (path) => values.at(path)
-  const policy = policyFrom(values)
+  const materials = materialsFrom(values)
   const [admin, metrics, probes] = [at('admin.listen'), at('metrics.listen'), at('probes.listen')]
   const decisionFile = at('log.decisionFile')
   const forward = at('inbound.forward')
-  if (forward === undefined) throw new Error('assembled without inbound.forward')
+  if (forward === undefined || materials === undefined)
+    throw new Error('assembled from an incomplete configuration')
   return {
     inbound: {
       listen: at('inbound.listen'),
@@ -86,10 +87,8 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
         connectionLifetimeMs: at('inbound.timeouts.connectionLifetime'),
       },
     },
-    identity: identityFrom(values),
-    trust: { bundles: trustBundlesFrom(values), crls: values.all('trust.crls[]') },
+    ...materials,
     allow: allowRulesFrom(values),
-    ...(policy === undefined ? {} : { policy }),
     ...(admin === 'off' ? {} : { admin: { listen: admin } }),
     ...(metrics === 'off' ? {} : { metrics: { listen: metrics } }),
     ...(probes === undefined
@@ -108,24 +107,37 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
   }
 }
 
-function identityFrom(values: Values): Config['identity'] {
+/** Absent where identity or trust cannot be told; a policy that cannot be told is left out. */
+export function materialsFrom(values: Values): MaterialsConfig | undefined {
+  const identity = identityFrom(values)
+  const bundles = trustBundlesFrom(values)
+  const policy = policyFrom(values)
+  if (identity === undefined || bundles === undefined) return undefined
+  return {
+    identity,
+    trust: { bundles, crls: values.all('trust.crls[]') },
+    ...(policy === undefined ? {} : { policy }),
+  }
+}
+
+function identityFrom(values: Values): Config['identity'] | undefined {
   const credentialBundle = values.at('identity.credentialBundle')
   if (credentialBundle !== undefined) return { kind: 'bundle', credentialBundle }
   const certificate = values.at('identity.certificate')
   const privateKey = values.at('identity.privateKey')
-  if (certificate === undefined || privateKey === undefined) {
-    throw new Error('assembled without an identity')
-  }
+  if (certificate === undefined || privateKey === undefined) return undefined
   return { kind: 'files', certificate, privateKey }
 }
 
-function trustBundlesFrom(values: Values): readonly TrustBundleConfig[] {
-  return values.indices('trust.bundles').map((index) => {
+function trustBundlesFrom(values: Values): readonly TrustBundleConfig[] | undefined {
+  const indices = values.indices('trust.bundles')
+  const bundles = indices.flatMap((index) => {
     const trustDomain = values.in('trust.bundles[].trustDomain', index)
     const file = values.in('trust.bundles[].file', index)
-    if (file === undefined) throw new Error('assembled with a trust bundle that has no file')
+    if (file === undefined) return []
     return { ...(trustDomain === undefined ? {} : { trustDomain }), file }
   })
+  return bundles.length > 0 && bundles.length === indices.length ? bundles : undefined
 }
 
 function allowRulesFrom(values: Values): readonly AllowRule[] {
@@ -146,7 +158,10 @@ function allowRulesFrom(values: Values): readonly AllowRule[] {
 function policyFrom(values: Values): Config['policy'] {
   const bundle = values.at('policy.bundle')
   const entrypoint = values.at('policy.entrypoint')
-  if (bundle === undefined) return undefined
+  const isWrong = (key: 'entrypoint' | 'memoryBytes' | 'fuel'): boolean =>
+    values.placeOf(`policy.${key}`) !== undefined && values.at(`policy.${key}`) === undefined
+  if (bundle === undefined || isWrong('entrypoint') || isWrong('memoryBytes') || isWrong('fuel'))
+    return undefined
   return {
     bundle,
     ...(entrypoint === undefined ? {} : { entrypoint }),

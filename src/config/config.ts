@@ -63,6 +63,9 @@ export interface TrustBundleConfig {
   readonly file: string
 }
 
+/** The part that names files and says how they are read. */
+export type MaterialsConfig = Pick<Config, 'identity' | 'trust' | 'policy'>
+
 export interface Config {
   readonly inbound: {
     readonly listen: Address

@@ -3,9 +3,9 @@
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { Problem } from '../errors.ts'
-import { assemble, Values } from './assemble.ts'
+import { assemble, materialsFrom, Values } from './assemble.ts'
 import { crossCheck } from './check.ts'
-import type { Config } from './config.ts'
+import type { Config, MaterialsConfig } from './config.ts'
 import { type ConfigFile, readDocument } from './document.ts'
 import { type Flags, flagsToConfig, listOf } from './flags.ts'
 import type { GivenValues } from './given.ts'
@@ -23,6 +23,8 @@ export interface Loaded {
   /** Absent as soon as there is one problem: nothing starts from half a configuration. */
   readonly config: Config | undefined
   readonly problems: readonly Problem[]
+  /** Beside problems, too: what files it names, so that those can be checked all the same. */
+  readonly materials: MaterialsConfig | undefined
   /** Keys in use that weaken a guarantee, for the warning at start and the metric. */
   readonly unsafeOptions: readonly string[]
 }
@@ -40,6 +42,7 @@ export function loadConfig(input: LoadInput): Loaded {
   return {
     config: all.length === 0 ? assemble(values, input.cpuLimit) : undefined,
     problems: all,
+    materials: materialsFrom(values),
     unsafeOptions,
   }
 }

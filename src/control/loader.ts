@@ -1,7 +1,7 @@
 // Reads and checks everything that one generation is made of. Promises to tell all problems at once,
 // to load nothing again that has not changed, and to keep the last good of whatever fails: a broken
 // policy holds up no certificate, and a broken CRL file holds up no other CRL.
-import type { Config } from '../config/config.ts'
+import type { MaterialsConfig } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
@@ -43,7 +43,7 @@ export interface LoadOutcome {
 
 /** `nowMs`: epoch milliseconds by which validity is judged. */
 export async function loadMaterials(
-  config: Config,
+  config: MaterialsConfig,
   nowMs: number,
   previous?: Loaded,
 ): Promise<LoadOutcome> {
@@ -93,7 +93,7 @@ export async function loadMaterials(
 }
 
 function loadCrls(
-  config: Config,
+  config: MaterialsConfig,
   contents: readonly FileContent[],
   trust: readonly Piece<TrustBundleMaterial>[] | undefined,
   nowMs: number,

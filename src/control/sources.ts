@@ -2,7 +2,7 @@
 // before is the same object as before: nothing is parsed, compiled or published twice.
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import type { Config } from '../config/config.ts'
+import type { MaterialsConfig } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
 import { loadIdentity } from '../identity/credentials.ts'
 import { parseCrl } from '../identity/crl.ts'
@@ -26,7 +26,7 @@ export interface Reading<P> {
   readonly problems: readonly Problem[]
 }
 
-export function identityRequests({ identity }: Config): FileRequest[] {
+export function identityRequests({ identity }: MaterialsConfig): FileRequest[] {
   return identity.kind === 'bundle'
     ? [request(identity.credentialBundle, 'identity.credentialBundle')]
     : [
@@ -35,14 +35,14 @@ export function identityRequests({ identity }: Config): FileRequest[] {
       ]
 }
 
-export const trustRequests = ({ trust }: Config): FileRequest[] =>
+export const trustRequests = ({ trust }: MaterialsConfig): FileRequest[] =>
   trust.bundles.map(({ file }, at) => request(file, `trust.bundles[${at}].file`))
 
-export const crlRequests = ({ trust }: Config): FileRequest[] =>
+export const crlRequests = ({ trust }: MaterialsConfig): FileRequest[] =>
   trust.crls.map((file, at) => request(file, `trust.crls[${at}]`))
 
 export function readIdentity(
-  { identity }: Config,
+  { identity }: MaterialsConfig,
   contents: readonly FileContent[],
   nowMs: number,
   before: Piece<IdentityMaterial> | undefined,
@@ -88,7 +88,7 @@ function outOfTime({ facts }: IdentityMaterial, nowMs: number): Problem {
 
 export function readTrust(
   content: FileContent,
-  { file, trustDomain }: Config['trust']['bundles'][number],
+  { file, trustDomain }: MaterialsConfig['trust']['bundles'][number],
   nowMs: number,
   before: Piece<TrustBundleMaterial> | undefined,
 ): Reading<Piece<TrustBundleMaterial>> {
@@ -119,7 +119,7 @@ export function readCrl(
 
 /** Never rejects: a fault of the policy host must hold up nothing else. */
 export async function readPolicy(
-  { policy }: Config,
+  { policy }: MaterialsConfig,
   before: Piece<PolicyMaterial> | undefined,
 ): Promise<Reading<Piece<PolicyMaterial>>> {
   if (policy === undefined) return { problems: [] }
@@ -132,7 +132,7 @@ export async function readPolicy(
 }
 
 async function loadBundle(
-  policy: NonNullable<Config['policy']>,
+  policy: NonNullable<MaterialsConfig['policy']>,
   before: Piece<PolicyMaterial> | undefined,
 ): Promise<Reading<Piece<PolicyMaterial>>> {
   const file = policy.bundle
