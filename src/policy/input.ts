@@ -100,7 +100,7 @@ export function buildInput(request: PolicyRequest): string {
   return (
     `${connection.beforeRequest}{"time":{"seconds":${seconds}${nanos === 0 ? '' : `,"nanos":${nanos}`}},` +
     `"http":{"id":${quote(request.requestId)},"method":${method},` +
-    `"headers":{":authority":${host},":method":${method},":path":${target}${headers(request.fields)}${
+    `"headers":{":authority":${host},":method":${method},":path":${target}${headers(request.fields)}${framing(bodySize)}${
       truncated ? `,"${PARTIAL_BODY}":"true"` : ''
     }},"path":${target},"host":${host},"scheme":"${request.scheme}",` +
     `"protocol":"${request.protocol}"${truncated ? `,"size":${bodySize}` : ''}}}` +
@@ -110,14 +110,23 @@ export function buildInput(request: PolicyRequest): string {
   )
 }
 
-/** `,"name":"value"` for each name; repeated lines are joined as Envoy joins them. */
+/** As Envoy shows it; the fields themselves carry no framing, which Postern writes anew. */
+function framing(bodySize: number): string {
+  if (bodySize === 0) return ''
+  return bodySize > 0 ? `,"content-length":"${bodySize}"` : ',"transfer-encoding":"chunked"'
+}
+
+/**
+ * `,"name":"value"` for each name; repeated lines are joined as Envoy joins them, and Host is there
+ * as `:authority` alone.
+ */
 function headers(fields: readonly string[]): string {
   const count = fields.length
   if (count > 2 * MAX_FIELDS) throw new InputError(`more than ${MAX_FIELDS} header lines`)
   let text = ''
   for (let i = 0; i < count; i += 2) {
     const name = fields[i] as string
-    if (name === PARTIAL_BODY || occursBefore(fields, name, i)) continue
+    if (name === PARTIAL_BODY || name === 'host' || occursBefore(fields, name, i)) continue
     text += `,${quote(name)}:${quote(joined(fields, name, i))}`
   }
   return text

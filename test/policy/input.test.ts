@@ -7,7 +7,16 @@ import { connection, request } from './support.ts'
 const input = (...args: Parameters<typeof request>) => JSON.parse(buildInput(request(...args)))
 
 test('has the shape of the OPA-Envoy plugin', () => {
-  const fields = ['content-type', 'application/json', 'accept', 'a', 'accept', 'b']
+  const fields = [
+    'host',
+    'svc:8443',
+    'content-type',
+    'application/json',
+    'accept',
+    'a',
+    'accept',
+    'b',
+  ]
   assert.deepEqual(input('/a?x=1', { method: 'POST', fields, bodySize: 58 }), {
     attributes: {
       source: {
@@ -29,6 +38,7 @@ test('has the shape of the OPA-Envoy plugin', () => {
             ':path': '/a?x=1',
             'content-type': 'application/json',
             accept: 'a,b',
+            'content-length': '58',
             'x-envoy-auth-partial-body': 'true',
           },
           path: '/a?x=1',
@@ -125,6 +135,13 @@ test('a client cannot say whether its body is at hand', () => {
       .headers['x-envoy-auth-partial-body']
   assert.equal(partial('true', 0), undefined)
   assert.equal(partial('false', 5), 'true')
+})
+
+test('shows how the body is framed, as a policy behind Envoy sees it', () => {
+  const headersOf = (bodySize: number) => input('/', { bodySize }).attributes.request.http.headers
+  assert.equal(headersOf(58)['content-length'], '58')
+  assert.equal(headersOf(-1)['transfer-encoding'], 'chunked')
+  assert.deepEqual(Object.keys(headersOf(0)), [':authority', ':method', ':path'])
 })
 
 test('joins cookies as cookies', () => {
