@@ -49,7 +49,10 @@ export const parseCrl = (
     }
     const issuer = issuerOf(list, authorities)
     if (typeof issuer === 'string') {
-      complain(`of ${list.issuer} ${issuer}`, UNKNOWN_ISSUER_REMEDY, 'error')
+      // A CA leaves the trust bundle before its CRL leaves the volume: that must not fail a reload,
+      // and nobody is let in by it, since leaves need a CRL of their issuer.
+      const severity = issuer === UNKNOWN_ISSUER ? 'warning' : 'error'
+      complain(`of ${list.issuer} ${issuer}`, UNKNOWN_ISSUER_REMEDY, severity)
       continue
     }
     const { thisUpdateMs, nextUpdateMs, crlNumber } = list
@@ -185,7 +188,7 @@ const issuerOf = (list: List, authorities: readonly Link[]): Link | string => {
   const { algorithm } = list
   if (algorithm === undefined) return 'is signed with an algorithm that is not believed'
   const named = authorities.filter(({ reading }) => reading.subjectDer.equals(list.issuerDer))
-  if (named.length === 0) return 'has an issuer that is in no trust bundle'
+  if (named.length === 0) return UNKNOWN_ISSUER
   const signer = named.find(({ certificate }) =>
     signatureMatches(algorithm, certificate.publicKey, list.signed, list.signature),
   )
@@ -227,6 +230,7 @@ const derOf = (
 const isTime = (tag: number | undefined): boolean =>
   tag === TAG.utcTime || tag === TAG.generalizedTime
 
+const UNKNOWN_ISSUER = 'has an issuer that is in no trust bundle'
 const UNKNOWN_ISSUER_REMEDY =
   'Add the certificate of the CA that signs the CRL, also where it is an intermediate, to a trust bundle'
 
