@@ -29,6 +29,8 @@ class DataThread {
   readonly #context: ThreadContext
   readonly #listener: Listener
   #drainUntilMs: number | undefined
+  /** Connections that the drain deadline found open, while they are being ended. */
+  #overdue: number | undefined
   #drained = false
   #tickDueMs: number
 
@@ -123,13 +125,20 @@ class DataThread {
   }
 
   #finishDrain(overdue: boolean): void {
-    const left = this.#listener.connections.size
-    if (left > 0 && !overdue) return
+    const { connections } = this.#listener
+    if (!this.#listener.idle) {
+      if (!overdue) return
+      if (this.#overdue === undefined) {
+        // Their last records are written when their sockets have closed: at the next tick.
+        this.#overdue = connections.size
+        for (const connection of connections) connection.abort()
+        return
+      }
+    }
     this.#drained = true
-    for (const connection of this.#listener.connections) connection.abort()
     this.#context.pool.close()
     this.#context.records.flush()
-    this.#post({ kind: 'drained', left })
+    this.#post({ kind: 'drained', left: this.#overdue ?? 0 })
   }
 }
 

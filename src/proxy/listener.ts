@@ -43,6 +43,8 @@ const DURATION = cellOf('handshake_duration_seconds', {})
 const DURATION_BUCKETS = metricEntry('handshake_duration_seconds').buckets ?? []
 /** A refused client gets so long to read why. */
 const REFUSAL_LINGER_MS = 1_000
+/** During a drain; a client that is slower than this has not sent a request either. */
+const DRAIN_HANDSHAKE_MS = 1_000
 /** The longest that a timer takes. */
 const NEVER_MS = 2 ** 31 - 1
 /** The sweep over open connections yields to requests after so long. */
@@ -117,17 +119,23 @@ export class Listener {
   tick(): void {
     const { tickMs } = this.#context
     const { handshakeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
-    this.#guard.tick(handshakeMs)
-    this.#endSlowHandshakes(handshakeMs)
+    const limitMs = this.#context.draining ? Math.min(handshakeMs, DRAIN_HANDSHAKE_MS) : handshakeMs
+    this.#guard.tick(limitMs)
+    this.#endSlowHandshakes(limitMs)
     for (const connection of this.connections) connection.guarded(() => connection.tick(tickMs))
     for (const [socket, sinceMs] of this.#refused) {
       if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
     }
   }
 
+  /** Whoever has connected already may still finish the handshake: its request is on the way. */
   stopAccepting(): void {
     this.#acceptor.close()
-    for (const socket of this.#arrivals.keys()) socket.destroy()
+  }
+
+  /** Nobody is connected, or about to be. */
+  get idle(): boolean {
+    return this.connections.size === 0 && this.#arrivals.size === 0
   }
 
   // Accept.
