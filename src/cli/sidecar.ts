@@ -187,7 +187,11 @@ export class Sidecar {
     const problem = await this.#startServers()
     if (problem !== undefined) return { kind: 'failed', exitCode: 1, problems: [problem] }
     const outcome = await this.#supervisor.start(generation.snapshot)
-    if (outcome.kind === 'failed') return bindFailure('inbound.listen', outcome)
+    if (outcome.kind === 'failed') {
+      return outcome.code === undefined
+        ? threadFault(outcome)
+        : bindFailure('inbound.listen', outcome)
+    }
     this.#started = true
     // Something may have changed while the threads were starting.
     const current = this.#reloader.current
@@ -399,6 +403,20 @@ function bindFailure(
     problems: [{ where, what: `cannot be listened on: ${message}`, remedy }],
   }
 }
+
+/** Not the system's word but our own fault. */
+const threadFault = ({ message }: { readonly message: string }) =>
+  ({
+    kind: 'failed',
+    exitCode: 1,
+    problems: [
+      {
+        where: 'postern',
+        what: `a data thread could not start: ${message}`,
+        remedy: 'please report it',
+      },
+    ],
+  }) as const
 
 const BIND_REMEDIES: ReadonlyMap<string, string> = new Map([
   ['EADDRINUSE', 'stop what listens there, or choose another port'],
