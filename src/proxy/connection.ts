@@ -59,8 +59,13 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   /** Since when nothing has happened, or since when a head has been incomplete. */
   #waitingSinceMs: number
   #discardLeft = 0
+  /** A request is waiting until the client has read the answers before it. */
+  #unread = false
   #lingering = false
   #lingerBytes = 0
+  /** Our last byte has left; only then does the time to linger begin. */
+  #flushed = false
+  #sawDrain = false
   #closeReason: CloseReason = 'client'
   #closed = false
 
@@ -95,13 +100,16 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#pending = Buffer.concat([this.#pending, chunk])
     } else {
       this.#pending = chunk
+      // The time of a head runs from its first byte.
+      if (this.#exchange === undefined) this.#waitingSinceMs = this.#context.tickMs
     }
     this.#read()
   }
 
   onDrain(): void {
-    if (this.#tunnel !== undefined) this.#tunnel.tunnel.clientDrain()
-    else this.#exchange?.clientDrain()
+    if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientDrain()
+    if (this.#exchange !== undefined) return this.#exchange.clientDrain()
+    if (this.#unread) this.#goOn()
   }
 
   /** The client will send no more; it may still read (half-close). */
@@ -110,9 +118,9 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientEnd()
     const exchange = this.#exchange
     if (exchange === undefined) {
-      if (!this.#lingering) this.socket.end()
-      else this.socket.destroy()
-    } else if (!exchange.requestDone && !exchange.clientPaused) {
+      // Requests that wait until the client has read are still answered; part of one never is.
+      if (this.#pending === undefined || !this.#unread) this.#finish('client')
+    } else if (!exchange.requestDone) {
       exchange.abandon()
       this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
       this.#exchange = undefined
@@ -141,9 +149,13 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 
   /** Called ten times a second; every deadline of the connection is kept here. */
   tick(nowMs: number): void {
-    if (this.#closed) return
     const { timeouts } = this.#context.generation.snapshot.settings.inbound
     if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
+    if (this.#closed || this.socket.destroyed) return
+    if (this.#context.draining && !this.#sawDrain) {
+      this.#sawDrain = true
+      this.#waitingSinceMs = nowMs
+    }
     if (this.#tunnel !== undefined) {
       if (nowMs - this.#tunnel.tunnel.progressMs >= timeouts.idleMs) this.#destroy('idle')
       else if (this.#outlived(nowMs)) this.#destroy('lifetime')
@@ -152,7 +164,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     const exchange = this.#exchange
     if (exchange !== undefined) {
       const silentMs = nowMs - exchange.progressMs
-      if (!exchange.requestDone && !exchange.clientPaused) {
+      if (exchange.awaitsClient) {
         if (silentMs >= timeouts.requestBodyMs) exchange.fail('body_timeout')
       } else if (exchange.awaitsResponse) {
         if (silentMs >= timeouts.upstreamResponseMs) exchange.fail('upstream_timeout')
@@ -161,7 +173,12 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     }
     const waitedMs = nowMs - this.#waitingSinceMs
     if (this.#lingering) {
-      if (waitedMs >= LINGER_MS) this.socket.destroy()
+      if (!this.#flushed && this.socket.writableFinished) {
+        this.#flushed = true
+        this.#waitingSinceMs = nowMs
+      } else if (waitedMs >= (this.#flushed ? LINGER_MS : timeouts.idleMs)) this.socket.destroy()
+    } else if (this.#unread) {
+      if (waitedMs >= timeouts.idleMs) this.#destroy('idle')
     } else if (this.#discardLeft > 0) {
       if (waitedMs >= timeouts.requestBodyMs) this.#destroy('error')
     } else if (this.#pending !== undefined) {
@@ -173,7 +190,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 
   /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
   verifyAgain(nowMs: number): void {
-    if (this.#closed) return
+    if (this.#closed || this.#closeReason === 'peer_invalid') return
     const peer = currentPeer(this.peer, this.#context.generation, nowMs)
     if (peer.kind === 'peer') this.peer = peer
     else this.#cut(peer)
@@ -216,9 +233,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.#exchange = undefined
     this.#record(exchange, { outcome: 'allow' })
     if (!reuse) return this.#finish(this.#reasonToClose())
-    this.#waitingSinceMs = this.#context.tickMs
-    this.socket.resume()
-    this.#read()
+    this.#goOn()
   }
 
   exchangeFailed(exchange: Exchange, code: ErrorCode): void {
@@ -264,6 +279,16 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 
   // Reading.
 
+  static readonly #readOn = (connection: ClientConnection): void => connection.#read()
+
+  /** The way is free for the next request. Called from the workload's events too, hence the guard. */
+  #goOn(): void {
+    this.#unread = false
+    this.#waitingSinceMs = this.#context.tickMs
+    this.socket.resume()
+    this.guarded(ClientConnection.#readOn)
+  }
+
   /** Takes from the pending bytes what can be taken now; never called by itself recursively. */
   #read(): void {
     if (this.#reading) return
@@ -281,9 +306,18 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
         this.#pending = bytes
         break
       }
-      if (rest < bytes.length) this.#pending = this.#pending ?? bytes.subarray(rest)
+      if (rest < bytes.length) this.#pending = bytes.subarray(rest)
     }
     this.#reading = false
+    // What the client began before it ended its side will never be complete.
+    if (
+      this.#clientEnded &&
+      this.#exchange === undefined &&
+      this.#tunnel === undefined &&
+      !this.#unread
+    ) {
+      this.#finish('client')
+    }
   }
 
   /** @returns index after what was taken; undefined when nothing can be taken before more happens */
@@ -299,6 +333,12 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#discardLeft -= length
       this.#waitingSinceMs = this.#context.tickMs
       return length
+    }
+    if (this.socket.writableNeedDrain) {
+      // Answers that nobody reads must not pile up.
+      this.#unread = true
+      this.socket.pause()
+      return undefined
     }
     const { generation } = this.#context
     const head = parseRequestHead(bytes, 0, bytes.length, generation.headLimits)
@@ -370,7 +410,11 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   ): void {
     const entry = errorEntry(code)
     const close =
-      entry.connection === 'close' || discard === undefined || !head.keepAlive || this.closing
+      entry.connection === 'close' ||
+      discard === undefined ||
+      !head.keepAlive ||
+      head.minorVersion === 0 ||
+      this.closing
     const denial = refused?.denial
     this.socket.write(
       encodeOwnResponse({
@@ -385,9 +429,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     )
     if (close) return this.#finish(entry.fault === 'client' ? 'rejected' : this.#reasonToClose())
     this.#discardLeft = discard
-    this.#waitingSinceMs = this.#context.tickMs
-    this.socket.resume()
-    this.#read()
+    this.#goOn()
   }
 
   /** A head that cannot be trusted: answer, and never read another byte as a request. */
@@ -402,7 +444,13 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     const code = codeOfRejection(rejection)
     this.#tally.cut(this, code, rejection.detail)
     this.#closeReason = 'peer_invalid'
-    if (head === undefined || this.#exchange !== undefined) {
+    const exchange = this.#exchange
+    if (exchange !== undefined) {
+      this.#exchange = undefined
+      exchange.abandon()
+      this.#record(exchange, { outcome: 'peer_invalid', code })
+    }
+    if (head === undefined) {
       this.socket.destroy()
       return
     }
@@ -448,6 +496,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.#lingering = true
     this.#closeReason = reason
     this.#pending = undefined
+    this.#unread = false
     this.#waitingSinceMs = this.#context.tickMs
     this.socket.end()
     if (this.#clientEnded) return

@@ -7,7 +7,7 @@ import { type Fields, fieldValue, removeHopByHop } from '../http/fields.ts'
 import type { RequestHead } from '../http/head.ts'
 import { parseResponseHead, type ResponseHead } from '../http/response.ts'
 import { requestHeadText, responseHeadText } from '../http/serialise.ts'
-import { acceptKeyFor } from '../http/websocket.ts'
+import { isHandshakeAnswer } from '../http/websocket.ts'
 import type { Permit } from '../policy/permit.ts'
 import type { Admitted } from './admission.ts'
 import { mutateFields, mutateTarget } from './mutations.ts'
@@ -109,9 +109,13 @@ export class Exchange implements UpstreamUser {
     return this.#response === undefined
   }
 
-  /** True while the request body waits for the workload to read on, not for the client to send. */
-  get clientPaused(): boolean {
-    return this.#clientPaused
+  /**
+   * True while the rest of the request is the client's to send: the workload reads, and has not been
+   * asked for a 100 (Continue) that it owes.
+   */
+  get awaitsClient(): boolean {
+    if (this.requestDone || this.#clientPaused) return false
+    return !(this.head.expectContinue && this.#interim === 0 && this.requestBytes === 0)
   }
 
   /**
@@ -138,8 +142,7 @@ export class Exchange implements UpstreamUser {
       if (body.bytes !== undefined)
         this.#firstWrite = Buffer.concat([Buffer.from(text, 'latin1'), body.bytes])
     }
-    this.#pool.acquire(this)
-    if (this.#upstream === undefined && !this.requestDone) this.#pauseClient()
+    this.#acquire(false)
     return consumed
   }
 
@@ -247,11 +250,11 @@ export class Exchange implements UpstreamUser {
 
   upstreamEnd(): void {
     if (this.#response?.body.kind === 'close') this.#finish(false)
-    else this.#lost(undefined, true)
+    else this.#lost(true)
   }
 
-  upstreamFailed(error: NodeJS.ErrnoException | undefined, connected: boolean): void {
-    this.#lost(error, connected)
+  upstreamFailed(_error: NodeJS.ErrnoException | undefined, connected: boolean): void {
+    this.#lost(connected)
   }
 
   upstreamConnectTimeout(): void {
@@ -269,6 +272,12 @@ export class Exchange implements UpstreamUser {
   }
 
   // Request side.
+
+  /** Without a connection there is nowhere to put more of the body. */
+  #acquire(fresh: boolean): void {
+    this.#pool.acquire(this, fresh)
+    if (this.#upstream === undefined && !this.requestDone) this.#pauseClient()
+  }
 
   /** @returns undefined when the body was bad and the exchange is over */
   #takeBody(
@@ -419,10 +428,7 @@ export class Exchange implements UpstreamUser {
   #switchProtocol(head: ResponseHead, early: Buffer): void {
     const key = fieldValue(this.head.fields, 'sec-websocket-key')
     const agreed =
-      this.head.upgrade === 'websocket' &&
-      key !== undefined &&
-      fieldValue(head.fields, 'upgrade')?.toLowerCase() === 'websocket' &&
-      fieldValue(head.fields, 'sec-websocket-accept') === acceptKeyFor(key)
+      this.head.upgrade === 'websocket' && key !== undefined && isHandshakeAnswer(head.fields, key)
     const upstream = this.#upstream
     if (!agreed || upstream === undefined) return this.fail('upstream_bad_response')
     this.status = 101
@@ -439,7 +445,7 @@ export class Exchange implements UpstreamUser {
    * connection may do so just as we write to it; then, and only if nothing of the request can have
    * been processed, it is sent once more on a fresh one (RFC 9112 section 9.3.1).
    */
-  #lost(_error: NodeJS.ErrnoException | undefined, connected: boolean): void {
+  #lost(connected: boolean): void {
     if (this.#ended) return
     const upstream = this.#upstream
     this.#upstream = undefined
@@ -449,7 +455,7 @@ export class Exchange implements UpstreamUser {
     if (stale && this.#repeatable && !this.#retried && this.#firstWrite !== '') {
       this.#retried = true
       this.#wrote = false
-      this.#pool.acquire(this, true)
+      this.#acquire(true)
       return
     }
     this.fail(connected ? 'upstream_reset' : 'upstream_refused')

@@ -20,6 +20,7 @@ export function mutateFields(fields: Fields, mutations: Mutations): Fields {
 export function mutateTarget(target: string, mutations: Mutations): string {
   if (mutations.removeQueryParameters.length === 0 && mutations.setQueryParameters.length === 0)
     return target
+  if (target === '*') return target // OPTIONS of the server as a whole has no query
   const mark = target.indexOf('?')
   const path = mark === -1 ? target : target.slice(0, mark)
   const gone = new Set(mutations.removeQueryParameters)
@@ -27,7 +28,10 @@ export function mutateTarget(target: string, mutations: Mutations): string {
   const parts = mark === -1 ? [] : target.slice(mark + 1).split('&')
   const kept = parts.filter((part) => part !== '' && !gone.has(nameOf(part)))
   for (const [name, value] of mutations.setQueryParameters) {
-    kept.push(`${encodeURIComponent(name)}=${encodeURIComponent(value)}`)
+    // A policy can produce lone surrogates, at which encodeURIComponent throws.
+    kept.push(
+      `${encodeURIComponent(name.toWellFormed())}=${encodeURIComponent(value.toWellFormed())}`,
+    )
   }
   return kept.length === 0 ? path : `${path}?${kept.join('&')}`
 }

@@ -44,7 +44,6 @@ export class Tunnel implements UpstreamUser {
   clientEnd(): void {
     this.#clientEnded = true
     this.#upstream.socket.end()
-    this.#endWhenBothDid()
   }
 
   abandon(): void {
@@ -68,11 +67,11 @@ export class Tunnel implements UpstreamUser {
   upstreamEnd(): void {
     this.#upstreamEnded = true
     this.#client.socket.end()
-    this.#endWhenBothDid()
   }
 
   upstreamFailed(): void {
-    // A close after both ends is how every tunnel goes; before that it is a break.
+    // Both sides have ended and all bytes are delivered: then the socket closes by itself. A close
+    // before that is a break.
     if (!this.#over) this.#finish(!(this.#clientEnded && this.#upstreamEnded))
   }
 
@@ -83,10 +82,6 @@ export class Tunnel implements UpstreamUser {
   upstreamReady(): void {}
   upstreamConnectTimeout(): void {}
   upstreamBusy(): void {}
-
-  #endWhenBothDid(): void {
-    if (this.#clientEnded && this.#upstreamEnded && !this.#over) this.#finish(false)
-  }
 
   #finish(broken: boolean): void {
     this.#over = true

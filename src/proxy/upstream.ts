@@ -64,7 +64,7 @@ export class UpstreamPool {
       for (let one = this.#idle.pop(); one !== undefined; one = this.#idle.pop()) {
         if (!one.usable) continue
         one.own(user)
-        user.upstreamReady(one)
+        one.ready()
         return
       }
     }
@@ -93,12 +93,21 @@ export class UpstreamPool {
       const first = this.#queue[0]
       if (first === undefined || nowMs - first.sinceMs < this.#options.connectTimeoutMs) break
       this.#queue.shift()
-      first.user.upstreamBusy()
+      this.#tellBusy(first.user)
     }
   }
 
   close(): void {
     for (const one of this.#all) one.destroy()
+  }
+
+  #tellBusy(user: UpstreamUser): void {
+    try {
+      user.upstreamBusy()
+    } catch (error) {
+      this.#options.fault(error)
+      user.upstreamFault()
+    }
   }
 
   #open(user: UpstreamUser): void {
@@ -111,7 +120,7 @@ export class UpstreamPool {
           return
         }
         one.own(next.user)
-        next.user.upstreamReady(one)
+        one.ready()
       },
       closed: (one) => {
         this.#all.delete(one)
@@ -124,7 +133,7 @@ export class UpstreamPool {
     })
     this.#all.add(connection)
     this.#options.opened(1)
-    user.upstreamReady(connection)
+    connection.ready()
   }
 
   #dropOneIdle(): boolean {
@@ -170,8 +179,16 @@ export class UpstreamConnection {
         callback: (length: number): boolean => {
           const owner = this.user
           // Bytes that nobody asked for: the workload is out of step with us, for good.
-          if (owner === undefined) this.destroy()
-          else this.#tell(owner, () => owner.upstreamData(readBuffer, 0, length))
+          if (owner === undefined) {
+            this.destroy()
+            return true
+          }
+          // As #tell, but without a closure for each read.
+          try {
+            owner.upstreamData(readBuffer, 0, length)
+          } catch (error) {
+            this.#faulted(owner, error)
+          }
           return true
         },
       },
@@ -180,9 +197,8 @@ export class UpstreamConnection {
       this.connecting = false
     })
     this.socket.on('end', () => {
-      const owner = this.user
-      if (owner === undefined) this.destroy()
-      else this.#tell(owner, () => owner.upstreamEnd())
+      if (this.user === undefined) this.destroy()
+      else this.#tell(this.user, (owner) => owner.upstreamEnd())
     })
     this.socket.on('drain', () => this.#tell(this.user, (owner) => owner.upstreamDrain()))
     this.socket.on('error', (error) => this.#fail(error))
@@ -200,10 +216,16 @@ export class UpstreamConnection {
     this.reused = true
   }
 
+  /** Tells the user that it may write. */
+  ready(): void {
+    this.#tell(this.user, (owner) => owner.upstreamReady(this))
+  }
+
   /** Gives the connection back for the next request; only after a complete answer to a complete one. */
   release(): void {
     this.user = undefined
-    if (!this.usable) {
+    // A request of which the workload has not taken everything yet would be in the way of the next.
+    if (!this.usable || this.socket.writableLength > 0) {
       this.destroy()
       return
     }
@@ -221,14 +243,14 @@ export class UpstreamConnection {
   connectTimedOut(): void {
     const owner = this.user
     this.destroy()
-    owner?.upstreamConnectTimeout()
+    this.#tell(owner, (one) => one.upstreamConnectTimeout())
   }
 
   #fail(error: NodeJS.ErrnoException | undefined): void {
     const owner = this.user
     const connected = !this.connecting
     this.destroy()
-    this.#tell(owner, () => owner?.upstreamFailed(error, connected))
+    this.#tell(owner, (one) => one.upstreamFailed(error, connected))
   }
 
   /** A fault of the user ends this connection and its exchange, not the thread. */
@@ -237,10 +259,17 @@ export class UpstreamConnection {
     try {
       what(owner)
     } catch (error) {
-      this.#options.fault(error)
-      this.destroy()
-      owner.upstreamFault()
+      this.#faulted(owner, error)
     }
+  }
+
+  #faulted(owner: UpstreamUser, error: unknown): void {
+    this.#options.fault(error)
+    // An exchange may have handed the connection on to a tunnel, or to the next request.
+    const { user } = this
+    this.destroy()
+    owner.upstreamFault()
+    if (user !== undefined && user !== owner) user.upstreamFault()
   }
 
   #leave(): void {

@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { suiteCleanup } from '../support/cleanup.ts'
+import { eventually } from '../support/eventually.ts'
+import { chunked, get, ok, openClient, post, startScriptedWorkload } from '../support/http1.ts'
+import type { IssuedCertificate } from '../support/pki.ts'
+import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import type { RawWorkload } from '../support/workload.ts'
+
+describe('requests on one connection', () => {
+  let sidecar: TestSidecar
+  let workload: RawWorkload
+  let web: IssuedCertificate
+  const t = suiteCleanup()
+  before(async () => {
+    // The later of two requests would be answered first if they went out together.
+    let slowFirst = 40
+    workload = await startScriptedWorkload(t, (socket, { line, body }) => {
+      const text = `${line.split(' ')[1]} ${body}`
+      slowFirst = Math.max(0, slowFirst - 10)
+      setTimeout(() => socket.write(ok(text)), slowFirst)
+    })
+    sidecar = await startSidecar(t, { forward: workload.url })
+    web = await sidecar.authority.svid('web')
+  })
+
+  it('are answered on the same connections, to the client and to the workload', async () => {
+    const client = await openClient(t, sidecar, web)
+    const before = workload.sockets.length
+    for (let i = 0; i < 20; i++) {
+      client.send(get(`/${i}`))
+      assert.equal(String((await client.answer()).body), `/${i} `)
+    }
+    assert.ok(workload.sockets.length - before <= 1)
+  })
+
+  it('are answered in order when they come together, bodies and all', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.send(
+      get('/1') + post('/2', 'two') + chunked('/3', ['th', 'ree']) + post('/4', '') + get('/5'),
+    )
+    const answers: string[] = []
+    for (let i = 0; i < 5; i++) answers.push(String((await client.answer()).body))
+    assert.deepEqual(answers, ['/1 ', '/2 two', '/3 three', '/4 ', '/5 '])
+  })
+
+  it('are all answered when the client ends its side right behind them', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.socket.end(get('/1') + post('/2', 'two') + get('/3'))
+    for (const expected of ['/1 ', '/2 two', '/3 ']) {
+      assert.equal(String((await client.answer()).body), expected)
+    }
+    assert.equal(await client.ended, '')
+  })
+
+  it('end with the connection when the client ends it inside a head', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.socket.end(`${get('/1')}GET /2 HTT`)
+    assert.equal(String((await client.answer()).body), '/1 ')
+    assert.equal(await client.ended, '')
+  })
+
+  it('are not answered any more after one that asked to close', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.send(get('/1', 'connection: close\r\n') + get('/never'))
+    const answer = await client.answer()
+    assert.deepEqual(answer.values('connection'), ['close'])
+    assert.equal(await client.ended, '')
+    assert.doesNotMatch(workload.received.join(''), /never/)
+  })
+
+  it('keep an HTTP/1.0 connection only when asked to', async () => {
+    const closing = await openClient(t, sidecar, web)
+    closing.send('GET /old HTTP/1.0\r\nhost: localhost\r\n\r\n')
+    assert.equal((await closing.answer()).status, 200)
+    assert.equal(await closing.ended, '')
+    const keeping = await openClient(t, sidecar, web)
+    for (let i = 0; i < 2; i++) {
+      keeping.send('GET /old HTTP/1.0\r\nhost: localhost\r\nconnection: keep-alive\r\n\r\n')
+      assert.deepEqual((await keeping.answer()).values('connection'), ['keep-alive'])
+    }
+  })
+
+  it('take a head and a body byte by byte', async () => {
+    const client = await openClient(t, sidecar, web)
+    await client.sendByteWise(post('/slow', 'body') + chunked('/slower', ['a', 'bc'], 'x-t: 1\r\n'))
+    assert.equal(String((await client.answer()).body), '/slow body')
+    assert.equal(String((await client.answer()).body), '/slower abc')
+  })
+
+  it('leave no connection behind', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.socket.end()
+    assert.equal(await client.ended, '')
+    await eventually(
+      'the ended connection is closed',
+      async () => (await sidecar.metric('postern_connections_closed_total{reason="client"}')) > 0,
+    )
+  })
+})
