@@ -1,0 +1,215 @@
+// `npm run bench:footprint`: how long Postern takes to be ready, next to the shortest life that a Node
+// process can have, and what it occupies while nothing happens, next to a bare node:tls server.
+import { type ChildProcess, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import fs from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { stringify } from 'yaml'
+import { Load } from './load.ts'
+import { accepting, end, freePort, median, rssBytesOf, spawnOn } from './process.ts'
+import { posternConfig } from './proxies.ts'
+import { REPOSITORY, requestHead, type Stage, setStage } from './stage.ts'
+
+const HELP = `Usage: npm run bench:footprint -- [options]
+
+  --rounds N       starts of each kind (default 7)
+  --connections N  idle connections (default 1000)
+  --json           one line of JSON
+  --skip-build     use dist/ as it is`
+
+const { values: options } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '7' },
+    connections: { type: 'string', default: '1000' },
+    json: { type: 'boolean', default: false },
+    'skip-build': { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+/** How Postern is started; `cache`: with V8's compiled code kept from the start before. */
+const STARTS = [
+  { name: 'dist', main: join(REPOSITORY, 'dist/main.js'), cache: true },
+  { name: 'dist, read-only file system', main: join(REPOSITORY, 'dist/main.js'), cache: false },
+  { name: 'src', main: join(REPOSITORY, 'src/main.ts'), cache: true },
+] as const
+
+const SETTLE_MS = 3_000
+
+if (options.help) console.log(HELP)
+else await measure()
+
+async function measure(): Promise<void> {
+  const rounds = Number(options.rounds)
+  const connections = Number(options.connections)
+  if (!options['skip-build']) {
+    const { status } = spawnSync('npm', ['run', '-s', 'build'], {
+      cwd: REPOSITORY,
+      stdio: 'inherit',
+    })
+    if (status !== 0) throw new Error('the build failed')
+  }
+  const stage = await setStage()
+  try {
+    const configFile = join(stage.directory, 'postern.yaml')
+    const [port, metricsPort] = [await freePort(), await freePort()]
+    // What a pod usually has: policy, metrics, admin.
+    const own = {
+      policy: { bundle: join(REPOSITORY, 'policies/bundle.tar.gz') },
+      log: { decisions: 'denied' },
+    }
+    fs.writeFileSync(configFile, stringify(posternConfig(stage, port, metricsPort, own)))
+    const starts = await startTimes(rounds, configFile, stage)
+    const postern = await memory(connections, stage, port, () =>
+      startPostern(STARTS[0].main, configFile, environment(true, stage)),
+    )
+    const barePort = await freePort()
+    const bare = await memory(connections, stage, barePort, () => startBare(stage, barePort))
+    if (options.json) {
+      const startRatios = Object.fromEntries(starts.map(({ name, ratio }) => [name, ratio]))
+      console.log(JSON.stringify({ startRatios, postern, bareTls: bare }))
+    } else print(starts, postern, bare, rounds, connections)
+  } finally {
+    await stage.end()
+  }
+}
+
+interface StartTime {
+  readonly name: string
+  readonly ms: number
+  /** To `node -e 0`; median of the rounds' ratios. */
+  readonly ratio: number
+}
+
+async function startTimes(
+  rounds: number,
+  configFile: string,
+  stage: Stage,
+): Promise<readonly StartTime[]> {
+  const times = new Map<string, number[]>(STARTS.map(({ name }) => [name, []]))
+  const nothing: number[] = []
+  for (let round = 0; round <= rounds; round++) {
+    const began = performance.now()
+    spawnSync(process.execPath, ['-e', '0'], { stdio: 'ignore' })
+    const nothingMs = performance.now() - began
+    if (round > 0) nothing.push(nothingMs)
+    for (const { name, main, cache } of STARTS) {
+      const started = performance.now()
+      const child = await startPostern(main, configFile, environment(cache, stage))
+      const ms = performance.now() - started
+      await end(child)
+      // The first start of each kind fills caches.
+      if (round > 0) times.get(name)?.push(ms)
+    }
+  }
+  const all = [...times].map(([name, of]) => ({
+    name,
+    ms: median(of),
+    ratio: median(of.map((ms, i) => ms / (nothing[i] ?? Number.NaN))),
+  }))
+  return [{ name: 'node -e 0', ms: median(nothing), ratio: 1 }, ...all]
+}
+
+function environment(cache: boolean, stage: Stage): NodeJS.ProcessEnv {
+  return cache
+    ? { ...process.env, NODE_COMPILE_CACHE: join(stage.directory, 'compile-cache') }
+    : { ...process.env, NODE_DISABLE_COMPILE_CACHE: '1' }
+}
+
+/** Resolves when it says that it is ready. */
+async function startPostern(
+  main: string,
+  configFile: string,
+  env: NodeJS.ProcessEnv,
+): Promise<ChildProcess> {
+  const child = spawnOn(undefined, process.execPath, [main, 'run', '--config', configFile], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env,
+  })
+  if (child.stdout === null) throw new Error('no standard output')
+  const ended = once(child, 'exit').then(([code]) => {
+    throw new Error(`postern ended with exit code ${code}`)
+  })
+  const ready = new Promise<void>((resolve) => {
+    createInterface(child.stdout as NodeJS.ReadableStream).on('line', (line) => {
+      if (line.includes('"event":"ready"')) resolve()
+    })
+  })
+  ended.catch(() => {})
+  await Promise.race([ready, ended])
+  return child
+}
+
+async function startBare(stage: Stage, port: number): Promise<ChildProcess> {
+  const program = fileURLToPath(new URL('peers/bare-tls.ts', import.meta.url))
+  const { certificate, privateKey, trustBundle } = stage.files
+  const args = [program, String(port), certificate, privateKey, trustBundle]
+  const child = spawnOn(undefined, process.execPath, args, {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })
+  await accepting(port, child, 'the bare TLS server')
+  return child
+}
+
+interface Memory {
+  readonly idleMiB: number
+  readonly kibPerConnection: number
+}
+
+/** Each connection makes one request, then all of them rest. */
+async function memory(
+  connections: number,
+  stage: Stage,
+  port: number,
+  start: () => Promise<ChildProcess>,
+): Promise<Memory> {
+  const child = await start()
+  const load = new Load()
+  try {
+    const pid = child.pid ?? 0
+    const idle = await restingRss(pid)
+    await load.open({ port, connections, ...stage.client })
+    await load.drive(requestHead('100B'), connections)
+    const occupied = await restingRss(pid)
+    return {
+      idleMiB: Number((idle / 1024 / 1024).toFixed(1)),
+      kibPerConnection: Number(((occupied - idle) / 1024 / connections).toFixed(1)),
+    }
+  } finally {
+    await load.end()
+    await end(child)
+  }
+}
+
+/** Garbage that an idle process collects late or never is part of what it occupies. */
+async function restingRss(pid: number): Promise<number> {
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  return rssBytesOf(pid)
+}
+
+function print(
+  starts: readonly StartTime[],
+  postern: Memory,
+  bare: Memory,
+  rounds: number,
+  connections: number,
+): void {
+  console.log(`\nFrom spawning to ready, with the sample policy; median of ${rounds}`)
+  for (const { name, ms, ratio } of starts) {
+    console.log(
+      `  ${name.padEnd(30)}${ms.toFixed(0).padStart(6)} ms${ratio.toFixed(1).padStart(7)}x`,
+    )
+  }
+  console.log(`\nResident memory, ${SETTLE_MS / 1000} s after the last event; one data thread`)
+  for (const [name, one] of [
+    ['postern', postern],
+    ['bare node:tls server', bare],
+  ] as const) {
+    console.log(
+      `  ${name.padEnd(30)}${one.idleMiB.toFixed(1).padStart(6)} MiB idle,${one.kibPerConnection.toFixed(1).padStart(6)} KiB for each of ${connections} idle connections`,
+    )
+  }
+}
