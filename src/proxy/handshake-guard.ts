@@ -1,9 +1,8 @@
 // Decides when an address may begin its next TLS handshake, before anything of it is read. A refused
 // handshake is the dearest thing an unauthenticated client can make us do: 1.5 ms as a rule, and a
 // quarter of a second for a chain of ninety P-521 certificates (measured on Node 26, 2026-11), with
-// no way in Node to cap depth or length of a chain. So what an address can spend is bounded: an
-// address that has not completed a handshake begins one at a time, failures draw on a token bucket,
-// and whoever empties it is refused at accept for a while.
+// no way in Node to cap depth or length of a chain. So what can be spent is bounded twice: an address
+// by a token bucket and a penalty box, and all addresses without a past together, one way and another.
 
 export interface GuardLimits {
   /** Handshakes in progress over all addresses. */
@@ -14,26 +13,37 @@ export interface GuardLimits {
   readonly handshakeFailuresPerAddress: number
 }
 
-export interface HandshakeEnd {
-  /** `free`: the client left without having cost a signature, as a TCP probe does. */
-  readonly kind: 'success' | 'failure' | 'free'
-  /** What the client sent meanwhile. */
-  readonly bytes: number
+/** Someone who wants to begin a handshake. One of the two is called, at most once. */
+export interface Applicant {
+  start(slot: Slot): void
+  refuse(reason: Refusal): void
 }
+
+export type Refusal = 'address_limited' | 'overload'
+
+export type HandshakeEnd =
+  | { readonly kind: 'success' }
+  /** The client left without having cost a signature, as a TCP probe does. */
+  | { readonly kind: 'free' }
+  /** `bytes`: what it sent that may have been certificates. */
+  | { readonly kind: 'failure'; readonly bytes: number }
 
 /** A handshake that was let through; give it back with `end`, once. */
 export interface Slot {
   readonly address: AddressState
   readonly beganMs: number
+  readonly unproven: boolean
   counted: boolean
   ended: boolean
 }
 
 interface AddressState {
   readonly name: string
+  /** Since when each applicant waits, the longest first. */
+  readonly waiting: Map<Applicant, number>
   inProgress: number
-  waiting: number
-  /** True after a success, false again after a dear failure. */
+  begun: boolean
+  /** True after a success, false again in the penalty box. */
   proven: boolean
   tokens: number
   tokensAtMs: number
@@ -42,21 +52,25 @@ interface AddressState {
   lastSeenMs: number
 }
 
-interface Waiter {
-  readonly address: AddressState
-  readonly sinceMs: number
-  readonly start: (slot: Slot) => void
-  readonly refuse: () => void
-}
+/** Clients of a UNIX socket have no address: only the overall limit is for them. */
+export const NO_ADDRESS = ''
 
-/** What a client sends in a normal handshake is 2 to 6 KiB; beyond this it is charged as an attack. */
-const DEAR_HANDSHAKE_BYTES = 16 * 1024
-/** A handshake that is slower than this no longer holds back others of its address. */
+/** What a client sends in a normal handshake is 2 to 6 KiB: one token for each 4 KiB. */
+const BYTES_PER_TOKEN = 4 * 1024
+/** From here on a failure is an attack, and empties the bucket at once. */
+const DEAR_BYTES = 16 * 1024
+/** A handshake that is slower than this waits for its client and not for us: it holds nobody up. */
 const SLOW_HANDSHAKE_MS = 1_000
 const SHORTEST_PENALTY_MS = 1_000
 const LONGEST_PENALTY_MS = 60_000
-const FORGET_PENALTIES_AFTER_MS = 300_000
+const FORGET_AFTER_MS = 300_000
+/** Addresses without a success, together: eight dear handshakes are two seconds at the worst... */
+const UNPROVEN_AT_ONCE = 8
+/** ...and the first of them makes it one, then one after a pause: a fifth of the time at the most. */
+const ALARM_MS = 300_000
+const PAUSE_AFTER_DEAR_MS = 1_000
 const LONGEST_QUEUE = 4_096
+const LONGEST_QUEUE_OF_ADDRESS = 1_024
 const MOST_ADDRESSES = 10_000
 
 export class HandshakeGuard {
@@ -64,13 +78,21 @@ export class HandshakeGuard {
   readonly #nowMs: () => number
   readonly #addresses = new Map<string, AddressState>()
   readonly #slots = new Set<Slot>()
-  #waiters: Waiter[] = []
+  /** Addresses with applicants waiting; whoever begins goes to the end. */
+  readonly #queue = new Set<AddressState>()
+  #waiting = 0
+  #inProgress = 0
+  #unproven = 0
+  #admitting = false
+  #pauseUntilMs = 0
+  #alarmUntilMs = 0
 
   constructor(limits: GuardLimits, nowMs: () => number) {
     this.#limits = limits
     this.#nowMs = nowMs
   }
 
+  /** Handshakes in progress, the slow ones too. */
   get inProgress(): number {
     return this.#slots.size
   }
@@ -80,29 +102,24 @@ export class HandshakeGuard {
   }
 
   get waiting(): number {
-    return this.#waiters.length
+    return this.#waiting
   }
 
-  /**
-   * Asks for a handshake of `address`. Calls `start` now or later, or `refuse` when the address is
-   * in the penalty box (`address_limited` is returned at once) or the queue is full (`overload`).
-   * @returns the reason when it was refused at once
-   */
-  ask(
-    address: string,
-    start: (slot: Slot) => void,
-    refuse: () => void,
-  ): 'address_limited' | 'overload' | undefined {
+  /** Calls the applicant's `start` now or later, or `refuse` later; a refusal of now is returned. */
+  ask(address: string, applicant: Applicant): Refusal | undefined {
     const nowMs = this.#nowMs()
     const state = this.#stateOf(address, nowMs)
     if (state.penaltyUntilMs > nowMs) return 'address_limited'
-    if (this.#mayBegin(state)) {
-      start(this.#begin(state, nowMs))
+    if (this.#mayBegin(state, nowMs)) {
+      applicant.start(this.#begin(state, nowMs))
       return undefined
     }
-    if (this.#waiters.length >= LONGEST_QUEUE) return 'overload'
-    state.waiting++
-    this.#waiters.push({ address: state, sinceMs: nowMs, start, refuse })
+    if (this.#waiting >= LONGEST_QUEUE) return 'overload'
+    if (address !== NO_ADDRESS && state.waiting.size >= LONGEST_QUEUE_OF_ADDRESS)
+      return 'address_limited'
+    state.waiting.set(applicant, nowMs)
+    this.#queue.add(state)
+    this.#waiting++
     return undefined
   }
 
@@ -111,45 +128,55 @@ export class HandshakeGuard {
     slot.ended = true
     this.#slots.delete(slot)
     this.#uncount(slot)
-    const nowMs = this.#nowMs()
     const state = slot.address
-    if (how.kind !== 'free') {
-      const dear = how.bytes > DEAR_HANDSHAKE_BYTES
-      if (dear) this.#charge(state, nowMs, Number.POSITIVE_INFINITY)
-      else if (how.kind === 'failure') this.#charge(state, nowMs, 1)
-      else state.proven = true
-    }
-    this.#admitWaiters()
+    if (how.kind === 'success') {
+      state.proven = true
+      state.penalties = 0
+    } else if (how.kind === 'failure') this.#charge(state, how.bytes)
+    this.#admit()
   }
 
-  /** Takes back a waiter whose client has gone; nothing is charged. */
-  forget(start: (slot: Slot) => void): void {
-    this.#dropWaiters((waiter) => waiter.start === start, false)
+  /** Takes back an applicant whose client has gone; nothing is charged. */
+  forget(address: string, applicant: Applicant): void {
+    const state = this.#addresses.get(address)
+    if (state !== undefined) this.#unqueue(state, applicant)
   }
 
-  /** To be called a few times a second: time passes for slow handshakes, waiters and old addresses. */
+  /** To be called a few times a second: time passes for handshakes, applicants and addresses. */
   tick(handshakeTimeoutMs: number): void {
     const nowMs = this.#nowMs()
     for (const slot of this.#slots) {
       if (nowMs - slot.beganMs >= SLOW_HANDSHAKE_MS) this.#uncount(slot)
     }
-    this.#dropWaiters((waiter) => nowMs - waiter.sinceMs >= handshakeTimeoutMs, true)
-    this.#admitWaiters()
-    for (const [name, state] of this.#addresses) {
-      const idle = state.inProgress === 0 && state.waiting === 0
-      if (idle && nowMs - state.lastSeenMs >= FORGET_PENALTIES_AFTER_MS)
-        this.#addresses.delete(name)
+    for (const state of this.#queue) {
+      for (const [applicant, sinceMs] of state.waiting) {
+        if (nowMs - sinceMs < handshakeTimeoutMs) break
+        this.#unqueue(state, applicant)
+        applicant.refuse('overload')
+      }
+    }
+    this.#admit()
+    for (const state of this.#addresses.values()) {
+      if (isIdle(state) && nowMs - state.lastSeenMs >= FORGET_AFTER_MS)
+        this.#addresses.delete(state.name)
     }
   }
 
-  #mayBegin(state: AddressState): boolean {
-    const cap = state.proven ? this.#limits.handshakesPerAddress : 1
-    return state.inProgress < cap && this.#slots.size < this.#limits.handshakes
+  #mayBegin(state: AddressState, nowMs: number): boolean {
+    if (this.#inProgress >= this.#limits.handshakes) return false
+    if (state.name === NO_ADDRESS) return true
+    if (state.proven) return state.inProgress < this.#limits.handshakesPerAddress
+    if (state.inProgress > 0 || nowMs < this.#pauseUntilMs) return false
+    return this.#unproven < (nowMs < this.#alarmUntilMs ? 1 : UNPROVEN_AT_ONCE)
   }
 
   #begin(state: AddressState, nowMs: number): Slot {
-    const slot: Slot = { address: state, beganMs: nowMs, counted: true, ended: false }
+    const unproven = !state.proven && state.name !== NO_ADDRESS
+    const slot: Slot = { address: state, beganMs: nowMs, unproven, counted: true, ended: false }
+    state.begun = true
     state.inProgress++
+    this.#inProgress++
+    if (unproven) this.#unproven++
     this.#slots.add(slot)
     return slot
   }
@@ -158,77 +185,81 @@ export class HandshakeGuard {
     if (!slot.counted) return
     slot.counted = false
     slot.address.inProgress--
+    this.#inProgress--
+    if (slot.unproven) this.#unproven--
   }
 
-  #admitWaiters(): void {
-    if (this.#waiters.length === 0 || this.#slots.size >= this.#limits.handshakes) return
+  /** Starts everyone who may. What they do meanwhile may end handshakes, and so come back here. */
+  #admit(): void {
+    if (this.#admitting) return
+    this.#admitting = true
+    try {
+      const nowMs = this.#nowMs()
+      for (let next = this.#next(nowMs); next !== undefined; next = this.#next(nowMs)) {
+        const [applicant] = next.waiting.keys()
+        if (applicant === undefined) return
+        this.#unqueue(next, applicant)
+        if (this.#queue.delete(next)) this.#queue.add(next)
+        applicant.start(this.#begin(next, nowMs))
+      }
+    } finally {
+      this.#admitting = false
+    }
+  }
+
+  /** Those who never had a turn come first: who fills the queue has had many. */
+  #next(nowMs: number): AddressState | undefined {
+    if (this.#inProgress >= this.#limits.handshakes) return undefined
+    let other: AddressState | undefined
+    for (const state of this.#queue) {
+      if (!this.#mayBegin(state, nowMs)) continue
+      if (!state.begun) return state
+      other ??= state
+    }
+    return other
+  }
+
+  #unqueue(state: AddressState, applicant: Applicant): void {
+    if (!state.waiting.delete(applicant)) return
+    this.#waiting--
+    if (state.waiting.size === 0) this.#queue.delete(state)
+  }
+
+  #charge(state: AddressState, bytes: number): void {
+    if (state.name === NO_ADDRESS) return
     const nowMs = this.#nowMs()
-    const starting: Waiter[] = []
-    const left: Waiter[] = []
-    const refused: Waiter[] = []
-    const planned = new Map<AddressState, number>()
-    for (const waiter of this.#waiters) {
-      const state = waiter.address
-      const cap = state.proven ? this.#limits.handshakesPerAddress : 1
-      const taken = state.inProgress + (planned.get(state) ?? 0)
-      if (state.penaltyUntilMs > nowMs) refused.push(waiter)
-      else if (taken < cap && this.#slots.size + starting.length < this.#limits.handshakes) {
-        planned.set(state, (planned.get(state) ?? 0) + 1)
-        starting.push(waiter)
-      } else left.push(waiter)
-    }
-    this.#waiters = left
-    for (const waiter of refused) {
-      waiter.address.waiting--
-      waiter.refuse()
-    }
-    for (const waiter of starting) {
-      waiter.address.waiting--
-      waiter.start(this.#begin(waiter.address, nowMs))
-    }
-  }
-
-  #dropWaiters(which: (waiter: Waiter) => boolean, tell: boolean): void {
-    if (this.#waiters.length === 0) return
-    const dropped = this.#waiters.filter(which)
-    if (dropped.length === 0) return
-    this.#waiters = this.#waiters.filter((waiter) => !dropped.includes(waiter))
-    for (const waiter of dropped) {
-      waiter.address.waiting--
-      if (tell) waiter.refuse()
-    }
-  }
-
-  #charge(state: AddressState, nowMs: number, amount: number): void {
+    const dear = bytes >= DEAR_BYTES
     const most = this.#limits.handshakeFailuresPerAddress
     const refilled = Math.min(most, state.tokens + (nowMs - state.tokensAtMs) / 1000)
-    state.tokens = refilled - amount
+    state.tokens = dear ? -1 : refilled - Math.max(1, bytes / BYTES_PER_TOKEN)
     state.tokensAtMs = nowMs
+    if (dear) {
+      this.#pauseUntilMs = nowMs + PAUSE_AFTER_DEAR_MS
+      this.#alarmUntilMs = nowMs + ALARM_MS
+    }
     if (state.tokens >= 0) return
-    const dear = amount === Number.POSITIVE_INFINITY
-    if (dear)
-      state.penalties = Math.max(
-        state.penalties,
-        Math.log2(LONGEST_PENALTY_MS / SHORTEST_PENALTY_MS),
-      )
-    state.penaltyUntilMs =
-      nowMs + Math.min(LONGEST_PENALTY_MS, SHORTEST_PENALTY_MS * 2 ** state.penalties)
+    const penaltyMs = dear ? LONGEST_PENALTY_MS : SHORTEST_PENALTY_MS * 2 ** state.penalties
+    state.penaltyUntilMs = nowMs + Math.min(LONGEST_PENALTY_MS, penaltyMs)
     state.penalties++
     state.proven = false
     state.tokens = 0
+    for (const applicant of [...state.waiting.keys()]) {
+      this.#unqueue(state, applicant)
+      applicant.refuse('address_limited')
+    }
   }
 
   #stateOf(name: string, nowMs: number): AddressState {
     let state = this.#addresses.get(name)
     if (state === undefined) {
       if (this.#addresses.size >= MOST_ADDRESSES) this.#forgetOldest()
-      const tokens = this.#limits.handshakeFailuresPerAddress
       state = {
         name,
+        waiting: new Map(),
         inProgress: 0,
-        waiting: 0,
+        begun: false,
         proven: false,
-        tokens,
+        tokens: this.#limits.handshakeFailuresPerAddress,
         tokensAtMs: nowMs,
         penalties: 0,
         penaltyUntilMs: 0,
@@ -242,10 +273,12 @@ export class HandshakeGuard {
 
   /** The map keeps the order of first sight, which is near enough to the order of last. */
   #forgetOldest(): void {
-    for (const [name, state] of this.#addresses) {
-      if (state.inProgress > 0 || state.waiting > 0) continue
-      this.#addresses.delete(name)
+    for (const state of this.#addresses.values()) {
+      if (!isIdle(state)) continue
+      this.#addresses.delete(state.name)
       return
     }
   }
 }
+
+const isIdle = (state: AddressState): boolean => state.inProgress === 0 && state.waiting.size === 0

@@ -52,6 +52,17 @@ function nameOf(leaf: X509Certificate): { readonly subject: string; readonly ser
   return { subject: subject.replaceAll('\n', ', '), serial: leaf.serialNumber.toLowerCase() }
 }
 
+/** The size of all certificates that the client sent: what a refused handshake has cost goes by it. */
+export function sentCertificateBytes(socket: TLSSocket): number {
+  let bytes = 0
+  let next = socket.getPeerX509Certificate()
+  while (next !== undefined) {
+    bytes += next.raw.length
+    next = next.issuerCertificate
+  }
+  return bytes
+}
+
 /** Why a handshake ended before its end, from what `tlsClientError` says. */
 export function reasonOfTlsError(
   error: NodeJS.ErrnoException,

@@ -12,8 +12,16 @@ import {
   type HandshakeFailure,
   type RefusedHandshake,
   reasonOfTlsError,
+  sentCertificateBytes,
 } from './handshake.ts'
-import { type GuardLimits, HandshakeGuard, type Slot } from './handshake-guard.ts'
+import {
+  type Applicant,
+  type GuardLimits,
+  type HandshakeEnd,
+  HandshakeGuard,
+  NO_ADDRESS,
+  type Slot,
+} from './handshake-guard.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
 import { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -41,8 +49,9 @@ const FAILED = Object.fromEntries(
 ) as Record<HandshakeFailure, number>
 const DURATION = cellOf('handshake_duration_seconds', {})
 const DURATION_BUCKETS = metricEntry('handshake_duration_seconds').buckets ?? []
-/** A refused client gets so long to read why. */
+/** A refused client gets so long to read why, and may send so much meanwhile: nobody vouches for it. */
 const REFUSAL_LINGER_MS = 1_000
+const REFUSAL_LINGER_BYTES = 64 * 1024
 /** During a drain; a client that is slower than this has not sent a request either. */
 const DRAIN_HANDSHAKE_MS = 1_000
 /** The longest that a timer takes. */
@@ -76,18 +85,13 @@ export class Listener {
       // `tick` keeps the deadline: this one cannot be changed later, and it closes nothing.
       handshakeTimeout: NEVER_MS,
     })
-    this.#tls.on('secureConnection', (socket) => {
-      try {
-        this.#secured(socket)
-      } catch (error) {
-        recordFault(context, error)
-        socket.destroy()
-      }
-    })
-    this.#tls.on('tlsClientError', (error, socket) => this.#handshakeBroke(error, socket))
+    this.#tls.on('secureConnection', (socket) => this.#guarded(socket, () => this.#secured(socket)))
+    this.#tls.on('tlsClientError', (error, socket) =>
+      this.#guarded(socket, () => this.#handshakeBroke(error, socket)),
+    )
     // Nothing is read before the guard says so: waiting costs a descriptor and no CPU.
     this.#acceptor = net.createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true })
-    this.#acceptor.on('connection', (socket) => this.#arrived(socket))
+    this.#acceptor.on('connection', (socket) => this.#guarded(socket, () => this.#arrived(socket)))
   }
 
   /** Starts to listen. @returns the bound port, 0 for a UNIX socket; rejects with the system's error */
@@ -141,11 +145,11 @@ export class Listener {
   // Accept.
 
   #arrived(socket: net.Socket): void {
-    const { limits } = this.#context.generation.snapshot.settings.inbound
+    const { limits, listen } = this.#context.generation.snapshot.settings.inbound
     this.#context.cells.add(ACCEPTED)
     const arrival: Arrival = {
       socket,
-      address: socket.remoteAddress ?? '',
+      address: listen.kind === 'unix' ? NO_ADDRESS : plainAddress(socket.remoteAddress),
       port: socket.remotePort ?? 0,
       acceptedMs: this.#context.clock.monotonicMs(),
       slot: undefined,
@@ -153,35 +157,37 @@ export class Listener {
     }
     socket.on('error', ignore)
     const ofAddress = this.#openByAddress.get(arrival.address) ?? 0
+    if (listen.kind === 'tcp' && arrival.address === NO_ADDRESS) {
+      return this.#turnAway(arrival, 'client_closed')
+    }
     if (this.#open >= limits.connections) return this.#turnAway(arrival, 'overload')
-    if (limits.connectionsPerAddress > 0 && ofAddress >= limits.connectionsPerAddress) {
+    if (listen.kind === 'tcp' && ofAddress >= limits.connectionsPerAddress) {
       return this.#turnAway(arrival, 'address_limited')
     }
     this.#open++
     this.#openByAddress.set(arrival.address, ofAddress + 1)
     this.#arrivals.set(socket, arrival)
-    const start = (slot: Slot): void => {
-      arrival.slot = slot
-      this.#tls.emit('connection', socket)
+    const applicant: Applicant = {
+      start: (slot) => {
+        arrival.slot = slot
+        // It may have gone while it waited, with its `close` still to come: TLS on it would throw.
+        if (socket.destroyed) this.#guard.end(slot, { kind: 'free' })
+        else this.#guarded(socket, () => this.#tls.emit('connection', socket))
+      },
+      refuse: (reason) => this.#turnAway(arrival, reason),
     }
     socket.once('close', () => {
       this.#left(arrival)
       if (arrival.over) return
-      if (arrival.slot === undefined) this.#guard.forget(start)
-      this.#failed(arrival, {
-        kind: 'refused',
-        reason: 'client_closed',
-        detail: 'the client closed the connection',
-      })
+      if (arrival.slot === undefined) this.#guard.forget(arrival.address, applicant)
+      this.#failed(arrival, refusedAs('client_closed'))
     })
-    const refusal = this.#guard.ask(arrival.address, start, () =>
-      this.#turnAway(arrival, 'overload'),
-    )
+    const refusal = this.#guard.ask(arrival.address, applicant)
     if (refusal !== undefined) this.#turnAway(arrival, refusal)
   }
 
-  #turnAway(arrival: Arrival, reason: 'overload' | 'address_limited'): void {
-    this.#failed(arrival, { kind: 'refused', reason, detail: WHY_TURNED_AWAY[reason] })
+  #turnAway(arrival: Arrival, reason: keyof typeof WHY_TURNED_AWAY): void {
+    this.#failed(arrival, refusedAs(reason))
     arrival.socket.destroy()
   }
 
@@ -202,10 +208,11 @@ export class Listener {
     const { generation, clock } = this.#context
     const verdict = admitPeer(socket, generation.verifier, clock.nowMs())
     if (verdict.kind === 'refused') {
-      this.#failed(arrival, verdict)
+      // Not what the socket has read: a request may have come with the end of the handshake.
+      this.#failed(arrival, verdict, sentCertificateBytes(socket))
       return this.#sendRefusal(socket, verdict.reason)
     }
-    this.#handshakeOver(arrival, 'success')
+    this.#handshakeOver(arrival, { kind: 'success' })
     const { cells } = this.#context
     cells.add(SUCCEEDED)
     if (socket.isSessionReused()) cells.add(RESUMED)
@@ -258,13 +265,11 @@ export class Listener {
     }
   }
 
-  #failed(arrival: Arrival, refusal: RefusedHandshake): void {
+  #failed(arrival: Arrival, refusal: RefusedHandshake, bytes = arrival.socket.bytesRead): void {
     if (arrival.over) return
     const { cells, records, clock } = this.#context
-    this.#handshakeOver(
-      arrival,
-      refusal.reason === 'client_closed' && arrival.socket.bytesRead === 0 ? 'free' : 'failure',
-    )
+    const free = refusal.reason === 'client_closed' && arrival.socket.bytesRead === 0
+    this.#handshakeOver(arrival, free ? { kind: 'free' } : { kind: 'failure', bytes })
     cells.add(FAILED[refusal.reason])
     const { kind: _, ...why } = refusal
     records.push({
@@ -276,18 +281,21 @@ export class Listener {
     })
   }
 
-  #handshakeOver(arrival: Arrival, kind: 'success' | 'failure' | 'free'): void {
+  #handshakeOver(arrival: Arrival, how: HandshakeEnd): void {
     arrival.over = true
     this.#arrivals.delete(arrival.socket)
-    if (arrival.slot !== undefined)
-      this.#guard.end(arrival.slot, { kind, bytes: arrival.socket.bytesRead })
+    if (arrival.slot !== undefined) this.#guard.end(arrival.slot, how)
   }
 
   /** Says why in plain HTTP: TLS 1.3 has no alert for a certificate refused after the handshake. */
   #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure): void {
     this.#refused.set(socket, this.#context.tickMs)
     socket.on('error', ignore).on('close', () => this.#refused.delete(socket))
-    socket.resume()
+    let left = REFUSAL_LINGER_BYTES
+    socket.on('data', (chunk: Buffer) => {
+      left -= chunk.length
+      if (left < 0) socket.destroy()
+    })
     socket.end(encodeHandshakeRefusal(reason))
   }
 
@@ -295,6 +303,16 @@ export class Listener {
   #arrivalOf(socket: tls.TLSSocket): Arrival | undefined {
     const { _parent: raw } = socket as unknown as { _parent?: net.Socket }
     return raw === undefined ? undefined : this.#arrivals.get(raw)
+  }
+
+  /** A fault of ours ends the one connection it happened on. */
+  #guarded(socket: net.Socket, step: () => void): void {
+    try {
+      step()
+    } catch (error) {
+      recordFault(this.#context, error)
+      socket.destroy()
+    }
   }
 
   /** Verifies every connection again, a slice at a time, so that requests go on meanwhile. */
@@ -343,7 +361,20 @@ const currentLimits = (context: ThreadContext): GuardLimits => {
   }
 }
 
+/** A dual-stack socket writes IPv4 addresses as IPv6; policies and logs know them as IPv4. */
+function plainAddress(address: string | undefined): string {
+  if (address === undefined) return NO_ADDRESS
+  return address.startsWith('::ffff:') && net.isIPv4(address.slice(7)) ? address.slice(7) : address
+}
+
+const refusedAs = (reason: keyof typeof WHY_TURNED_AWAY): RefusedHandshake => ({
+  kind: 'refused',
+  reason,
+  detail: WHY_TURNED_AWAY[reason],
+})
+
 const WHY_TURNED_AWAY = {
   overload: 'too many connections or handshakes (inbound.limits)',
+  client_closed: 'the client closed the connection',
   address_limited: 'the address has too many connections, or too many of its handshakes failed',
 } as const

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { HandshakeGuard, type Slot } from '../../src/proxy/handshake-guard.ts'
+import {
+  type Applicant,
+  type HandshakeEnd,
+  HandshakeGuard,
+  NO_ADDRESS,
+  type Refusal,
+  type Slot,
+} from '../../src/proxy/handshake-guard.ts'
 
 const LIMITS = { handshakes: 8, handshakesPerAddress: 4, handshakeFailuresPerAddress: 3 }
 const DEAR_BYTES = 38_000
@@ -8,20 +15,26 @@ const DEAR_BYTES = 38_000
 function guardAt(clock: { nowMs: number }, limits = LIMITS) {
   const guard = new HandshakeGuard(limits, () => clock.nowMs)
   const begun: Slot[] = []
-  let refused = 0
+  const refusals: Refusal[] = []
+  const applicant = (): Applicant => ({
+    start: (slot) => begun.push(slot),
+    refuse: (reason) => refusals.push(reason),
+  })
+  const end = (slot: Slot | undefined, kind: HandshakeEnd['kind'], bytes = 3_000): void => {
+    assert.ok(slot)
+    guard.end(slot, kind === 'failure' ? { kind, bytes } : { kind })
+  }
+  const ask = (address: string) => guard.ask(address, applicant())
   return {
     guard,
     begun,
-    refusals: () => refused,
-    ask: (address: string) =>
-      guard.ask(
-        address,
-        (slot) => begun.push(slot),
-        () => refused++,
-      ),
-    end: (slot: Slot | undefined, kind: 'success' | 'failure' | 'free', bytes = 3_000) => {
-      assert.ok(slot)
-      guard.end(slot, { kind, bytes })
+    refusals,
+    ask,
+    end,
+    /** Makes an address that has completed a handshake. */
+    prove: (address: string) => {
+      ask(address)
+      end(begun.pop(), 'success')
     },
   }
 }
@@ -112,7 +125,7 @@ describe('the handshake guard', () => {
     ask('10.0.0.1')
     ask('10.0.0.1')
     end(begun[0], 'failure', DEAR_BYTES)
-    assert.equal(refusals(), 2)
+    assert.deepEqual(refusals, ['address_limited', 'address_limited'])
     assert.equal(begun.length, 1)
   })
 
@@ -131,7 +144,7 @@ describe('the handshake guard', () => {
     ask('10.0.0.2')
     clock.nowMs = 10_000
     guard.tick(10_000)
-    assert.equal(refusals(), 1)
+    assert.deepEqual(refusals, ['overload'])
     assert.equal(guard.waiting, 0)
   })
 
@@ -144,5 +157,150 @@ describe('the handshake guard', () => {
       end(begun.pop(), 'free', 0)
     }
     assert.ok(guard.addresses <= 10_000)
+  })
+
+  it('charges a failure by what it was sent, so that medium-sized chains run out sooner', () => {
+    const { ask, begun, end } = guardAt({ nowMs: 0 })
+    ask('10.0.0.1')
+    end(begun[0], 'failure', 15_000)
+    assert.equal(ask('10.0.0.1'), 'address_limited')
+  })
+
+  it('forgets the penalties of an address that completes a handshake', () => {
+    const clock = { nowMs: 0 }
+    const { ask, begun, end } = guardAt(clock, { ...LIMITS, handshakeFailuresPerAddress: 0 })
+    const fail = (): void => {
+      ask('10.0.0.1')
+      end(begun.at(-1), 'failure')
+    }
+    fail()
+    clock.nowMs = 1_000
+    fail()
+    clock.nowMs = 3_000
+    ask('10.0.0.1')
+    end(begun.at(-1), 'success')
+    fail()
+    clock.nowMs = 4_000
+    assert.equal(ask('10.0.0.1'), undefined)
+  })
+
+  it('begins only a few handshakes at once of addresses that never completed one', () => {
+    const limits = { ...LIMITS, handshakes: 64 }
+    const { ask, begun, end, prove } = guardAt({ nowMs: 0 }, limits)
+    prove('10.1.0.1')
+    for (let i = 0; i < 100; i++) ask(`10.0.0.${i}`)
+    assert.equal(begun.length, 8)
+    ask('10.1.0.1')
+    assert.equal(begun.length, 9)
+    end(begun[0], 'failure')
+    assert.equal(begun.length, 10)
+  })
+
+  it('after one dear failure takes newcomers one by one, and after a pause, but others at once', () => {
+    const clock = { nowMs: 0 }
+    const { guard, ask, begun, end, prove } = guardAt(clock)
+    prove('10.1.0.1')
+    ask('10.0.0.1')
+    end(begun.pop(), 'failure', DEAR_BYTES)
+    ask('10.0.0.2')
+    ask('10.0.0.3')
+    assert.equal(begun.length, 0)
+    ask('10.1.0.1')
+    assert.equal(begun.length, 1)
+    clock.nowMs = 1_000
+    guard.tick(10_000)
+    assert.deepEqual(
+      begun.map(({ address }) => address.name),
+      ['10.1.0.1', '10.0.0.2'],
+    )
+    end(begun[1], 'success')
+    assert.equal(begun.at(-1)?.address.name, '10.0.0.3')
+  })
+
+  it('spends at most a fifth of its time on dear handshakes, from however many addresses', () => {
+    const clock = { nowMs: 0 }
+    const { guard, ask, begun, end } = guardAt(clock, { ...LIMITS, handshakes: 64 })
+    const dearMs = 250
+    let spentMs = 0
+    for (let i = 0; i < 1_000; i++) ask(`10.0.${i >> 8}.${i & 255}`)
+    while (clock.nowMs < 120_000) {
+      const slot = begun.shift()
+      if (slot === undefined) clock.nowMs += 100
+      else {
+        clock.nowMs += dearMs
+        spentMs += dearMs
+        end(slot, 'failure', DEAR_BYTES)
+      }
+      guard.tick(300_000)
+    }
+    // The first ones are let in together, before anything is known.
+    assert.ok(spentMs - 8 * dearMs <= 120_000 / 5, `${spentMs} ms of 120000`)
+    assert.ok(spentMs > 10_000)
+  })
+
+  it('lets a newcomer begin before those who fill the queue', () => {
+    const { ask, begun, end } = guardAt({ nowMs: 0 }, { ...LIMITS, handshakes: 1 })
+    for (let i = 0; i < 100; i++) ask('10.0.0.1')
+    ask('10.0.0.2')
+    end(begun[0], 'failure')
+    assert.equal(begun[1]?.address.name, '10.0.0.2')
+  })
+
+  it('does not let one address fill the queue', () => {
+    const { guard, ask } = guardAt({ nowMs: 0 })
+    const answers = new Set(Array.from({ length: 5_000 }, () => ask('10.0.0.1')))
+    assert.deepEqual([...answers], [undefined, 'address_limited'])
+    assert.equal(guard.waiting, 1_024)
+    assert.equal(ask('10.0.0.2'), undefined)
+  })
+
+  it('does not let silent clients take the places of those that are at work', () => {
+    const clock = { nowMs: 0 }
+    const { guard, ask, begun } = guardAt(clock)
+    for (let i = 0; i < 8; i++) ask(`10.0.0.${i}`)
+    ask('10.0.1.1')
+    assert.equal(begun.length, 8)
+    clock.nowMs = 1_000
+    guard.tick(10_000)
+    assert.equal(begun.at(-1)?.address.name, '10.0.1.1')
+    assert.equal(guard.inProgress, 9)
+  })
+
+  it('takes back an applicant whose client has gone', () => {
+    const { guard, ask, begun, end } = guardAt({ nowMs: 0 })
+    ask('10.0.0.1')
+    const gone: Applicant = {
+      start: () => assert.fail('started'),
+      refuse: () => assert.fail('refused'),
+    }
+    guard.ask('10.0.0.1', gone)
+    guard.forget('10.0.0.1', gone)
+    guard.forget('10.0.0.1', gone)
+    assert.equal(guard.waiting, 0)
+    end(begun[0], 'failure', DEAR_BYTES)
+  })
+
+  it('survives thousands of applicants that give their slot back as soon as they have it', () => {
+    const { guard, ask, begun, end, prove } = guardAt({ nowMs: 0 }, { ...LIMITS, handshakes: 1 })
+    prove('10.0.0.2')
+    ask('10.0.0.1')
+    for (let i = 0; i < 1_000; i++) {
+      guard.ask('10.0.0.2', {
+        start: (slot) => guard.end(slot, { kind: 'free' }),
+        refuse: () => assert.fail('refused'),
+      })
+    }
+    end(begun[0], 'success')
+    assert.deepEqual([guard.waiting, guard.inProgress], [0, 0])
+  })
+
+  it('puts nobody away who has no address of their own', () => {
+    const { ask, begun, end } = guardAt({ nowMs: 0 })
+    for (let i = 0; i < 20; i++) {
+      assert.equal(ask(NO_ADDRESS), undefined)
+      end(begun.pop(), 'failure', DEAR_BYTES)
+    }
+    for (let i = 0; i < 20; i++) ask(NO_ADDRESS)
+    assert.equal(begun.length, LIMITS.handshakes)
   })
 })
