@@ -1,16 +1,14 @@
 // `npm run bench:footprint`: how long Postern takes to be ready, next to the shortest life that a Node
 // process can have, and what it occupies while nothing happens, next to a bare node:tls server.
 import { type ChildProcess, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
 import fs from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { stringify } from 'yaml'
 import { Load } from './load.ts'
 import { accepting, end, freePort, median, rssBytesOf, spawnOn } from './process.ts'
-import { posternConfig } from './proxies.ts'
+import { posternConfig, posternReady } from './proxies.ts'
 import { REPOSITORY, requestHead, type Stage, setStage } from './stage.ts'
 
 const HELP = `Usage: npm run bench:footprint -- [options]
@@ -119,7 +117,6 @@ function environment(cache: boolean, stage: Stage): NodeJS.ProcessEnv {
     : { ...process.env, NODE_DISABLE_COMPILE_CACHE: '1' }
 }
 
-/** Resolves when it says that it is ready. */
 async function startPostern(
   main: string,
   configFile: string,
@@ -129,17 +126,7 @@ async function startPostern(
     stdio: ['ignore', 'pipe', 'inherit'],
     env,
   })
-  if (child.stdout === null) throw new Error('no standard output')
-  const ended = once(child, 'exit').then(([code]) => {
-    throw new Error(`postern ended with exit code ${code}`)
-  })
-  const ready = new Promise<void>((resolve) => {
-    createInterface(child.stdout as NodeJS.ReadableStream).on('line', (line) => {
-      if (line.includes('"event":"ready"')) resolve()
-    })
-  })
-  ended.catch(() => {})
-  await Promise.race([ready, ended])
+  await posternReady(child)
   return child
 }
 

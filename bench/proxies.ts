@@ -105,15 +105,35 @@ async function startPostern(
   const [port, metricsPort] = [await freePort(), await freePort()]
   const file = join(stage.directory, `${name}-${port}.yaml`)
   fs.writeFileSync(file, stringify(posternConfig(stage, port, metricsPort, own)))
-  const proxy = await started(name, process.execPath, [main, 'run', '--config', file], port)
+  const child = spawnOn(PROXY_CPU, process.execPath, [main, 'run', '--config', file], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  await posternReady(child)
   return {
-    ...proxy,
+    pid: child.pid ?? 0,
+    port,
+    end: () => end(child),
     lostRecords: async () => {
       const metrics = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text()
       const lines = metrics.matchAll(/^postern_log_records_dropped_total\{.*\} (\d+)$/gm)
       return [...lines].reduce((sum, [, count]) => sum + Number(count), 0)
     },
   }
+}
+
+/** Resolves when it says that it is ready; a port that accepts may be its check that the port is free. */
+export async function posternReady(child: ChildProcess): Promise<void> {
+  let said = ''
+  await new Promise<void>((resolve, reject) => {
+    child.once('exit', (code) => reject(new Error(`postern ended with exit code ${code}`)))
+    const listen = (chunk: Buffer): void => {
+      said += chunk
+      if (!said.includes('"event":"ready"')) return
+      child.stdout?.off('data', listen).resume()
+      resolve()
+    }
+    child.stdout?.on('data', listen)
+  })
 }
 
 async function startHttpProxy(stage: Stage): Promise<RunningProxy> {
