@@ -38,6 +38,12 @@ const OUT_OF_MEMORY: EvaluationOutcome = { kind: 'timeout', what: 'memory' }
 const TOO_LARGE: EvaluationOutcome = { kind: 'too_large' }
 const RESULT_START = '[{"result":'
 const RESULT_END = '}]'
+/**
+ * Memory never shrinks, so that one large evaluation would be paid for until the next reload. But V8
+ * is slow to give back what is dropped (measured: 1.8 GB after 400 traps in a row at 64 MB each), so
+ * that it is replaced seldom, and kept from instance to instance in between.
+ */
+const SHRINK_INTERVAL_MS = 60_000
 /** What the module says when memory may not grow any more. */
 const MALLOC_FAILED = 'opa_malloc: failed'
 
@@ -50,6 +56,8 @@ export class PolicyHost {
   }
   /** Memory as it is before the first evaluation: a new instance needs no reading of data. */
   #image: MemoryImage | undefined
+  #memory: WebAssembly.Memory | undefined
+  #shrunkAtMs = Number.NEGATIVE_INFINITY
   #instance: Instance | undefined
 
   constructor(material: PolicyMaterial, recycled: () => void = () => {}) {
@@ -58,7 +66,7 @@ export class PolicyHost {
   }
 
   get memoryBytes(): number {
-    return this.#instance?.memory.buffer.byteLength ?? 0
+    return this.#memory?.buffer.byteLength ?? 0
   }
 
   /** Loop iterations that the last evaluation used. */
@@ -76,29 +84,51 @@ export class PolicyHost {
     try {
       instance = this.#instance ??= this.#newInstance()
       const outcome = instance.evaluate(input, nowMs)
-      if (instance.isBloated()) this.#recycle()
+      if (this.#shouldShrink(nowMs)) this.#recycle(nowMs)
       return outcome
     } catch (error) {
       const outcome = outcomeOf(error, instance)
-      this.#recycle()
+      this.#recycle(nowMs)
       return outcome
     }
   }
 
-  #recycle(): void {
+  #recycle(nowMs: number): void {
     this.#instance = undefined
+    if (this.#image === undefined) {
+      this.#memory = undefined
+    } else if (this.#shouldShrink(nowMs)) {
+      this.#memory = undefined
+      this.#shrunkAtMs = nowMs
+    }
     this.#recycled()
   }
 
+  /** True where evaluations took more than half of what they may, and not long after the last time. */
+  #shouldShrink(nowMs: number): boolean {
+    if (this.#image === undefined || nowMs - this.#shrunkAtMs < SHRINK_INTERVAL_MS) return false
+    const atFirst = this.#image.pages * PAGE
+    return this.memoryBytes - atFirst > Math.max(this.#maximumPages * PAGE - atFirst, 0) / 2
+  }
+
   #newInstance(): Instance {
-    const instance = new Instance(this.#material, this.#caches, this.#image)
+    const maximum = this.#maximumPages
+    const initial = this.#image?.pages ?? Math.min(INITIAL_PAGES, maximum)
+    this.#memory ??= new WebAssembly.Memory({ initial, maximum })
+    const instance = new Instance(this.#material, this.#memory, this.#caches, this.#image)
     this.#image ??= instance.image()
     return instance
+  }
+
+  get #maximumPages(): number {
+    return Math.floor(this.#material.memoryBytes / PAGE)
   }
 }
 
 interface MemoryImage {
+  /** From where the heap begins to where evaluations may write. */
   readonly bytes: Buffer
+  readonly start: number
   readonly pages: number
   readonly data: number
   readonly input: number
@@ -131,33 +161,36 @@ class PolicyAbort extends Error {
 }
 
 class Instance {
-  readonly memory: WebAssembly.Memory
   readonly fuel: WebAssembly.Global
   readonly #material: PolicyMaterial
+  readonly #memory: WebAssembly.Memory
   readonly #exports: Exports
   readonly #stackPointer: WebAssembly.Global
   readonly #context: { timeNs: bigint } & BuiltinContext
   readonly #data: number
   readonly #input: number
   readonly #heap: number
-  readonly #ceilingBytes: number
+  readonly #start: number
   #view: Buffer
 
   constructor(
     material: PolicyMaterial,
+    memory: WebAssembly.Memory,
     caches: Pick<BuiltinContext, 'regexes' | 'jwtKeys'>,
     image: MemoryImage | undefined,
   ) {
-    const maximum = Math.floor(material.memoryBytes / PAGE)
-    const initial = image?.pages ?? Math.min(INITIAL_PAGES, maximum)
     this.#material = material
-    this.memory = new WebAssembly.Memory({ initial, maximum })
-    this.#view = Buffer.from(this.memory.buffer)
+    this.#memory = memory
+    this.#view = Buffer.from(memory.buffer)
+    // Memory may be used: stack and static variables begin as in a new one. The start function then
+    // reads how much of it there is, so that what has grown before is used again.
+    if (image !== undefined) this.#view.fill(0, 0, image.start)
     const instance = new WebAssembly.Instance(material.module, { env: this.#imports() })
     this.#exports = instance.exports as unknown as Exports
     this.fuel = this.#exports[FUEL_EXPORT]
     this.#stackPointer = this.#exports[STACK_POINTER_EXPORT]
     this.#context = { timeNs: 0n, ...caches, spend: (iterations) => this.#spend(iterations) }
+    this.#start = this.#exports.opa_heap_ptr_get()
     if (image === undefined) {
       // Reading data is not a request: it has a budget of its own size.
       this.fuel.value = 0x7fff_ffff
@@ -166,28 +199,22 @@ class Instance {
       if (this.#data === 0) throw new PolicyAbort('the data document is not JSON')
       this.#heap = (this.#exports.opa_heap_ptr_get() + 15) & ~15
     } else {
-      image.bytes.copy(this.#bytes())
+      image.bytes.copy(this.#bytes(), image.start)
       this.#input = image.input
       this.#data = image.data
       this.#heap = image.heap
     }
-    const base = this.memory.buffer.byteLength
-    this.#ceilingBytes = base + Math.max(maximum * PAGE - base, 0) / 2
   }
 
   image(): MemoryImage {
     return {
-      bytes: Buffer.from(this.#bytes().subarray(0, this.#heap)),
-      pages: this.memory.buffer.byteLength / PAGE,
+      bytes: Buffer.from(this.#bytes().subarray(this.#start, this.#heap)),
+      start: this.#start,
+      pages: this.#memory.buffer.byteLength / PAGE,
       data: this.#data,
       input: this.#input,
       heap: this.#heap,
     }
-  }
-
-  /** Memory never shrinks: one large evaluation would otherwise be paid for until the next reload. */
-  isBloated(): boolean {
-    return this.memory.buffer.byteLength > this.#ceilingBytes
   }
 
   evaluate(input: string, nowMs: number): EvaluationOutcome {
@@ -235,7 +262,7 @@ class Instance {
     const call = (id: number, _context: number, ...addresses: number[]) =>
       this.#callBuiltin(functions[id], addresses)
     return {
-      memory: this.memory,
+      memory: this.#memory,
       opa_abort: (address: number) => {
         throw new PolicyAbort(this.#text(address))
       },
@@ -295,7 +322,7 @@ class Instance {
 
   /** Growth detaches the buffer; wasm grows its memory itself. */
   #bytes(): Buffer {
-    if (this.#view.length === 0) this.#view = Buffer.from(this.memory.buffer)
+    if (this.#view.length === 0) this.#view = Buffer.from(this.#memory.buffer)
     return this.#view
   }
 }

@@ -241,3 +241,31 @@ test('an instance gives back the memory that one evaluation took', async () => {
   host.evaluate(small, NOW_MS)
   assert.equal(host.memoryBytes, before)
 })
+
+test('traps in a row share one memory, which is replaced seldom', async () => {
+  const { fuel, ...policy } = await loadMaterial(bundleUrl('runaway-path'))
+  let made = 0
+  const { Memory } = WebAssembly
+  class CountedMemory extends Memory {
+    constructor(descriptor: { initial: number; maximum?: number }) {
+      super(descriptor)
+      made++
+    }
+  }
+  WebAssembly.Memory = CountedMemory
+  try {
+    const host = new PolicyHost({ ...policy, fuel: 1_000_000_000, memoryBytes: 8 * 1024 * 1024 })
+    const runaway = buildInput(request('/runaway'))
+    const good = buildInput(request('/'))
+    for (let i = 0; i < 50; i++) {
+      assert.deepEqual(host.evaluate(runaway, NOW_MS), { kind: 'timeout', what: 'memory' })
+      assert.deepEqual(host.evaluate(good, NOW_MS), { kind: 'result', text: 'true' })
+    }
+    assert.equal(made, 2)
+    host.evaluate(runaway, NOW_MS + 3_600_000)
+    host.evaluate(good, NOW_MS + 3_600_000)
+    assert.equal(made, 3)
+  } finally {
+    WebAssembly.Memory = Memory
+  }
+})
