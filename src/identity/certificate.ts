@@ -4,6 +4,7 @@ import { hash, type X509Certificate } from 'node:crypto'
 import { contextTag, type DerElement, type DerItems, decodeDer, malformed, TAG } from './der.ts'
 import type { CertificateFacts } from './material.ts'
 import { readName } from './name.ts'
+import { type NameConstraints, readNameConstraints } from './name-constraints.ts'
 import { SERIAL_BYTES } from './serials.ts'
 import { readSignatureAlgorithm, type SignatureAlgorithm } from './signature.ts'
 import { parseSpiffeId } from './spiffe-id.ts'
@@ -19,6 +20,8 @@ export interface CertificateReading {
   /** RFC 2253 text, most specific attribute first. */
   readonly issuer: string
   readonly subject: string
+  /** See `Name.comparable`. */
+  readonly subjectComparable: readonly string[]
   readonly commonName: string | undefined
   readonly notBeforeMs: number
   readonly notAfterMs: number
@@ -34,7 +37,7 @@ export interface CertificateReading {
   readonly keyUsage: number | undefined
   /** Undefined without the extension, which then limits nothing. */
   readonly extendedKeyUsages: readonly string[] | undefined
-  readonly nameConstraints: boolean
+  readonly nameConstraints: NameConstraints | undefined
   /** OIDs of critical extensions that nobody here understands. */
   readonly unknownCritical: readonly string[]
 }
@@ -133,6 +136,7 @@ const decodeCertificate = (certificate: DerElement): CertificateReading => {
     subjectDer: subject.raw,
     issuer: readName(issuer, 'issuer').text,
     subject: subjectName.text,
+    subjectComparable: subjectName.comparable,
     commonName: subjectName.commonName,
     notBeforeMs,
     notAfterMs,
@@ -146,7 +150,7 @@ const decodeCertificate = (certificate: DerElement): CertificateReading => {
       .as(TAG.bitString, 'keyUsage')
       .namedBits('keyUsage'),
     extendedKeyUsages: readExtendedKeyUsages(extensions.get(OID.extKeyUsage)),
-    nameConstraints: extensions.has(OID.nameConstraints),
+    nameConstraints: readNameConstraints(extensions.get(OID.nameConstraints)),
     unknownCritical: [...extensions]
       .filter(([oid, { critical }]) => critical && !UNDERSTOOD.has(oid))
       .map(([oid]) => oid),
@@ -263,7 +267,7 @@ const OID = {
 
 /**
  * May be critical. Policies limit nothing here: any policy will do (RFC 5280 section 6.1.1 c), except
- * under policyConstraints, which is therefore not in the list. nameConstraints: see verifier.ts.
+ * under policyConstraints, which is therefore not in the list.
  */
 const UNDERSTOOD: ReadonlySet<string> = new Set(Object.values(OID))
 

@@ -8,14 +8,21 @@ export interface Name {
   readonly text: string
   /** Undefined without a common name, and with several: then there is no one answer. */
   readonly commonName: string | undefined
+  /**
+   * One text for each relative name, in the order written: equal where RFC 5280 section 7.1 takes the
+   * names for equal, whatever string types, letter case and spaces they are written with.
+   */
+  readonly comparable: readonly string[]
 }
 
 export const readName = (name: DerElement, what: string): Name => {
   if (name.raw.length > MAX_NAME_BYTES) malformed(`${what} is longer than ${MAX_NAME_BYTES} bytes`)
   const commonNames: (string | undefined)[] = []
   const parts: string[] = []
+  const comparable: string[] = []
   for (const sets = name.items(what); sets.more; ) {
     const attributes: string[] = []
+    const comparableAttributes: string[] = []
     for (const set = sets.next(TAG.set, what).items(what); set.more; ) {
       const attribute = set.next(TAG.sequence, what).items(what)
       const type = attribute.next(TAG.oid, what).oid(what)
@@ -24,15 +31,27 @@ export const readName = (name: DerElement, what: string): Name => {
       const text = stringOf(value, what)
       if (type === COMMON_NAME) commonNames.push(text)
       attributes.unshift(attributeText(type, value, text))
+      comparableAttributes.push(type, comparableText(value, text))
     }
     parts.unshift(attributes.join('+'))
+    comparable.push(JSON.stringify(comparableAttributes))
   }
   const commonName = commonNames.length === 1 ? commonNames[0] : undefined
   return {
     text: parts.join(','),
     commonName: commonName === undefined || CONTROL.test(commonName) ? undefined : commonName,
+    comparable,
   }
 }
+
+/** Letters beyond ASCII are compared as they are, as in OpenSSL. */
+const comparableText = (value: DerElement, text: string | undefined): string =>
+  text === undefined
+    ? `#${value.raw.toString('hex')}`
+    : `=${text
+        .trim()
+        .replaceAll(/\s+/g, ' ')
+        .replaceAll(/[A-Z]+/g, (upper) => upper.toLowerCase())}`
 
 const attributeText = (type: string, value: DerElement, text: string | undefined): string => {
   const shortName = SHORT_NAMES.get(type)

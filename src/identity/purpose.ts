@@ -3,6 +3,7 @@
 // looked at here, so that the answer for one chain never changes.
 import { EXTENDED_KEY_USAGE, KEY_USAGE } from './certificate.ts'
 import { isSelfIssued, type Link } from './link.ts'
+import { constraintObjection } from './name-constraints.ts'
 import { weaknessOf } from './signature.ts'
 
 /** Why a leaf cannot authenticate a client, or undefined. */
@@ -31,7 +32,7 @@ export const issuerObjection = (issuer: Link, below: readonly Link[]): string | 
     return `its path length ${basicConstraints.pathLength} allows no chain this long`
   }
   // OpenSSL, too, lets the extended usages of an authority limit those below it, the root included.
-  return extendedUsageObjection(issuer)
+  return extendedUsageObjection(issuer) ?? constraintObjection(issuer, below)
 }
 
 /** Why a certificate is not strong or clear enough at all, or undefined. */

@@ -10,12 +10,7 @@ import { leafObjection } from './purpose.ts'
 import { Revocation } from './revocation.ts'
 import { claimsSpiffe, parseSpiffeId } from './spiffe-id.ts'
 
-/**
- * One per trust generation and thread.
- *
- * Name constraints are left to OpenSSL, which enforced them in the handshake. `recheck` has no
- * handshake in front of it: see there.
- */
+/** One per trust generation and thread. */
 export class PeerVerifier {
   readonly trustGeneration: number
   /** By trust domain; '' (no trust domain has that name) for bundles that vouch for any identity. */
@@ -61,23 +56,13 @@ export class PeerVerifier {
   /**
    * Whether a peer verified before, perhaps under an older generation, is still acceptable. Under the
    * same generation only time can have changed that.
-   *
-   * A path through an authority with name constraints that this connection's handshake did not see
-   * is refused: no OpenSSL has enforced them, and a new handshake will.
    */
   recheck(peer: VerifiedPeer, nowMs: number): VerifiedPeer | PeerRejection {
     const links = linksOf(peer)
     if (peer.trustGeneration === this.trustGeneration) {
       return judgeNow(links, this.#revocation, nowMs) ?? peer
     }
-    const result = this.verify(peer.chain, nowMs)
-    if (result.kind === 'rejection') return result
-    const seen = new Set(links.map(({ fingerprint }) => fingerprint))
-    const constrained = linksOf(result).find(
-      ({ reading, fingerprint }) => reading.nameConstraints && !seen.has(fingerprint),
-    )
-    if (constrained === undefined) return result
-    return reject('untrusted', constrained, 'its name constraints need a new handshake')
+    return this.verify(peer.chain, nowMs)
   }
 
   #search(leaf: Link, others: readonly X509Certificate[], nowMs: number): Path | PeerRejection {

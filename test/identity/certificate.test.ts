@@ -80,7 +80,8 @@ describe('readCertificate', () => {
     })
     assert.deepEqual(reading.basicConstraints, { ca: true, pathLength: 3 })
     assert.equal(reading.keyUsage, KEY_USAGE.keyCertSign | KEY_USAGE.cRLSign)
-    assert.equal(reading.nameConstraints, true)
+    const none = { uris: [], dnsNames: [], directories: [] }
+    assert.deepEqual(reading.nameConstraints, { permitted: none, excluded: none })
     assert.deepEqual(reading.unknownCritical, [])
   })
 
