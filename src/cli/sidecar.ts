@@ -15,7 +15,7 @@ import type { Logger } from '../observe/log.ts'
 import { MetricsRegistry } from '../observe/metrics.ts'
 import { DECISION_DROPPED, RecordSink } from '../observe/records.ts'
 import { createRedactor } from '../observe/redaction.ts'
-import { isRunning, type RunningServer } from '../observe/server.ts'
+import { isRunning, type RunningServer, removeStaleSocket } from '../observe/server.ts'
 import { probeAddress } from '../proxy/port.ts'
 import { VERSION } from '../version.ts'
 import { loadChecked } from './materials.ts'
@@ -182,6 +182,14 @@ export class Sidecar {
     if (generation === undefined) return { kind: 'failed', exitCode: 2, problems: loaded.problems }
 
     const { listen } = config.inbound
+    for (const [where, address] of [
+      ['inbound.listen', listen],
+      ['probes.listen', config.probes?.listen],
+    ] as const) {
+      if (address?.kind !== 'unix') continue
+      const taken = await removeStaleSocket(address.path, where)
+      if (taken !== undefined) return { kind: 'failed', exitCode: 1, problems: [taken] }
+    }
     const taken = await probeAddress(listen)
     if (taken !== undefined) return bindFailure('inbound.listen', taken)
     const problem = await this.#startServers()

@@ -182,7 +182,7 @@ const hasBody = ({ headers }: IncomingMessage): boolean =>
   (headers['content-length'] !== undefined && headers['content-length'] !== '0')
 
 /** A socket file outlives a killed process; only one that nobody answers is removed. */
-async function removeStaleSocket(path: string, where: string): Promise<Problem | undefined> {
+export async function removeStaleSocket(path: string, where: string): Promise<Problem | undefined> {
   const facts = fs.lstatSync(path, { throwIfNoEntry: false })
   if (facts === undefined) return undefined
   if (!facts.isSocket()) {

@@ -146,6 +146,29 @@ describe('the start', () => {
     for (const port of Object.values(ports)) assert.equal(await isFree(port), true)
   })
 
+  it('takes the UNIX socket that a killed Postern left behind, and no other', async (t) => {
+    const socket = join(directory, 'inbound.sock')
+    const start = async (): Promise<Process> => {
+      const args = ['--listen', `unix:${socket}`, '--metrics', 'off', '--admin', 'off']
+      const process = spawnPostern(t, [...flags, ...args])
+      let ended = false
+      void process.exited.then(() => {
+        ended = true
+      })
+      await eventually('it is ready, or has ended', () => ended || eventOf(process, 'ready'))
+      return process
+    }
+    const first = await start()
+    assert.ok(eventOf(first, 'ready'))
+    const second = await start()
+    assert.equal(await second.exited, 1)
+    assert.match(second.errors(), /inbound\.listen.*inbound\.sock.*in use/)
+    first.signal('SIGKILL')
+    await first.exited
+    assert.equal(existsSync(socket), true)
+    assert.ok(eventOf(await start(), 'ready'))
+  })
+
   it('tells its state on /startupz, /livez and /readyz, and serves admin on a UNIX socket', async (t) => {
     const metrics = await freePort()
     const socket = join(directory, 'admin.sock')
