@@ -67,13 +67,22 @@ export function isIdentityField(name: string): boolean {
 }
 
 /**
- * Names that the result of a policy may neither set nor remove on a request. A name with `_` is
- * judged as the name with `-` that CGI-like workloads fold it into.
+ * Names with anything but letters, digits and `-`. Workloads that pass fields on as variables take
+ * them for other names: WSGI and Rack fold `-` into `_`, PHP `.` as well, lighttpd every character
+ * that is no letter or digit. nginx ignores such fields for the same reason.
+ */
+export function isFoldable(name: string): boolean {
+  return FOLDABLE.test(name)
+}
+
+/**
+ * Names that the result of a policy may neither set nor remove on a request. A foldable name is
+ * judged as the name with `-` that it may be taken for.
  */
 export function isProtectedRequestField(name: string): boolean {
-  const folded = name.includes('_') ? name.replaceAll('_', '-') : name
+  const folded = isFoldable(name) ? name.replaceAll(/[^a-z0-9-]/g, '-') : name
   return (
-    folded.startsWith(':') ||
+    name.startsWith(':') ||
     folded === 'host' ||
     isFramingField(folded) ||
     isHopByHop(folded) ||
@@ -90,6 +99,8 @@ export function isProtectedResponseField(name: string): boolean {
     name.startsWith('x-postern-')
   )
 }
+
+const FOLDABLE = /[^a-z0-9-]/
 
 function consistsOf(allowed: Uint8Array, text: string): boolean {
   for (let i = 0; i < text.length; i++) {

@@ -40,6 +40,8 @@ test('a policy may not touch pseudo, routing, framing, hop-by-hop and identity f
 test('a policy may not touch a name that a workload folds into a protected one', () => {
   assert.equal(isProtectedRequestField('x_forwarded-client_cert'), true)
   assert.equal(isProtectedRequestField('content_length'), true)
+  assert.equal(isProtectedRequestField('x.forwarded~client-cert'), true)
+  assert.equal(isProtectedRequestField('x.user'), false)
 })
 
 test('a policy may set cookies and content type on a denial but not its framing', () => {

@@ -155,7 +155,7 @@ function headers(): string {
     '## Headers',
     'Removed from every request before policy sees it, in any spelling, also from trailers: ' +
       '`x-forwarded-client-cert` (unless `inbound.forwardedClientCert` forwards it), `client-cert`, `client-cert-chain`, ' +
-      'every `x-postern-*`, names with an underscore, whatever `Connection` lists, and ' +
+      'every `x-postern-*`, names with anything but letters, digits and `-`, whatever `Connection` lists, and ' +
       `${[...HOP_BY_HOP].map(code).join(', ')}.`,
     table(
       ['header', 'toward', 'what it says'],

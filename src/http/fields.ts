@@ -1,6 +1,6 @@
 // Header fields as a flat array, and which of them leave this proxy. Decides what of a client's
 // request policy and workload may believe, and what of the workload's answer is for the client.
-import { isFramingField, isHopByHop, isIdentityField } from '../field-names.ts'
+import { isFoldable, isFramingField, isHopByHop, isIdentityField } from '../field-names.ts'
 
 export { HOP_BY_HOP, isFieldValue, isToken } from '../field-names.ts'
 
@@ -39,9 +39,9 @@ export function listElements(value: string): string[] {
 
 /**
  * A client's fields without those that it has no say in: identity, hop-by-hop and what Connection
- * lists, framing (the forwarder writes its own), names with `_` (some workloads fold them into `-`,
- * which would bring an identity field back), and `x-envoy-auth-partial-body` (by which a client would
- * switch off `parsed_body` in policies written for Envoy). Host stays.
+ * lists, framing (the forwarder writes its own), names that some workloads take for others (which
+ * would bring an identity field back), and `x-envoy-auth-partial-body` (by which a client would switch
+ * off `parsed_body` in policies written for Envoy). Host stays.
  */
 export function removeUntrustedFields(
   fields: readonly string[],
@@ -53,7 +53,7 @@ export function removeUntrustedFields(
       !isHopByHop(name) &&
       !isFramingField(name) &&
       !(isIdentityField(name) && !(keep.forwardedClientCert && name === XFCC)) &&
-      !name.includes('_') &&
+      !isFoldable(name) &&
       name !== 'x-envoy-auth-partial-body',
   )
 }

@@ -55,9 +55,14 @@ it('keeps x-forwarded-client-cert only when told to, and the other identity fiel
   assert.deepEqual(remove(['x_forwarded_client_cert', 'Hash=1'], true), [])
 })
 
-it('removes names with an underscore and x-envoy-auth-partial-body', () => {
+it('removes x-envoy-auth-partial-body and names that a workload may take for another', () => {
   const fields = ['x_user', '1', 'x-user', '2', 'x-envoy-auth-partial-body', 'true']
   assert.deepEqual(remove(fields), ['x-user', '2'])
+  // PHP turns "." into "_", lighttpd everything that is no letter or digit.
+  for (const character of "._~!#$%&'*+^`|") {
+    const name = ['x', 'forwarded', 'client', 'cert'].join(character)
+    assert.deepEqual(remove([name, 'Hash=1', 'x-user', '2'], true), ['x-user', '2'])
+  }
 })
 
 it('passes ordinary fields on in their order, repeated ones too', () => {
