@@ -57,7 +57,7 @@ export const ERRORS = {
   ambiguous_path: client(
     400,
     13,
-    'The path can be read in two ways (dot segment, empty segment, encoded slash, backslash or NUL, path parameters), so policy and workload could disagree about it.',
+    'The path can be read in two ways (dot segment, empty segment, encoded slash, backslash or NUL, an escaped letter or digit, path parameters), so policy and workload could disagree about it.',
   ),
   bad_header: client(
     400,

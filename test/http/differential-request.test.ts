@@ -60,7 +60,9 @@ const STRICTER: Readonly<Record<string, readonly Disagreement[]>> = {
     {
       reason: 'policy and workload could read different paths',
       evidence: (head) =>
-        /^\S+ (https?:\/\/[^/?]*)?[^?\s]*(\/\/|\/(\.|%2e){1,2}[/? ]|%2f|%5c|%3b|;|%00)/i.test(head),
+        /^\S+ (https?:\/\/[^/?]*)?[^?\s]*(\/\/|\/\.{1,2}[/? ]|%(2[def]|3[0-9b]|[46][1-9a-f]|[57][0-9a]|5[cf])|;|%00)/i.test(
+          head,
+        ),
     },
   ],
   bad_header: [
