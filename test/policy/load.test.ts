@@ -5,6 +5,7 @@ import { gzipSync } from 'node:zlib'
 import { pack } from 'tar-stream'
 import { ARCHIVE_LIMITS, readBundle, unpackArchive } from '../../src/policy/bundle.ts'
 import { loadPolicy } from '../../src/policy/load.ts'
+import { SECTION, sectionsOf } from '../../src/policy/wasm-module.ts'
 import { bundleUrl, FUEL, load, MEMORY_BYTES, SAMPLE_BUNDLE, unpackFile } from './support.ts'
 
 type File = readonly [name: string, content: string | Buffer, more?: object]
@@ -177,6 +178,12 @@ test('what is no module of opa build is refused', async () => {
   }
   assert.match(await answer(Buffer.from('x')), /not a WebAssembly module/)
   assert.match(await answer(wasm.subarray(0, 1_000)), /cannot be used/)
+  // An instruction that no counter stops: memory.fill (0xfc 11) in the place of the last `end`.
+  const section = sectionsOf(wasm).find(({ id }) => id === SECTION.code)
+  assert.ok(section)
+  const unmetered = Buffer.from(wasm)
+  unmetered.set([0xfc, 0x0b, 0x00, 0x0b], section.end - 4)
+  assert.match(await answer(unmetered), /instruction 0xfc 11 is not supported/)
   const empty = Buffer.from('0061736d01000000', 'hex')
   assert.match(await answer(empty), /cannot be used/)
 })
