@@ -42,7 +42,17 @@ function rank(value: RegoValue): number {
 
 /** Go compares the bytes of UTF-8, which is the order of code points, not of UTF-16 units. */
 function compareText(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a, 'utf8'), Buffer.from(b, 'utf8'))
+  const length = Math.min(a.length, b.length)
+  for (let i = 0; i < length; i++) {
+    const [x, y] = [a.charCodeAt(i), b.charCodeAt(i)]
+    if (x !== y) return isSurrogate(x) === isSurrogate(y) ? x - y : isSurrogate(x) ? 1 : -1
+  }
+  return a.length - b.length
+}
+
+/** Half of a code point that is above all others. */
+function isSurrogate(unit: number): boolean {
+  return unit >= 0xd800 && unit <= 0xdfff
 }
 
 function compareLists(a: readonly RegoValue[], b: readonly RegoValue[]): number {

@@ -97,7 +97,14 @@ class RegexParser {
         const item = items.pop()
         if (item === undefined || !repeatable) this.#fail('nothing to repeat')
         const lazy = this.#takes('?')
-        items.push({ kind: 'repeat', item, ...range, greedy: lazy === this.#flags.ungreedy })
+        const repeat = {
+          kind: 'repeat',
+          item,
+          ...range,
+          greedy: lazy === this.#flags.ungreedy,
+        } as const
+        if (!repeatsAtMost(MAX_REPEAT, repeat)) this.#fail('invalid repeat count')
+        items.push(repeat)
         repeatable = false
         continue
       }
@@ -113,11 +120,11 @@ class RegexParser {
     if (this.#takes('+')) return { min: 1, max: Number.POSITIVE_INFINITY }
     if (this.#takes('?')) return { min: 0, max: 1 }
     if (this.#peek() !== '{') return undefined
-    const close = this.#characters.indexOf('}', this.#at)
-    const text = close < 0 ? '' : this.#characters.slice(this.#at + 1, close).join('')
-    const counts = /^([0-9]+)(,([0-9]*))?$/.exec(text)
+    // Looking no further than the largest counts go, for each of many braces may be a literal.
+    const text = this.#characters.slice(this.#at, this.#at + 40).join('')
+    const counts = /^\{(0|[1-9][0-9]*)(,(0|[1-9][0-9]*|))?\}/.exec(text)
     if (counts === null) return undefined // a literal brace
-    this.#at = close + 1
+    this.#at += counts[0].length
     const min = Number(counts[1])
     const max =
       counts[2] === undefined
@@ -288,16 +295,17 @@ class RegexParser {
 
   #bracket(): CharacterSet {
     const negated = this.#takes('^')
-    let set = CharacterSet.of([], false)
+    const ranges: number[] = []
+    let set: CharacterSet | undefined
     for (let first = true; first || this.#peek() !== ']'; first = false) {
       const posix = this.#posixClass()
       if (posix !== undefined) {
-        set = set.union(posix)
+        set = set?.union(posix) ?? posix
         continue
       }
       const low = this.#bracketItem()
       if (low instanceof CharacterSet) {
-        set = set.union(low)
+        set = set?.union(low) ?? low
         continue
       }
       let high = low
@@ -307,9 +315,11 @@ class RegexParser {
         if (end instanceof CharacterSet || end < low) this.#fail('invalid character class range')
         high = end
       }
-      set = set.union(CharacterSet.of([low, high], false))
+      ranges.push(low, high)
     }
     this.#at++
+    const single = CharacterSet.of(ranges, false)
+    set = set?.union(single) ?? single
     if (this.#flags.fold) set = set.folded()
     return negated ? set.negated() : set
   }
@@ -348,5 +358,25 @@ class RegexParser {
 
   #fail(what: string): never {
     throw new RegexSyntaxError(`error parsing regexp: ${what} at ${this.#at}`)
+  }
+}
+
+/** Counts of repeats inside of repeats multiply, and are limited as one (Go: repeatIsValid). */
+function repeatsAtMost(limit: number, node: RegexNode): boolean {
+  switch (node.kind) {
+    case 'set':
+    case 'assert':
+      return true
+    case 'group':
+      return repeatsAtMost(limit, node.item)
+    case 'sequence':
+    case 'choice':
+      return node.items.every((item) => repeatsAtMost(limit, item))
+    case 'repeat': {
+      const { min, max, item } = node
+      if (max === 0) return true
+      const times = max === Number.POSITIVE_INFINITY ? min : max
+      return times <= limit && repeatsAtMost(Math.floor(limit / Math.max(times, 1)), item)
+    }
   }
 }

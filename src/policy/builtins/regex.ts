@@ -16,6 +16,8 @@ type Instruction =
   | { readonly kind: 'match' }
 
 const MAX_INSTRUCTIONS = 10_000
+/** Instructions times offsets that each of them may have to remember. */
+const MAX_SLOTS = 1_000_000
 
 /** @throws RegexSyntaxError also where the pattern is too large. */
 export function compileRegex(pattern: string): Regex {
@@ -29,7 +31,7 @@ export function compileRegex(pattern: string): Regex {
 export class Regex {
   readonly names: ReadonlyMap<string, number>
   readonly #program: readonly Instruction[]
-  readonly #slots: number
+  readonly #slotCount: number
 
   /** @internal Made by `compileRegex`. */
   constructor(
@@ -39,50 +41,101 @@ export class Regex {
   ) {
     this.names = names
     this.#program = program
-    this.#slots = 2 * (groupCount + 1)
+    this.#slotCount = 2 * (groupCount + 1)
+    if (program.length * this.#slotCount > MAX_SLOTS) {
+      throw new RegexSyntaxError('expression has too many groups')
+    }
   }
 
   /**
    * All matches that do not overlap; offsets of start and end by group, -1 where a group took no
-   * part. `spend` is told about work done and may throw.
+   * part. `spend` is told about work done, in steps of some 5 ns, and may throw.
    */
   *matches(text: string, spend: (steps: number) => void): Generator<readonly number[]> {
+    spend(this.#program.length)
+    const machine = new Machine(this.#program, this.#slotCount, text, spend)
     let position = 0
     let previousEnd = -1
     while (position <= text.length) {
-      const match = this.#find(text, position, spend)
+      const match = machine.find(position)
       if (match === undefined) return
       const [start, end] = [match[0] as number, match[1] as number]
       // An empty match right behind another match does not count (Go: Regexp.allMatches).
       const counts = end !== position || start !== previousEnd
       position = end === position ? position + widthAt(text, position) : end
       previousEnd = end
-      if (counts) yield match
+      if (counts) yield Array.from(match)
     }
   }
+}
 
-  #find(text: string, from: number, spend: (steps: number) => void): readonly number[] | undefined {
+/** Fuel is taken in portions: asking for each character costs more than matching it. */
+const PORTION = 1_000
+/** Measured, in steps: of one instruction, of one character besides, of one search. */
+const INSTRUCTION_COST = 4
+const CHARACTER_COST = 8
+const FIND_COST = 20
+
+class Machine {
+  readonly #program: readonly Instruction[]
+  readonly #text: string
+  readonly #spend: (steps: number) => void
+  readonly #lists: readonly [ThreadList, ThreadList]
+  /** Slots of the thread that is being followed. */
+  readonly #slots: Int32Array
+  readonly #found: Int32Array
+  readonly #stack: Int32Array
+  #owed = 0
+
+  constructor(
+    program: readonly Instruction[],
+    slotCount: number,
+    text: string,
+    spend: (steps: number) => void,
+  ) {
+    this.#program = program
+    this.#text = text
+    this.#spend = spend
+    this.#lists = [
+      new ThreadList(program.length, slotCount),
+      new ThreadList(program.length, slotCount),
+    ]
+    this.#slots = new Int32Array(slotCount)
+    this.#found = new Int32Array(slotCount)
+    // Each instruction is followed once for each character and leaves three numbers at most.
+    this.#stack = new Int32Array(3 * program.length + 1)
+  }
+
+  /** The offsets are overwritten by the next call. */
+  find(from: number): Int32Array | undefined {
     const program = this.#program
-    let current = new ThreadList(program.length)
-    let next = new ThreadList(program.length)
-    let found: readonly number[] | undefined
+    const text = this.#text
+    const slots = this.#slots
+    let [current, next] = this.#lists
+    let found: Int32Array | undefined
+    current.clear()
+    next.clear()
+    this.#charge(FIND_COST)
     for (let at = from; ; ) {
       if (found === undefined) {
-        const start = new Array<number>(this.#slots).fill(-1)
-        addThread(program, current, 0, text, at, start)
+        slots.fill(-1)
+        this.#add(current, 0, at)
       }
-      spend(1 + current.work)
-      if (current.threads.length === 0 && found !== undefined) return found
+      this.#charge(current.work * INSTRUCTION_COST + CHARACTER_COST)
+      if (current.count === 0 && found !== undefined) return found
       const code = text.codePointAt(at)
-      const following = at + widthAt(text, at)
-      for (const thread of current.threads) {
-        const instruction = program[thread.at] as Instruction
+      const following = code !== undefined && code > 0xffff ? at + 2 : at + 1
+      for (let i = 0; i < current.count; i++) {
+        const instructionAt = current.instructions[i] as number
+        const instruction = program[instructionAt] as Instruction
         if (instruction.kind === 'match') {
-          found = thread.slots
+          found = this.#found
+          current.load(i, found)
           break // what follows has less priority
         }
         if (instruction.kind === 'set' && code !== undefined && instruction.set.has(code)) {
-          addThread(program, next, thread.at + 1, text, following, thread.slots)
+          current.load(i, slots)
+          this.#add(next, instructionAt + 1, following)
         }
       }
       if (code === undefined) return found
@@ -91,68 +144,99 @@ export class Regex {
       next.clear()
     }
   }
+
+  #charge(steps: number): void {
+    this.#owed += steps
+    if (this.#owed < PORTION) return
+    this.#spend(this.#owed)
+    this.#owed = 0
+  }
+
+  /**
+   * Follows everything that consumes no text; an explicit stack, for programs may be long. On it are
+   * instructions, and below the complement of a slot the value that the slot gets back.
+   */
+  #add(list: ThreadList, start: number, position: number): void {
+    const stack = this.#stack
+    const slots = this.#slots
+    let height = 0
+    stack[height++] = start
+    while (height > 0) {
+      const at = stack[--height] as number
+      if (at < 0) {
+        slots[~at] = stack[--height] as number
+        continue
+      }
+      if (!list.visit(at)) continue
+      const instruction = this.#program[at] as Instruction
+      switch (instruction.kind) {
+        case 'jump':
+          stack[height++] = instruction.to
+          break
+        case 'split':
+          stack[height++] = instruction.second
+          stack[height++] = instruction.first
+          break
+        case 'save':
+          stack[height++] = slots[instruction.slot] as number
+          stack[height++] = ~instruction.slot
+          stack[height++] = at + 1
+          slots[instruction.slot] = position
+          break
+        case 'assert':
+          if (holds(instruction.assertion, this.#text, position)) stack[height++] = at + 1
+          break
+        default:
+          list.push(at, slots)
+      }
+    }
+  }
 }
 
-interface Thread {
-  readonly at: number
-  readonly slots: readonly number[]
-}
-
+/** The instructions where the machine stands in the text, the preferred one first. */
 class ThreadList {
-  threads: Thread[] = []
+  readonly instructions: Int32Array
+  count = 0
   /** Instructions visited since the list was cleared. */
   work = 0
-  readonly #seen: Uint8Array
+  readonly #slots: Int32Array
+  readonly #slotCount: number
+  /** Visited instructions have the number of the present round. */
+  readonly #seen: Uint32Array
+  #round = 1
 
-  constructor(size: number) {
-    this.#seen = new Uint8Array(size)
+  constructor(size: number, slotCount: number) {
+    this.instructions = new Int32Array(size)
+    this.#slots = new Int32Array(size * slotCount)
+    this.#slotCount = slotCount
+    this.#seen = new Uint32Array(size)
   }
 
   clear(): void {
-    this.threads = []
+    this.count = 0
     this.work = 0
-    this.#seen.fill(0)
+    this.#round++
   }
 
   /** False when the instruction is in the list already, with a higher priority. */
   visit(at: number): boolean {
-    if (this.#seen[at] === 1) return false
-    this.#seen[at] = 1
+    if (this.#seen[at] === this.#round) return false
+    this.#seen[at] = this.#round
     this.work++
     return true
   }
-}
 
-/** Follows everything that consumes no text; an explicit stack, for programs may be long. */
-function addThread(
-  program: readonly Instruction[],
-  list: ThreadList,
-  start: number,
-  text: string,
-  position: number,
-  slotsAtStart: readonly number[],
-): void {
-  const stack: Thread[] = [{ at: start, slots: slotsAtStart }]
-  for (let thread = stack.pop(); thread !== undefined; thread = stack.pop()) {
-    const { at, slots } = thread
-    if (!list.visit(at)) continue
-    const instruction = program[at] as Instruction
-    switch (instruction.kind) {
-      case 'jump':
-        stack.push({ at: instruction.to, slots })
-        break
-      case 'split':
-        stack.push({ at: instruction.second, slots }, { at: instruction.first, slots })
-        break
-      case 'save':
-        stack.push({ at: at + 1, slots: slots.with(instruction.slot, position) })
-        break
-      case 'assert':
-        if (holds(instruction.assertion, text, position)) stack.push({ at: at + 1, slots })
-        break
-      default:
-        list.threads.push(thread)
-    }
+  push(at: number, slots: Int32Array): void {
+    this.instructions[this.count] = at
+    const start = this.count * this.#slotCount
+    for (let i = 0; i < this.#slotCount; i++) this.#slots[start + i] = slots[i] as number
+    this.count++
+    this.work += this.#slotCount >> 3
+  }
+
+  load(index: number, slots: Int32Array): void {
+    const start = index * this.#slotCount
+    for (let i = 0; i < this.#slotCount; i++) slots[i] = this.#slots[start + i] as number
   }
 }
 

@@ -52,6 +52,7 @@ function argumentOf(value: RegoValue): Argument {
 class Formatter {
   readonly #format: readonly string[]
   readonly #args: readonly Argument[]
+  readonly #lastBracket: number
   #at = 0
   #next = 0
   #reordered = false
@@ -60,6 +61,7 @@ class Formatter {
   constructor(format: string, args: readonly Argument[]) {
     this.#format = Array.from(format)
     this.#args = args
+    this.#lastBracket = this.#format.lastIndexOf(']')
   }
 
   run(): string {
@@ -150,7 +152,8 @@ class Formatter {
   #index(): boolean {
     if (this.#format[this.#at] !== '[') return false
     this.#reordered = true
-    const close = this.#format.indexOf(']', this.#at)
+    // Without this, each of many open brackets would be a search to the end.
+    const close = this.#at > this.#lastBracket ? -1 : this.#format.indexOf(']', this.#at)
     const text = close < 0 ? '' : this.#format.slice(this.#at + 1, close).join('')
     this.#at = close < 0 ? this.#at + 1 : close + 1
     const index = /^[0-9]{1,7}$/.test(text) ? Number(text) : 0

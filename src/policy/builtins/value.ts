@@ -188,7 +188,8 @@ class ValueReader {
     this.#at = end + 1
     if (plain) return text.slice(start + 1, end)
     try {
-      return JSON.parse(text.slice(start, end + 1)) as string
+      // As Go's decoder: half of a surrogate pair becomes U+FFFD.
+      return (JSON.parse(text.slice(start, end + 1)) as string).toWellFormed()
     } catch {
       return this.#fail()
     }

@@ -113,6 +113,38 @@ test('matches the same places as the engine of JavaScript where both mean the sa
   )
 })
 
+test('every instruction that the engine stands at is paid for', () => {
+  let steps = 0
+  const spend = (n: number) => {
+    steps += n
+  }
+  // At each letter the machine stands at each of the 500 optional ones.
+  assert.deepEqual([...compileRegex('[a-z]{1,500}=').matches('a'.repeat(1_000), spend)], [])
+  assert.ok(steps > 4 * 500 * 500)
+})
+
+test('counts inside of counts are limited as one', () => {
+  for (const pattern of ['(a{100}){100}', '((a{0}){1000}){1000}', '(a{1,}){1001}', 'a{1001}']) {
+    assert.throws(() => compileRegex(pattern), /invalid repeat count/, pattern)
+  }
+  for (const pattern of ['(a{2}){500}', '(?:a{0}){1000}', '(a*){1000}']) compileRegex(pattern)
+  assert.throws(() => compileRegex('()'.repeat(1_000)), /too many groups/)
+  assert.equal(call('regex.replace', ['a{01}', 'a{01}', '-']), '-')
+})
+
+test('text is ordered by code points', () => {
+  const unit = fc.constantFrom('a', '\ud7ff', '\ue000', '\uffff', '\u{10000}', '\u{10ffff}')
+  const text = fc.string({ unit, maxLength: 4 })
+  fc.assert(
+    fc.property(text, text, (a, b) => {
+      assert.equal(
+        Math.sign(compareValues(a, b)),
+        Buffer.compare(Buffer.from(a, 'utf8'), Buffer.from(b, 'utf8')),
+      )
+    }),
+  )
+})
+
 test('time.now_ns is the time of the evaluation', () => {
   assert.equal(writeValue(call('time.now_ns', [])), '1700000000000000000')
 })
