@@ -76,7 +76,10 @@ function jwkKey(jwk: RegoValue): JwtKey[] {
   let key: KeyObject
   try {
     if (kind === 'oct') {
-      key = createSecretKey(Buffer.from(text(jwk, 'k'), 'base64url'))
+      const secret = Buffer.from(text(jwk, 'k'), 'base64url')
+      // Anybody can sign with the empty key.
+      if (secret.length === 0) throw new BuiltinError('a JWK without a key')
+      key = createSecretKey(secret)
     } else {
       // createPublicKey also takes private JWKs, and keeps the public half.
       key = createPublicKey({ key: JSON.parse(writeValue(jwk)), format: 'jwk' })

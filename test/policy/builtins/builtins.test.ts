@@ -1,6 +1,7 @@
 // The builtins that Postern supplies, held against answers of OPA 1.22.2 (`opa eval`, which runs
 // the Go implementation): each case file lists arguments and what OPA said; null is an error there.
 import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -143,6 +144,16 @@ test('text is ordered by code points', () => {
       )
     }),
   )
+})
+
+test('a secret key that is empty or absent is an error, as in OPA', () => {
+  const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const signed = `${encode({ alg: 'HS256' })}.${encode({ sub: 'anybody' })}`
+  const token = `${signed}.${createHmac('sha256', '').update(signed).digest('base64url')}`
+  for (const key of ['{"kty":"oct"}', '{"kty":"oct","k":""}', '{"keys":[{"kty":"oct","k":5}]}']) {
+    const constraints = readJson(JSON.stringify({ cert: key }))
+    assert.throws(() => call('io.jwt.decode_verify', [token, constraints]), BuiltinError, key)
+  }
 })
 
 test('time.now_ns is the time of the evaluation', () => {
