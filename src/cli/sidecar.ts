@@ -5,7 +5,7 @@ import { applyLive, takesRestart } from '../config/live.ts'
 import { printConfig } from '../config/print.ts'
 import { type ConfigReading, Reloader, type ReloadReport } from '../control/reloader.ts'
 import { Supervisor } from '../control/supervisor.ts'
-import { type ValidityNotice, ValidityWatch } from '../control/validity.ts'
+import { ValidityWatch } from '../control/validity.ts'
 import { Watcher, watchedPaths } from '../control/watcher.ts'
 import type { Problem } from '../errors.ts'
 import { startAdmin } from '../observe/admin.ts'
@@ -18,8 +18,10 @@ import { createRedactor } from '../observe/redaction.ts'
 import { isRunning, type RunningServer, removeStaleSocket } from '../observe/server.ts'
 import { probeAddress } from '../proxy/port.ts'
 import { VERSION } from '../version.ts'
+import { logReload, logValidity } from './journal.ts'
 import { loadChecked } from './materials.ts'
 import type { ConfigurationRead } from './options.ts'
+import { bindFailure, type StartFailure, threadFault } from './start-failure.ts'
 import { countReload, readiness, showGeneration, snapshotView } from './status.ts'
 
 export interface SidecarOptions {
@@ -32,10 +34,7 @@ export interface SidecarOptions {
   readonly fatal: (message: string) => void
 }
 
-export type SidecarStart =
-  | { readonly kind: 'started'; readonly sidecar: Sidecar }
-  /** `exitCode` 2: what was configured is wrong; 1: the machine would not let it. */
-  | { readonly kind: 'failed'; readonly exitCode: 1 | 2; readonly problems: readonly Problem[] }
+export type SidecarStart = { readonly kind: 'started'; readonly sidecar: Sidecar } | StartFailure
 
 const now = (): number => Date.now()
 
@@ -134,7 +133,7 @@ export class Sidecar {
     this.#validity = new ValidityWatch({
       loaded: () => this.#reloader.current?.loaded,
       clock: now,
-      onNotice: (notice) => this.#validityEnds(notice),
+      onNotice: (notice) => logValidity(logger, notice),
     })
   }
 
@@ -170,7 +169,7 @@ export class Sidecar {
     await this.#decisions.close()
   }
 
-  async #start(): Promise<Exclude<SidecarStart, { kind: 'started' }> | undefined> {
+  async #start(): Promise<StartFailure | undefined> {
     const { config, logger } = this.#options
     this.#showUnsafeOptions()
     const { node, openssl } = process.versions
@@ -343,40 +342,8 @@ export class Sidecar {
     // A start that cannot load anything is told on standard error, once.
     if (generation === undefined) return
     showGeneration(this.#metrics, generation)
-    const { reason, result, perSource, problems, durationMs, repeated } = report
-    const about = {
-      event: 'reload',
-      reason,
-      result,
-      generation: report.generation,
-      ...perSource,
-      duration_ms: durationMs,
-    }
-    for (const { severity, ...problem } of repeated ? [] : problems) {
-      if (severity === 'warning') logger.warn({ event: 'reload_problem', ...problem }, problem.what)
-      else logger.error({ event: 'reload_problem', ...problem }, problem.what)
-    }
-    if (result === 'failed') {
-      if (!repeated) logger.error(about, 'Reload failed; what was good before stays in force')
-    } else if (result === 'published') logger.info(about, 'Reloaded')
-    else if (failedBefore) logger.info(about, 'Good again; what is in force has not changed')
-    else if (reason === 'signal' || reason === 'admin') logger.info(about, 'Nothing has changed')
+    logReload(logger, report, failedBefore)
     this.#validity.look()
-  }
-
-  #validityEnds(notice: ValidityNotice): void {
-    const { logger } = this.#options
-    const { kind, name, stage } = notice
-    const fields = {
-      event: 'validity',
-      kind,
-      name,
-      stage,
-      ends_at: new Date(notice.endsAtMs).toISOString(),
-      now: new Date(notice.nowMs).toISOString(),
-    }
-    const level = stage === 'expired' ? 'error' : stage === 'third' ? 'info' : 'warn'
-    logger[level](fields, stage === 'expired' ? 'Expired' : 'Must be renewed soon')
   }
 }
 
@@ -398,36 +365,3 @@ const logSettings = (config: () => Config): Pick<Config['log'], 'access' | 'deci
 
 const failedSources = ({ perSource }: ReloadReport): string[] =>
   Object.entries(perSource).flatMap(([source, result]) => (result === 'failed' ? source : []))
-
-function bindFailure(
-  where: string,
-  { code, message }: { readonly code?: string | undefined; readonly message: string },
-): Exclude<SidecarStart, { kind: 'started' }> {
-  const remedy =
-    BIND_REMEDIES.get(code ?? '') ?? 'see what the operating system says about this address'
-  return {
-    kind: 'failed',
-    exitCode: 1,
-    problems: [{ where, what: `cannot be listened on: ${message}`, remedy }],
-  }
-}
-
-/** Not the system's word but our own fault. */
-const threadFault = ({ message }: { readonly message: string }) =>
-  ({
-    kind: 'failed',
-    exitCode: 1,
-    problems: [
-      {
-        where: 'postern',
-        what: `a data thread could not start: ${message}`,
-        remedy: 'please report it',
-      },
-    ],
-  }) as const
-
-const BIND_REMEDIES: ReadonlyMap<string, string> = new Map([
-  ['EADDRINUSE', 'stop what listens there, or choose another port'],
-  ['EADDRNOTAVAIL', 'choose an address of this host, or 0.0.0.0 for all'],
-  ['EACCES', 'choose a port of 1024 or more, or grant CAP_NET_BIND_SERVICE'],
-])
