@@ -27,9 +27,16 @@ export function startProbes(
   let second = 0
   let inSecond = 0
   const server = http.createServer(
-    { maxHeaderSize: 8 * 1024, headersTimeout: 5_000, requestTimeout: 5_000 },
+    {
+      maxHeaderSize: 8 * 1024,
+      headersTimeout: 5_000,
+      requestTimeout: 5_000,
+      // Node looks for overdue connections every 30 s otherwise: long enough to keep a kubelet out.
+      connectionsCheckingInterval: 1_000,
+    },
     (request, response) => {
-      const path = (request.url ?? '').split('?', 1)[0] ?? ''
+      // All of the target: a query would be a client's say in what the workload does.
+      const path = request.url ?? ''
       const answer = (status: number, text: string): void => {
         response.writeHead(status, { 'content-type': 'text/plain' }).end(`${text}\n`)
       }
@@ -52,7 +59,7 @@ export function startProbes(
         {
           ...target,
           method: request.method,
-          path: request.url ?? '/',
+          path,
           agent: false,
           timeout: PROBE_TIMEOUT_MS,
           headers: { host: 'localhost', 'user-agent': 'postern-probe' },
