@@ -116,16 +116,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   onEnd(): void {
     this.#clientEnded = true
     if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientEnd()
-    const exchange = this.#exchange
-    if (exchange === undefined) {
-      // Requests that wait until the client has read are still answered; part of one never is.
-      if (this.#pending === undefined || !this.#unread) this.#finish('client')
-    } else if (!exchange.requestDone) {
-      exchange.abandon()
-      this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
-      this.#exchange = undefined
-      this.#destroy('client')
-    }
+    this.#readEnd()
   }
 
   onClose(): void {
@@ -309,15 +300,19 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)
     }
     this.#reading = false
-    // What the client began before it ended its side will never be complete.
-    if (
-      this.#clientEnded &&
-      this.#exchange === undefined &&
-      this.#tunnel === undefined &&
-      !this.#unread
-    ) {
-      this.#finish('client')
-    }
+    if (this.#clientEnded) this.#readEnd()
+  }
+
+  /** What the client began before it ended its side will never be complete. */
+  #readEnd(): void {
+    const exchange = this.#exchange
+    if (exchange !== undefined) {
+      if (exchange.requestDone) return
+      this.#exchange = undefined
+      exchange.abandon()
+      this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
+      this.#destroy('client')
+    } else if (this.#tunnel === undefined && !this.#unread) this.#finish('client')
   }
 
   /** @returns index after what was taken; undefined when nothing can be taken before more happens */

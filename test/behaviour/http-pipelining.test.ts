@@ -60,6 +60,13 @@ describe('requests on one connection', () => {
     assert.equal(await client.ended, '')
   })
 
+  it('end with the connection when the client ends it inside a body', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.socket.end(get('/1') + post('/2', 'cut off').slice(0, -3))
+    assert.equal(String((await client.answer()).body), '/1 ')
+    assert.equal(await client.ended, '')
+  })
+
   it('are not answered any more after one that asked to close', async () => {
     const client = await openClient(t, sidecar, web)
     client.send(get('/1', 'connection: close\r\n') + get('/never'))

@@ -2,7 +2,7 @@
 // on a TLS connection, and a workload that is told about each complete request.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import type net from 'node:net'
+import net from 'node:net'
 import tls from 'node:tls'
 import type { Cleanup } from './cleanup.ts'
 import type { IssuedCertificate } from './pki.ts'
@@ -119,7 +119,6 @@ export interface Http1Client {
   answer(method?: string): Promise<Message>
   /** The server has ended the connection. Gives what came and was not taken. */
   readonly ended: Promise<string>
-  /** How often bytes have come. */
   readonly bytesRead: () => number
 }
 
@@ -136,7 +135,8 @@ export async function openClient(
     ...options,
   } as tls.ConnectionOptions)
   t.after(() => socket.destroy())
-  await once(socket, 'secureConnect')
+  // The first session ticket says that the server has read the end of the handshake.
+  await Promise.all([once(socket, 'secureConnect'), once(socket, 'session')])
   const reader = new MessageReader()
   let bytesRead = 0
   let over = false
@@ -165,14 +165,16 @@ export async function openClient(
       }
     },
     answer: async (method = 'GET') => {
+      let late = false
       const deadline = setTimeout(() => {
-        over = true
+        late = true
         wake()
       }, 15_000)
       try {
         for (;;) {
           const message = reader.next(method, over)
           if (message !== undefined) return message
+          if (late) assert.fail(`the answer is late, ${reader.rest.length} bytes of it are there`)
           if (over) assert.fail(`no answer, only ${JSON.stringify(reader.rest.toString('latin1'))}`)
           await new Promise<void>((resolve) => {
             wake = resolve
@@ -185,6 +187,30 @@ export async function openClient(
     ended,
     bytesRead: () => bytesRead,
   }
+}
+
+/**
+ * A client that can end its connection with a TCP reset. A relay does it: node:tls cannot, and
+ * resetting the socket below a TLSSocket aborts the process ("double free", Node 26.10).
+ */
+export async function openResettableClient(
+  t: Cleanup,
+  sidecar: TestSidecar,
+  certificate: IssuedCertificate,
+): Promise<Http1Client & { reset(): void }> {
+  const onward = net.connect({ host: '127.0.0.1', port: sidecar.port, allowHalfOpen: true })
+  const relay = net.createServer({ allowHalfOpen: true }, (socket) => {
+    for (const one of [socket, onward]) one.on('error', () => {})
+    onward.on('close', () => socket.destroy())
+    socket.on('close', () => onward.destroy())
+    socket.pipe(onward).pipe(socket)
+    relay.close()
+  })
+  await new Promise<void>((resolve) => relay.listen(0, '127.0.0.1', resolve))
+  t.after(() => onward.destroy())
+  const { port } = relay.address() as net.AddressInfo
+  const client = await openClient(t, sidecar, certificate, { port } as tls.ConnectionOptions)
+  return { ...client, reset: () => void onward.resetAndDestroy() }
 }
 
 /** `answer` is called with each complete request, its number on the connection and the connection's. */
