@@ -280,7 +280,7 @@ export const KEYS = [
     path: 'trust.bundles[].trustDomain',
     type: 'trustDomain',
     sentence:
-      'The SPIFFE trust domain that this bundle alone vouches for; absent: identities of any kind.',
+      'The SPIFFE trust domain that this bundle alone vouches for, and for no DNS or common name; absent: identities of any kind.',
   },
   {
     path: 'trust.bundles[].file',

@@ -24,6 +24,8 @@ export interface PeerRejection {
 /** What the verifier found out; `links` is the verified chain, leaf first, never empty. */
 export interface PeerEvidence {
   readonly links: readonly Link[]
+  /** The trust bundle vouches for SPIFFE IDs alone. */
+  readonly spiffeIdOnly: boolean
   readonly acceptableFromMs: number
   readonly acceptableUntilMs: number
   readonly trustGeneration: number
@@ -44,8 +46,9 @@ export class VerifiedPeer {
   readonly spiffeId: SpiffeId | undefined
   readonly trustDomain: string | undefined
   readonly uris: readonly string[]
+  /** Empty, too, where a bundle of one trust domain vouches: it knows of no other names. */
   readonly dnsNames: readonly string[]
-  /** Undefined without a common name or with several. */
+  /** Undefined without a common name or with several, and where `dnsNames` is empty for that reason. */
   readonly commonName: string | undefined
   /** RFC 2253, as in XFCC. */
   readonly subject: string
@@ -69,12 +72,13 @@ export class VerifiedPeer {
 
   private constructor(evidence: PeerEvidence) {
     const { reading, fingerprint } = evidence.links[0]!
+    const { spiffeIdOnly } = evidence
     this.uris = Object.freeze([...reading.uris])
-    this.dnsNames = Object.freeze([...reading.dnsNames])
-    this.principal = reading.uris[0] ?? reading.dnsNames[0] ?? reading.subject
+    this.dnsNames = Object.freeze(spiffeIdOnly ? [] : [...reading.dnsNames])
+    this.principal = reading.uris[0] ?? this.dnsNames[0] ?? reading.subject
     this.spiffeId = parseSpiffeId(reading.uris[0] ?? '')
     this.trustDomain = this.spiffeId?.trustDomain
-    this.commonName = reading.commonName
+    this.commonName = spiffeIdOnly ? undefined : reading.commonName
     this.subject = reading.subject
     this.issuer = reading.issuer
     this.serial = reading.serial

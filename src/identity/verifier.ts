@@ -55,14 +55,19 @@ export class PeerVerifier {
 
   /**
    * Whether a peer verified before, perhaps under an older generation, is still acceptable. Under the
-   * same generation only time can have changed that.
+   * same generation only time can have changed that. A peer that is called otherwise now is refused,
+   * since what policy is told about a connection was written down at its start.
    */
   recheck(peer: VerifiedPeer, nowMs: number): VerifiedPeer | PeerRejection {
     const links = linksOf(peer)
     if (peer.trustGeneration === this.trustGeneration) {
       return judgeNow(links, this.#revocation, nowMs) ?? peer
     }
-    return this.verify(peer.chain, nowMs)
+    const again = this.verify(peer.chain, nowMs)
+    if (again.kind === 'rejection') return again
+    const sameNames =
+      again.dnsNames.length === peer.dnsNames.length && again.commonName === peer.commonName
+    return sameNames ? again : reject('untrusted', links[0]!, 'its names need a new handshake')
   }
 
   #search(leaf: Link, others: readonly X509Certificate[], nowMs: number): Path | PeerRejection {
@@ -94,8 +99,12 @@ export class PeerVerifier {
     const [leaf, ...issuers] = links
     this.#remember(leaf!.fingerprint, issuers)
     const { fromMs, untilMs } = windowOf(links, this.#revocation)
+    // A partner's authority may write any DNS name beside its SPIFFE ID: rules on DNS names and common
+    // names are meant for those that a general bundle vouches for.
+    const trustDomain = parseSpiffeId(leaf!.reading.uris[0] ?? '')?.trustDomain
     return vouchFor({
       links,
+      spiffeIdOnly: trustDomain !== undefined && this.#anchors.has(trustDomain),
       acceptableFromMs: fromMs,
       acceptableUntilMs: untilMs,
       trustGeneration: this.trustGeneration,

@@ -478,4 +478,17 @@ describe('trust domains', () => {
     rejected(verify([other], domains), 'untrusted', /without SPIFFE ID/)
     accepted(verify([plain], [bundleOf([ours])]))
   })
+
+  it('vouch for no DNS name and no common name beside a SPIFFE ID', () => {
+    const names = altNames(uriName('spiffe://partner.example/a'), dnsName('pay.example.org'))
+    const leaf = leafOf(partner, { subject: commonName('admin'), extensions: [names] })
+    const bound = accepted(verify([leaf], domains))
+    assert.deepEqual([bound.uris, bound.dnsNames], [['spiffe://partner.example/a'], []])
+    assert.equal(bound.commonName, undefined)
+    const free = accepted(verify([leaf], [bundleOf([partner])]))
+    assert.deepEqual([free.dnsNames, free.commonName], [['pay.example.org'], 'admin'])
+    const after = new PeerVerifier(trustOf(domains, { generation: 2 }))
+    rejected(after.recheck(free, NOW), 'untrusted', /names need a new handshake/)
+    accepted(after.recheck(bound, NOW))
+  })
 })
