@@ -69,7 +69,7 @@ export class PolicyHost {
     return this.#memory?.buffer.byteLength ?? 0
   }
 
-  /** Loop iterations that the last evaluation used. */
+  /** Loop iterations and calls that the last evaluation used. */
   get fuelUsed(): number {
     const left = this.#instance?.fuel.value ?? 0
     return this.#material.fuel - Math.max(left, 0)

@@ -21,7 +21,7 @@ export interface PolicySource {
 export interface LoadOptions {
   /** Absent: the only entrypoint of the manifest, or `envoy/authz/allow`. */
   readonly entrypoint: string | undefined
-  /** Loop iterations that one evaluation may use. */
+  /** Loop iterations and calls that one evaluation may use. */
   readonly fuel: number
   readonly memoryBytes: number
 }
@@ -154,7 +154,7 @@ function selfTest(material: PolicyMaterial): Problem[] {
           where,
           what:
             outcome.what === 'fuel'
-              ? `the policy used up its fuel (${material.fuel} loop iterations) on a sample request`
+              ? `the policy used up its fuel (${material.fuel} loop iterations and calls) on a sample request`
               : `the policy used up its memory (${material.memoryBytes} bytes) on a sample request`,
           remedy: `make it cheaper or raise ${outcome.what === 'fuel' ? 'policy.fuel' : 'policy.memoryBytes'}; such requests get a 504`,
           severity: 'warning',

@@ -15,7 +15,7 @@ export interface PolicyMaterial {
   /** SHA-256 of what was loaded, lower-case hex. */
   readonly digest: string
   readonly file: string
-  /** Loop iterations that one evaluation may use. */
+  /** Loop iterations and calls that one evaluation may use. */
   readonly fuel: number
   readonly memoryBytes: number
 }

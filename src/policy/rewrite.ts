@@ -1,7 +1,8 @@
 // Makes a policy module stoppable. Evaluation is synchronous and OPA's modules have no time limit,
-// so every loop gets a counter that traps when it is used up; and a trap leaves the C stack pointer
-// where it was, so that after some thousand of them every evaluation fails (measured with OPA 1.10
-// modules): the pointer is exported and the host resets it before each call.
+// so every loop and every function begins with a counter that traps when it is used up (calls alone
+// can multiply without a loop); and a trap leaves the C stack pointer where it was, so that after
+// some thousand of them every evaluation fails (measured with OPA 1.10 modules): the pointer is
+// exported and the host resets it before each call.
 import { SECTION, type Section, sectionsOf, WasmFormatError, WasmReader } from './wasm-module.ts'
 
 export const FUEL_EXPORT = 'postern_fuel'
@@ -139,12 +140,12 @@ function meterCode(bytes: Uint8Array, section: Section, fuelGlobal: number): Uin
     const size = reader.u32()
     const body = new WasmReader(bytes, reader.at, reader.at + size)
     reader.skip(size)
-    const loops = loopStarts(body)
-    parts.push(Uint8Array.from(unsignedLeb(size + loops.length * spend.length)))
+    const places = meteredPlaces(body)
+    parts.push(Uint8Array.from(unsignedLeb(size + places.length * spend.length)))
     let from = body.end - size
-    for (const loop of loops) {
-      parts.push(bytes.subarray(from, loop), spend)
-      from = loop
+    for (const place of places) {
+      parts.push(bytes.subarray(from, place), spend)
+      from = place
     }
     parts.push(bytes.subarray(from, body.end))
   }
@@ -152,19 +153,19 @@ function meterCode(bytes: Uint8Array, section: Section, fuelGlobal: number): Uin
   return parts
 }
 
-/** Offsets of the first instruction inside each loop of a function. */
-function loopStarts(body: WasmReader): number[] {
+/** Offsets of the first instruction of a function, and of the first inside each of its loops. */
+function meteredPlaces(body: WasmReader): number[] {
   for (let groups = body.u32(); groups > 0; groups--) {
     body.u32()
     body.byte()
   }
-  const starts: number[] = []
+  const places = [body.at]
   while (body.at < body.end) {
     const opcode = body.byte()
     body.skipImmediates(opcode)
-    if (opcode === 0x03) starts.push(body.at)
+    if (opcode === 0x03) places.push(body.at)
   }
-  return starts
+  return places
 }
 
 function exportEntry(name: string, globalIndex: number): number[] {

@@ -148,6 +148,12 @@ test('a policy that always runs away can be loaded, with a warning, and always e
   assert.equal(summary(engine, '/'), 'policy_timeout 504: timeout by policy')
 })
 
+test('calls that multiply without a loop end as a timeout', async () => {
+  const engine = await engineOf(bundleUrl('calls'))
+  assert.equal(summary(engine, '/calls'), 'policy_timeout 504: timeout by policy')
+  assert.equal(summary(engine, '/'), 'permit: allow by policy')
+})
+
 test('a conflict in the policy is an error, and the next evaluation works', async () => {
   const engine = await engineOf(bundleUrl('abort'))
   const verdict = engine.decide(request('/conflict'))
