@@ -1,0 +1,336 @@
+// Every kind of certificate that must not get in, at the real process: refused, counted and logged
+// for the right reason, and unheard of at the workload.
+import assert from 'node:assert/strict'
+import { before, describe, it, type TestContext } from 'node:test'
+import type tls from 'node:tls'
+import { altNames, forge, octets, sequence, text, uriName } from '../identity/forge.ts'
+import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
+import { eventually } from '../support/eventually.ts'
+import {
+  type Authority,
+  type IssuedCertificate,
+  type IssueOptions,
+  spiffeId,
+  type TestAuthority,
+  temporaryDirectory,
+  testAuthority,
+  WEB,
+  writeFiles,
+} from '../support/pki.ts'
+import { call, connectRaw, startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { startWorkload, type Workload } from '../support/workload.ts'
+
+const HOUR_MS = 3_600_000
+const PARTNER = 'partner.example'
+const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const
+
+interface Stand {
+  readonly sidecar: TestSidecar
+  readonly workload: Workload
+  /** Vouches for example.org. */
+  readonly authority: TestAuthority
+  /** Vouches for the partner's domain alone. */
+  readonly partner: TestAuthority
+  /** A second issuer of example.org: no CRL. */
+  readonly silent: Authority
+  /** A third one: its CRL is old. */
+  readonly stale: Authority
+  readonly revoked: IssuedCertificate
+}
+
+interface Case {
+  readonly name: string
+  readonly make: (stand: Stand) => Promise<IssuedCertificate>
+  readonly reason: string
+  readonly detail: RegExp
+}
+
+const issued =
+  (options: IssueOptions) =>
+  ({ authority }: Stand): Promise<IssuedCertificate> =>
+    authority.intermediate.issue({ uris: [WEB], ...options })
+
+const CASES: readonly Case[] = [
+  {
+    name: 'an expired certificate, with both times',
+    make: issued({
+      notBefore: new Date('2025-01-02T03:04:05Z'),
+      notAfter: new Date('2025-01-03T03:04:05Z'),
+    }),
+    reason: 'expired',
+    detail: /2025-01-02T03:04:05.*2025-01-03T03:04:05.*now 20\d\d-/,
+  },
+  {
+    name: 'a certificate that is not yet valid, with both times',
+    make: issued({
+      notBefore: new Date('2048-01-02T03:04:05Z'),
+      notAfter: new Date('2048-01-03T03:04:05Z'),
+    }),
+    reason: 'not_yet_valid',
+    detail: /2048-01-02T03:04:05.*2048-01-03T03:04:05.*now 20\d\d-/,
+  },
+  {
+    name: 'a certificate for servers only',
+    make: issued({ usages: ['serverAuth'] }),
+    reason: 'purpose',
+    detail: /lacks clientAuth/,
+  },
+  {
+    name: 'a certificate for code only',
+    make: issued({ usages: ['codeSigning'] }),
+    reason: 'purpose',
+    detail: /lacks clientAuth/,
+  },
+  {
+    name: 'a key that may not sign',
+    make: issued({ keyUsage: ['keyAgreement'] }),
+    reason: 'purpose',
+    detail: /lacks digitalSignature/,
+  },
+  {
+    name: 'a CA certificate',
+    make: issued({ ca: true }),
+    reason: 'purpose',
+    detail: /CA certificate/,
+  },
+  {
+    name: 'a self-signed certificate',
+    make: async () => selfSigned(),
+    reason: 'untrusted',
+    detail: /no path/,
+  },
+  {
+    name: 'an authority that nobody knows, under the name of one that is known',
+    make: async () => (await testAuthority()).svid('web'),
+    reason: 'untrusted',
+    detail: /no path/,
+  },
+  {
+    name: 'a revoked certificate',
+    make: async ({ revoked }) => revoked,
+    reason: 'revoked',
+    detail: /ca\.crl .* lists serial/,
+  },
+  {
+    name: 'an issuer without a CRL',
+    make: ({ silent }) => silent.issue({ uris: [WEB] }),
+    reason: 'revocation_unknown',
+    detail: /there is no CRL of CN=silent/,
+  },
+  {
+    name: 'an issuer whose CRL is stale, with both times',
+    make: ({ stale }) => stale.issue({ uris: [WEB] }),
+    reason: 'revocation_unknown',
+    detail: /holds from .* to 20\d\d-.*, now 20\d\d-/,
+  },
+  {
+    name: 'two SPIFFE IDs',
+    make: issued({ uris: [WEB, spiffeId('orders')] }),
+    reason: 'bad_identity',
+    detail: /beside 1 other URI/,
+  },
+  {
+    name: 'a SPIFFE ID beside another URI',
+    make: issued({ uris: ['https://example.org/', WEB] }),
+    reason: 'bad_identity',
+    detail: /beside 1 other URI/,
+  },
+  ...[
+    'spiffe://example.org',
+    'spiffe://example.org/',
+    'spiffe://example.org/ns//sa/web',
+    'spiffe://example.org/ns/../sa/web',
+    'spiffe://example.org/ns/default/sa/web?x=1',
+    'spiffe://example.org/ns/default/sa/%77eb',
+    'spiffe://EXAMPLE.org/ns/default/sa/web',
+    'spiffe://example.org:8443/ns/default/sa/web',
+    'SPIFFE://example.org/ns/default/sa/web',
+  ].map((uri) => ({
+    name: `the malformed SPIFFE ID ${uri}`,
+    make: issued({ uris: [uri] }),
+    reason: 'bad_identity',
+    detail: /not a SPIFFE ID/,
+  })),
+  {
+    name: 'an identity of a trust domain whose bundle is another one',
+    make: ({ partner }) => partner.intermediate.issue({ uris: [WEB] }),
+    reason: 'untrusted',
+    detail: /no path/,
+  },
+  {
+    name: 'an identity of a trust domain without a bundle',
+    make: issued({ uris: ['spiffe://elsewhere.example/ns/default/sa/web'] }),
+    reason: 'untrusted',
+    detail: /no trust bundle for the trust domain elsewhere\.example/,
+  },
+  {
+    name: 'a name without a trust domain',
+    make: issued({ uris: [], dns: ['web.example.org'] }),
+    reason: 'untrusted',
+    detail: /no trust bundle for peers without SPIFFE ID/,
+  },
+  {
+    name: 'an unknown critical extension',
+    make: issued({
+      extraExtensions: [{ oid: '1.3.6.1.4.1.55555.1', critical: true, der: octets() }],
+    }),
+    reason: 'untrusted',
+    detail: /critical extension that is not understood/,
+  },
+  ...(['uri', 'dns', 'email'] as const).map((kind) => ({
+    name: `a name that spells another one (${kind})`,
+    make: issued({
+      uris: [],
+      commonName: 'injection',
+      extraExtensions: [{ oid: '2.5.29.17', der: injectedNames(kind) }],
+    }),
+    // A mail address is no name that we know, which leaves the subject.
+    reason: kind === 'email' ? 'untrusted' : 'bad_identity',
+    detail: kind === 'email' ? /no trust bundle for peers without SPIFFE ID/ : /./,
+  })),
+  {
+    name: 'an RSA key of 1024 bits',
+    make: issued({ keyType: 'rsa-1024' }),
+    reason: 'untrusted',
+    detail: /./,
+  },
+  {
+    name: 'a certificate signed with SHA-1',
+    make: issued({ signatureHash: 'SHA-1' }),
+    reason: 'untrusted',
+    detail: /./,
+  },
+]
+
+/** As text in OpenSSL's manner, each of these would be a second name of its own. */
+function injectedNames(kind: 'uri' | 'dns' | 'email'): Buffer {
+  const tag = { uri: 0x86, dns: 0x82, email: 0x81 }[kind]
+  const prefix = kind === 'uri' ? 'spiffe://example.org/a' : 'a'
+  return sequence(text(tag, `${prefix}, URI:${WEB}`))
+}
+
+describe('a client is refused that presents', () => {
+  let stand: Stand
+  const t = suiteCleanup()
+  before(async () => {
+    stand = await startStand(t)
+  })
+  for (const one of CASES) {
+    it(one.name, async (test) => {
+      const certificate = await one.make(stand)
+      for (const version of VERSIONS) await refused(test, stand, certificate, one, version)
+    })
+  }
+  for (const version of VERSIONS) {
+    it(`nothing (${version})`, (test) =>
+      refused(
+        test,
+        stand,
+        undefined,
+        { reason: 'no_certificate', detail: /no certificate/ },
+        version,
+      ))
+  }
+})
+
+describe('a client is let in that presents', () => {
+  let stand: Stand
+  const t = suiteCleanup()
+  before(async () => {
+    stand = await startStand(t)
+  })
+  const welcome: Readonly<Record<string, (one: Stand) => Promise<IssuedCertificate>>> = {
+    'a certificate without extended key usage': issued({ usages: 'none' }),
+    'a certificate without key usage': issued({ keyUsage: 'none' }),
+    'a certificate for clients only': issued({ usages: ['clientAuth'] }),
+    'a P-384 key': issued({ keyType: 'ec-p384' }),
+    'an Ed25519 key': issued({ keyType: 'ed25519' }),
+    'an RSA key of 2048 bits': issued({ keyType: 'rsa-2048' }),
+    "an identity of the partner's domain": ({ partner }) => partner.svid('web'),
+  }
+  for (const [name, make] of Object.entries(welcome)) {
+    it(name, async () => {
+      assert.equal((await call(stand.sidecar, await make(stand))).status, 200)
+    })
+  }
+})
+
+async function refused(
+  t: TestContext,
+  { sidecar, workload }: Stand,
+  certificate: IssuedCertificate | undefined,
+  { reason, detail }: Pick<Case, 'reason' | 'detail'>,
+  version: tls.SecureVersion,
+): Promise<void> {
+  const series = `postern_handshakes_total{result="failure",reason="${reason}"}`
+  const before = await sidecar.metric(series)
+  const linesBefore = sidecar.lines.length
+  const path = '/must/not/arrive'
+  const client = await connectRaw(t, sidecar, certificate, {
+    minVersion: version,
+    maxVersion: version,
+    // For the certificates that OpenSSL would not even send.
+    ciphers: 'DEFAULT:@SECLEVEL=0',
+  })
+  client.write(`GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`)
+  await client.closed
+  await eventually('it is counted', async () => (await sidecar.metric(series)) === before + 1)
+  const line = await eventually('it is logged', () =>
+    sidecar.lines.slice(linesBefore).find(({ event }) => event === 'handshake_failed'),
+  )
+  assert.equal(line['reason'], reason)
+  assert.match(String(line['detail']), detail)
+  assert.match(client.received(), /^HTTP\/1.1 403 [\s\S]*"error":"peer_/)
+  assert.ok(workload.seen.every(({ url }) => url !== path))
+}
+
+async function startStand(t: Cleanup): Promise<Stand> {
+  const authority = await testAuthority()
+  const partner = await testAuthority(PARTNER)
+  const silent = await authority.root.intermediate({ commonName: 'silent' })
+  const stale = await authority.root.intermediate({ commonName: 'stale' })
+  const revoked = await authority.svid('web')
+  const paths = await writeFiles(await temporaryDirectory(t), {
+    'ca.crt':
+      authority.root.certificatePem +
+      authority.intermediate.certificatePem +
+      silent.certificatePem +
+      stale.certificatePem,
+    'partner.crt': partner.root.certificatePem + partner.intermediate.certificatePem,
+    'ca.crl':
+      (await authority.intermediate.crl({ revoked: [{ serial: revoked.serial }] })) +
+      (await partner.intermediate.crl({ revoked: [] })) +
+      (await stale.crl({
+        revoked: [],
+        thisUpdate: new Date(Date.now() - 2 * HOUR_MS),
+        nextUpdate: new Date(Date.now() - HOUR_MS),
+      })),
+  })
+  const workload = await startWorkload(t)
+  const sidecar = await startSidecar(t, {
+    forward: workload.url,
+    authority,
+    config: {
+      trust: {
+        bundles: [
+          { trustDomain: 'example.org', file: paths['ca.crt'] },
+          { trustDomain: PARTNER, file: paths['partner.crt'] },
+        ],
+        crls: [paths['ca.crl']],
+      },
+      inbound: { limits: { handshakeFailuresPerAddress: 100_000 } },
+    },
+  })
+  return { sidecar, workload, authority, partner, silent, stale, revoked }
+}
+
+function selfSigned(): IssuedCertificate {
+  const { certificate, key } = forge({ extensions: [altNames(uriName(WEB))] })
+  const pem = certificate.toString()
+  return {
+    certificatePem: pem,
+    chainPem: pem,
+    privateKeyPem: key.export({ type: 'pkcs8', format: 'pem' }).toString(),
+    serial: certificate.serialNumber,
+  }
+}
