@@ -51,7 +51,7 @@ export function combineXfcc(
     case 'always_forward_only':
       return received
     case 'append_forward':
-      return received && own ? `${received},${own}` : own || received
+      return received && own && QUOTES_CLOSE.test(received) ? `${received},${own}` : own || received
   }
 }
 
@@ -59,6 +59,9 @@ export function combineXfcc(
 export function clientCertField(der: Uint8Array): string {
   return `:${Buffer.from(der.buffer, der.byteOffset, der.byteLength).toString('base64')}:`
 }
+
+/** Else what is appended would be read as part of the client's last value. */
+const QUOTES_CLOSE = /^(?:[^"\\]|"(?:[^"\\]|\\.)*")*$/
 
 function quotedIfNeeded(value: string): string {
   return /[^\w\-./:@%+*!$&'()~?#]/.test(value) ? quoted(value) : value

@@ -84,6 +84,15 @@ it('combines as the mode says', () => {
   assert.equal(combineXfcc('append_forward', 'theirs', undefined), 'theirs')
 })
 
+it('appends to nothing in which the element for the peer would be part of a quoted value', () => {
+  for (const open of ['Subject="', 'a,Subject="x', 'Subject="\\"', '"a""', '\\"a"', 'Hash=1\\']) {
+    assert.equal(combineXfcc('append_forward', open, 'ours'), 'ours', open)
+  }
+  for (const closed of ['Subject="a,b"', 'Subject="\\"";URI=x', 'Subject=""', 'a,"b\\\\"']) {
+    assert.equal(combineXfcc('append_forward', closed, 'ours'), `${closed},ours`)
+  }
+})
+
 it('writes client-cert as a structured-field byte sequence', () => {
   assert.equal(clientCertField(Uint8Array.of(0, 255, 62)), ':AP8+:')
   assert.equal(clientCertField(Buffer.from('xyz').subarray(1)), ':eXo=:')
