@@ -79,6 +79,8 @@ class Reading {
       this.#readValue(shape, node, path, at)
     } else if (shape.kind === 'list') {
       this.#readList(shape, node, path, at)
+    } else if (MUST_SAY.has(path) && (this.#isBlank(node) || this.#isEmptyMap(node))) {
+      this.#problem(path, at, 'has no keys', 'set its bundle, or leave it out')
     } else if (this.#yaml.isMap(node)) {
       this.#readSection(shape, node.items as never, path)
     } else if (!this.#isBlank(node)) {
@@ -125,7 +127,7 @@ class Reading {
     if (this.#yaml.isSeq(node) && (node.items.length > 0 || shape.mayBeEmpty)) {
       node.items.forEach((entry, index) => {
         const full = `${path}[${index}]`
-        if (this.#yaml.isMap(entry) && entry.items.length === 0) {
+        if (this.#isEmptyMap(entry)) {
           this.#problem(full, at, 'has no keys', 'remove the entry, or say what it is for')
         } else {
           this.#read(shape.entry, entry as Node | null, full)
@@ -224,11 +226,18 @@ class Reading {
     )
   }
 
+  #isEmptyMap(node: unknown): boolean {
+    return this.#yaml.isMap(node) && node.items.length === 0
+  }
+
   #describe(node: unknown): string {
     if (this.#yaml.isMap(node)) return 'a section'
     return this.#yaml.isSeq(node) ? 'a list' : 'a single value'
   }
 }
+
+/** Sections that restrict access: an empty one must not pass for one that was left out. */
+const MUST_SAY: ReadonlySet<string> = new Set(['policy'])
 
 /** A key that exists, but in another section. */
 function elsewhere(name: string): string | undefined {

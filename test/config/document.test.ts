@@ -12,6 +12,13 @@ import { assertOneProblem, COMPLETE, COMPLETE_FILE, load } from './loading.ts'
 const directory = mkdtempSync(join(tmpdir(), 'postern-config-'))
 after(() => rmSync(directory, { recursive: true }))
 
+test('takes an empty policy for a mistake, since without one only the allow rules decide', () => {
+  for (const text of ['policy:', 'policy: {}', 'policy: # bundle: x']) {
+    assertOneProblem(load(text, COMPLETE), /^policy \(/, /has no keys/, /bundle.*leave it out/)
+  }
+  assert.deepEqual(load('log: {}\ninbound: { limits: }', COMPLETE).problems, [])
+})
+
 test('suggests the nearest known key for an unknown one', () => {
   const suggestions: Record<string, string> = {
     'idenity: 1': 'identity',
