@@ -249,7 +249,10 @@ describe('a workload behind limits', () => {
     one.send(get('/wait'))
     two.send(get('/wait'))
     await eventually('both are taken', () => waiting.length === 2)
+    const series = 'postern_decisions_total{outcome="allow",rule="allow_rules"}'
+    const decided = await sidecar.metric(series)
     gone.send(get('/wait'))
+    await eventually('it waits', async () => (await sidecar.metric(series)) > decided)
     gone.reset()
     await eventually(
       'the client has gone',

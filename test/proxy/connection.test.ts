@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { TLSSocket } from 'node:tls'
+import type { PeerRejection, VerifiedPeer } from '../../src/identity/peer.ts'
+import { Cells, cellOf } from '../../src/metrics.ts'
+import type { ConnectionInput } from '../../src/policy/input.ts'
+import { ClientConnection } from '../../src/proxy/connection.ts'
+import { Tally } from '../../src/proxy/tally.ts'
+import type { ThreadContext } from '../../src/proxy/thread-context.ts'
+
+/** What a connection does to its socket, with the flushing in the hands of the test. */
+class FakeSocket {
+  written = ''
+  ended = false
+  destroyed = false
+  writableFinished = false
+  writableNeedDrain = false
+  write(bytes: Buffer | string): boolean {
+    this.written += bytes.toString('latin1')
+    return true
+  }
+  end(): void {
+    this.ended = true
+  }
+  destroy(): void {
+    this.destroyed = true
+  }
+  pause(): void {}
+  resume(): void {}
+}
+
+const PEER = { kind: 'peer', principal: 'p', trustGeneration: 1, acceptableUntilMs: 1e9 }
+
+function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never) {
+  const cells = Cells.allocate()
+  const context = {
+    generation: {
+      verifier: { trustGeneration: 1, recheck },
+      headLimits: {
+        headBytes: 1024,
+        headerCount: 10,
+        targetBytes: 100,
+        allowAmbiguousPaths: false,
+      },
+      snapshot: {
+        settings: {
+          inbound: {
+            limits: { requestsPerConnection: 0 },
+            timeouts: { requestHeadMs: 15_000, idleMs: 300_000, connectionLifetimeMs: 0 },
+          },
+          log: { access: 'off' },
+        },
+      },
+    },
+    cells,
+    records: { push: () => {} },
+    clock: { nowMs: () => 0, monotonicMs: () => 0 },
+    tickMs: 0,
+    draining: false,
+  }
+  const socket = new FakeSocket()
+  const connection = new ClientConnection(
+    {
+      socket: socket as unknown as TLSSocket,
+      peer: PEER as unknown as VerifiedPeer,
+      input: {} as ConnectionInput,
+      remoteAddress: '127.0.0.1',
+      remotePort: 1,
+    },
+    context as unknown as ThreadContext,
+    new Tally(context as unknown as ThreadContext),
+  )
+  const at = (nowMs: number): void => {
+    context.tickMs = nowMs
+    connection.tick(nowMs)
+  }
+  return { connection, socket, context, cells, at }
+}
+
+describe('a client connection', () => {
+  it('lets a slow client read the last answer, however its own end comes', () => {
+    const { connection, socket, at } = setUp()
+    connection.onData(Buffer.from('nonsense\r\n\r\n'))
+    assert.match(socket.written, /^HTTP\/1.1 400 /)
+    assert.ok(socket.ended)
+    connection.onEnd()
+    at(10_000)
+    assert.ok(!socket.destroyed, 'bytes of the answer are still on their way')
+    socket.writableFinished = true
+    at(10_100)
+    at(12_000)
+    assert.ok(!socket.destroyed, 'the client has two seconds to close')
+    at(12_200)
+    assert.ok(socket.destroyed)
+  })
+
+  it('does not wait for ever for a client that does not read', () => {
+    const { connection, socket, at } = setUp()
+    connection.onData(Buffer.from('nonsense\r\n\r\n'))
+    at(299_000)
+    assert.ok(!socket.destroyed)
+    at(300_000)
+    assert.ok(socket.destroyed)
+  })
+
+  it('that is idle has a second to send a request when a drain begins', () => {
+    const { socket, context, at } = setUp()
+    at(60_000)
+    context.draining = true
+    at(60_100)
+    at(61_000)
+    assert.ok(!socket.ended)
+    at(61_100)
+    assert.ok(socket.ended)
+  })
+
+  it('is cut once when its peer stops being acceptable', () => {
+    const { connection, socket, cells, at } = setUp(
+      () => ({ kind: 'rejection', reason: 'revoked', detail: '' }) as never,
+    )
+    at(1e9)
+    at(1e9 + 100)
+    connection.verifyAgain(1e9)
+    connection.onClose()
+    assert.ok(socket.destroyed)
+    assert.equal(cells.read(cellOf('revocations_enforced_total', { what: 'revoked' })), 1)
+    assert.equal(cells.read(cellOf('connections_closed_total', { reason: 'peer_invalid' })), 1)
+  })
+
+  it('answers a request whose peer is no longer acceptable, and lets it be read', () => {
+    const { connection, socket, context, cells, at } = setUp(
+      () => ({ kind: 'rejection', reason: 'revoked', detail: '' }) as never,
+    )
+    context.clock.nowMs = () => 1e9
+    context.tickMs = 1e9
+    connection.onData(Buffer.from('GET / HTTP/1.1\r\nhost: a\r\n\r\n'))
+    assert.match(socket.written, /^HTTP\/1.1 403 Forbidden[\s\S]*peer_revoked/)
+    at(1e9)
+    assert.ok(!socket.destroyed)
+    assert.equal(cells.read(cellOf('revocations_enforced_total', { what: 'revoked' })), 1)
+  })
+})
