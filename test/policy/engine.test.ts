@@ -115,6 +115,7 @@ test('a result that is no decision is an error of the policy', async () => {
 test('what cannot be an input is the fault of the client, and is decided all the same', async () => {
   const engine = await engineOf(bundleUrl('allow-all'))
   assert.equal(summary(engine, '/%'), 'policy_bad_input 400: deny by policy')
+  assert.equal(summary(engine, '/admin/%0ax'), 'policy_bad_input 400: deny by policy')
   assert.equal(summary(engine, '/?a;b'), 'policy_bad_input 400: deny by policy')
   const fields = ['x-large', 'a'.repeat(300 * 1024)]
   assert.equal(summary(engine, '/', { fields }), 'policy_bad_input 400: deny by policy')
