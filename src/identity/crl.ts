@@ -91,7 +91,8 @@ export const mergeCrls = (crls: readonly CrlMaterial[]): CrlMaterial[] => {
 interface List {
   readonly kind: 'list'
   readonly issuer: string
-  readonly issuerDer: Buffer
+  /** See `Name.comparable`. */
+  readonly issuerComparable: readonly string[]
   readonly thisUpdateMs: number
   readonly nextUpdateMs: number | undefined
   readonly crlNumber: string | undefined
@@ -114,7 +115,7 @@ const decodeList = (element: DerElement): List => {
   if (version !== undefined && version !== 1) malformed('its version is unknown')
   const algorithm = tbs.next(TAG.sequence, 'signature')
   if (!algorithm.raw.equals(outerAlgorithm.raw)) malformed('its two signature algorithms differ')
-  const issuer = tbs.next(TAG.sequence, 'issuer')
+  const issuer = readName(tbs.next(TAG.sequence, 'issuer'), 'issuer')
   const thisUpdateMs = tbs.any('thisUpdate').timeMs('thisUpdate')
   const nextUpdateMs = isTime(tbs.tag) ? tbs.any('nextUpdate').timeMs('nextUpdate') : undefined
   const revoked = tbs.optional(TAG.sequence, 'revokedCertificates')?.items('revokedCertificates')
@@ -131,8 +132,8 @@ const decodeList = (element: DerElement): List => {
   }
   return {
     kind: 'list',
-    issuer: readName(issuer, 'issuer').text,
-    issuerDer: issuer.raw,
+    issuer: issuer.text,
+    issuerComparable: issuer.comparable,
     thisUpdateMs,
     nextUpdateMs,
     crlNumber: extensions
@@ -187,7 +188,9 @@ const checkEntryExtensions = (extensions: DerElement): void => {
 const issuerOf = (list: List, authorities: readonly Link[]): Link | string => {
   const { algorithm } = list
   if (algorithm === undefined) return 'is signed with an algorithm that is not believed'
-  const named = authorities.filter(({ reading }) => reading.subjectDer.equals(list.issuerDer))
+  const named = authorities.filter(({ reading }) =>
+    sameName(reading.subjectComparable, list.issuerComparable),
+  )
   if (named.length === 0) return UNKNOWN_ISSUER
   const signer = named.find(({ certificate }) =>
     signatureMatches(algorithm, certificate.publicKey, list.signed, list.signature),
@@ -199,6 +202,9 @@ const issuerOf = (list: List, authorities: readonly Link[]): Link | string => {
     ? signer
     : 'is signed by an authority whose key usage lacks cRLSign'
 }
+
+const sameName = (one: readonly string[], other: readonly string[]): boolean =>
+  one.length === other.length && one.every((part, index) => part === other[index])
 
 const authoritiesOf = (trust: readonly TrustBundleMaterial[]): Link[] =>
   trust

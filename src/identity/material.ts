@@ -36,8 +36,8 @@ export interface TrustBundleMaterial {
 export interface CrlMaterial {
   readonly file: string
   /**
-   * SHA-256 over the issuer's DER Name and public key, lower-case hex: what certificates are looked
-   * up by. With the key, because authorities may share a name after a key rollover.
+   * SHA-256 over the issuer's comparable name and public key, lower-case hex: what certificates are
+   * looked up by. With the key, because authorities may share a name after a key rollover.
    */
   readonly issuerKey: string
   readonly issuer: string

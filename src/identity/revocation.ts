@@ -15,9 +15,12 @@ export interface Window {
   readonly untilMs: number
 }
 
-/** What CRLs are found by: SHA-256 over subject Name and public key of the issuing authority. */
+/**
+ * What CRLs are found by: SHA-256 over subject name and public key of the issuing authority. The name
+ * in its comparable form, as an authority may be there twice with its name encoded in two ways.
+ */
 export const issuerKeyOf = (issuer: CertificateReading): string =>
-  sha256(Buffer.concat([issuer.subjectDer, issuer.spkiDer]))
+  sha256(Buffer.concat([Buffer.from(JSON.stringify(issuer.subjectComparable)), issuer.spkiDer]))
 
 export class Revocation {
   readonly #crls: ReadonlyMap<string, CrlMaterial>

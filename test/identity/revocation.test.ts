@@ -12,7 +12,9 @@ import {
   forge,
   forgeCrl,
   integer,
+  name,
   revoked,
+  text,
   uriName,
 } from './forge.ts'
 import { accepted, bundleOf, rejected, trustOf } from './trust-material.ts'
@@ -48,6 +50,22 @@ describe('revocation', () => {
   it('refuses a leaf that is listed, however its serial is written', () => {
     const crl = forgeCrl({ issuer: intermediate, entries: [revoked('01'), revoked('abcd')] })
     rejected(verify([crl]), 'revoked', /CRL ca\.crl of CN=intermediate lists serial abcd/)
+  })
+
+  it('knows an authority by its name however that is encoded', () => {
+    const printable = name(['2.5.4.3', text(0x13, 'Root')])
+    const twin = authority('root', { key: root.key, subject: printable })
+    const chains = [bundleOf([root, intermediate]), bundleOf([root, twin, intermediate])]
+    for (const issuer of [root, twin]) {
+      const crls = [
+        forgeCrl({ issuer, entries: [revoked('77')] }),
+        forgeCrl({ issuer: intermediate }),
+      ]
+      for (const bundle of chains) {
+        const verifier = new PeerVerifier(trustOf([bundle], { crls }))
+        rejected(verifier.verify([leaf.certificate], NOW), 'revoked', /lists serial 77/)
+      }
+    }
   })
 
   it('does not know without a CRL of the issuer, where CRLs are required', () => {
