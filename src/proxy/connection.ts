@@ -61,6 +61,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   #discardLeft = 0
   /** A request is waiting until the client has read the answers before it. */
   #unread = false
+  /** A request is waiting until others have had the thread. */
+  #yielding = false
   #lingering = false
   #lingerBytes = 0
   /** Our last byte has left; only then does the time to linger begin. */
@@ -288,6 +290,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#pending !== undefined &&
       !this.#lingering &&
       !this.#closed &&
+      !this.#yielding &&
       this.#tunnel === undefined
     ) {
       const bytes: Buffer = this.#pending
@@ -424,7 +427,13 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     )
     if (close) return this.#finish(entry.fault === 'client' ? 'rejected' : this.#reasonToClose())
     this.#discardLeft = discard
-    this.#goOn()
+    // A workload's answer comes with a turn of the loop, ours does not: without this, a thousand
+    // pipelined requests that a slow policy denies would be one long stall for everybody else.
+    this.#yielding = true
+    setImmediate(() => {
+      this.#yielding = false
+      if (!this.#closed && !this.#lingering) this.#goOn()
+    })
   }
 
   /** A head that cannot be trusted: answer, and never read another byte as a request. */

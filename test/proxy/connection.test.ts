@@ -7,6 +7,7 @@ import type { ConnectionInput } from '../../src/policy/input.ts'
 import { ClientConnection } from '../../src/proxy/connection.ts'
 import { Tally } from '../../src/proxy/tally.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
+import { eventually } from '../support/eventually.ts'
 
 /** What a connection does to its socket, with the flushing in the hands of the test. */
 class FakeSocket {
@@ -138,5 +139,29 @@ describe('a client connection', () => {
     at(1e9)
     assert.ok(!socket.destroyed)
     assert.equal(cells.read(cellOf('revocations_enforced_total', { what: 'revoked' })), 1)
+  })
+
+  it('lets others have the thread between pipelined requests that it denies', async () => {
+    const { connection, socket, context } = setUp()
+    let decisions = 0
+    const evaluation = { outcome: 'timeout', rule: 'policy', input: '{}', evalNs: 1 }
+    Object.assign(context.generation, {
+      identity: { uris: [] },
+      xfccByPeer: new Map([[PEER, 'Hash=0']]),
+      engine: {
+        decide: () => {
+          decisions++
+          return { kind: 'denial', code: 'policy_timeout', status: 504, headers: [], evaluation }
+        },
+      },
+    })
+    Object.assign(context.generation.snapshot.settings.log, { decisions: 'off' })
+    Object.assign(context.generation.snapshot.settings.inbound, {
+      forwardedClientCert: 'sanitize_set',
+    })
+    connection.onData(Buffer.from('GET / HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(3)))
+    assert.equal(decisions, 1)
+    await eventually('all three are answered', () => decisions === 3)
+    assert.equal(socket.written.match(/HTTP\/1.1 504/g)?.length, 3)
   })
 })
