@@ -354,7 +354,7 @@ export const KEYS = [
     min: '1000',
     max: '1000000000',
     sentence:
-      'Loop iterations of one evaluation; one that needs more ends as a timeout, in about 10 ms.',
+      'Loop iterations and calls of one evaluation; one that needs more ends as a timeout, in 10 to 30 ms.',
   },
   { path: 'policy.signing', type: 'later', sentence: 'Keys that a bundle must be signed with.' },
   { path: 'policy.candidate', type: 'later', sentence: 'A second policy that is only compared.' },
