@@ -10,7 +10,7 @@ import { requestHeadText, responseHeadText } from '../http/serialise.ts'
 import { isHandshakeAnswer } from '../http/websocket.ts'
 import type { Permit } from '../policy/permit.ts'
 import type { Admitted } from './admission.ts'
-import { mutateFields, mutateTarget } from './mutations.ts'
+import { mutateFields, mutateTarget, mutateTrailers } from './mutations.ts'
 import type { UpstreamConnection, UpstreamPool, UpstreamUser } from './upstream.ts'
 
 /** What an exchange asks of the client connection it runs on. */
@@ -306,7 +306,12 @@ export class Exchange implements UpstreamUser {
     if (decoder.done) this.requestDone = true
     return {
       consumed: taken.consumed,
-      bytes: encodeChunks(undefined, buffer, taken, decoder.done ? decoder.trailers : undefined),
+      bytes: encodeChunks(
+        undefined,
+        buffer,
+        taken,
+        decoder.done ? mutateTrailers(decoder.trailers, this.#permit) : undefined,
+      ),
     }
   }
 

@@ -6,14 +6,20 @@ import type { Mutations } from '../policy/permit.ts'
 export function mutateFields(fields: Fields, mutations: Mutations): Fields {
   if (mutations.setRequestHeaders.length === 0 && mutations.removeRequestHeaders.length === 0)
     return fields
-  const gone = new Set(mutations.removeRequestHeaders.map((name) => name.toLowerCase()))
-  for (const [name] of mutations.setRequestHeaders) gone.add(name.toLowerCase())
-  const changed: Fields = []
-  for (let i = 0; i < fields.length; i += 2) {
-    if (!gone.has(fields[i] as string)) changed.push(fields[i] as string, fields[i + 1] as string)
-  }
+  const changed = withoutChanged(fields, mutations)
   for (const [name, value] of mutations.setRequestHeaders) changed.push(name.toLowerCase(), value)
   return changed
+}
+
+/** A header that the policy sets or removes is not the client's to say behind the body either. */
+export function mutateTrailers(trailers: Fields, mutations: Mutations): Fields {
+  return trailers.length === 0 ? trailers : withoutChanged(trailers, mutations)
+}
+
+function withoutChanged(fields: Fields, mutations: Mutations): Fields {
+  const gone = new Set(mutations.removeRequestHeaders.map((name) => name.toLowerCase()))
+  for (const [name] of mutations.setRequestHeaders) gone.add(name.toLowerCase())
+  return fields.filter((_, i) => !gone.has(fields[i - (i % 2)] as string))
 }
 
 /** Query parameters are removed and set by their decoded name; the others keep their bytes. */

@@ -48,6 +48,17 @@ describe('what a policy changes', () => {
     assert.deepEqual(answer.values('x-own'), ['1'])
   })
 
+  it('is not said otherwise in trailers', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.send(
+      'POST /allow HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n' +
+        '1\r\nx\r\n0\r\nX-Role: admin\r\nX-Sum: 1\r\n\r\n',
+    )
+    assert.equal((await client.answer()).status, 200)
+    assert.deepEqual(seen?.values('x-role'), ['reader'])
+    assert.deepEqual(seen?.trailers, [['x-sum', '1']])
+  })
+
   it('in a denial is status, headers and body, and the connection goes on', async () => {
     const client = await openClient(t, sidecar, web)
     client.send(post('/deny', 'a small body that nobody reads'))

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { type Mutations, NO_MUTATIONS } from '../../src/policy/permit.ts'
-import { mutateFields, mutateTarget } from '../../src/proxy/mutations.ts'
+import { mutateFields, mutateTarget, mutateTrailers } from '../../src/proxy/mutations.ts'
 
 const mutations = (some: Partial<Mutations>): Mutations => ({ ...NO_MUTATIONS, ...some })
 
@@ -17,6 +17,17 @@ describe('the fields of a request', () => {
       mutations({ setRequestHeaders: [['X-Role', 'reader']], removeRequestHeaders: ['Gone'] }),
     )
     assert.deepEqual(changed, ['a', '1', 'x-role', 'reader'])
+  })
+})
+
+describe('the trailers of a request', () => {
+  it('lose what is set or removed in the head, and gain nothing', () => {
+    const changed = mutateTrailers(
+      ['x-role', 'admin', 'x-sum', '1', 'gone', '1'],
+      mutations({ setRequestHeaders: [['X-Role', 'reader']], removeRequestHeaders: ['Gone'] }),
+    )
+    assert.deepEqual(changed, ['x-sum', '1'])
+    assert.deepEqual(mutateTrailers(['x-sum', '1'], NO_MUTATIONS), ['x-sum', '1'])
   })
 })
 
