@@ -89,8 +89,9 @@ export class Listener {
     this.#tls.on('tlsClientError', (error, socket) =>
       this.#guarded(socket, () => this.#handshakeBroke(error, socket)),
     )
-    // Nothing is read before the guard says so: waiting costs a descriptor and no CPU.
-    this.#acceptor = net.createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true })
+    // Nothing is read before the guard says so: waiting costs a descriptor and no CPU. Whoever ends
+    // its side during the handshake has gone; half-open connections begin after it, in `secured`.
+    this.#acceptor = net.createServer({ pauseOnConnect: true, noDelay: true })
     this.#acceptor.on('connection', (socket) => this.#guarded(socket, () => this.#arrived(socket)))
   }
 
@@ -205,6 +206,7 @@ export class Listener {
     const arrival = this.#arrivalOf(socket)
     // Without its arrival a socket cannot be accounted for; that never happens, and must not pass.
     if (arrival === undefined || arrival.over) return void socket.destroy()
+    socket.allowHalfOpen = true
     const { generation, clock } = this.#context
     const verdict = admitPeer(socket, generation.verifier, clock.nowMs())
     if (verdict.kind === 'refused') {

@@ -80,7 +80,6 @@ export const SERVER_OPTIONS = {
   requestCert: true,
   rejectUnauthorized: false,
   ALPNProtocols: ['http/1.1'],
-  allowHalfOpen: true,
   noDelay: true,
 } as const satisfies tls.TlsOptions
 

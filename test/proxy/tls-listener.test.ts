@@ -179,6 +179,38 @@ describe('the TLS listener', () => {
     assert.equal('remoteAddress' in record && record.remoteAddress, '127.0.0.1')
   })
 
+  it('lets go at once of a client that leaves during its handshake, as a TCP probe does', async (t) => {
+    const listening = await startListener(t, {
+      limits: { handshakeFailuresPerAddress: 1 },
+      timeouts: { handshake: '10m' },
+    })
+    for (let i = 1; i <= 5; i++) {
+      const socket = net
+        .connect(listening.port, '127.0.0.1')
+        .on('error', () => {})
+        .end()
+      await once(socket.resume(), 'close')
+      await eventually('it has gone', () => listening.failures('client_closed') === i)
+    }
+    await secureConnect(t, listening.client(await listening.authority.svid('web')))
+    await eventually('who comes next is in', () => listening.successes() === 1)
+  })
+
+  it('lets a client end its side after the handshake and still read', async (t) => {
+    const listening = await startListener(t)
+    const web = await listening.authority.svid('web')
+    const options = { ...listening.client(web), allowHalfOpen: true }
+    const socket = tls.connect(options as tls.ConnectionOptions)
+    t.after(() => socket.destroy())
+    let text = ''
+    socket.setEncoding('latin1').on('data', (chunk: string) => {
+      text += chunk
+    })
+    socket.end('nonsense\r\n\r\n')
+    await eventually('the answer has come', () => /^HTTP\/1.1 400 /.test(text))
+    await nothingLeft(listening)
+  })
+
   it('accounts for every way in which a connection can end', async (t) => {
     const listening = await startListener(t, {
       timeouts: { handshake: '200ms' },
