@@ -114,7 +114,20 @@ export function readCrl(
   const digest = digestOf([content.bytes])
   if (before?.digest === digest) return { piece: before, problems: [] }
   const { crls, problems } = parseCrl(content.bytes, file, trust, nowMs)
-  return reading(digest, crls, problems)
+  // Under the same trust every authority of before is still believed. Without its CRL an intermediate
+  // that it has revoked would be, too; what else is new in the file counts all the same.
+  const lost = (before?.material ?? []).filter(
+    (old) => !crls.some(({ issuerKey }) => issuerKey === old.issuerKey),
+  )
+  const warnings = lost.map(
+    ({ issuer }): Problem => ({
+      where: file,
+      what: `the file no longer has the CRL of ${issuer}, which is still trusted: the last one stays`,
+      remedy: 'put a CRL of this authority back, or remove the authority from trust.bundles',
+      severity: 'warning',
+    }),
+  )
+  return reading(digest, [...crls, ...lost], [...problems, ...warnings])
 }
 
 /** Never rejects: a fault of the policy host must hold up nothing else. */

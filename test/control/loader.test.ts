@@ -133,6 +133,27 @@ test('a broken CRL file keeps what it said before and holds up no other', async 
   )
 })
 
+test('keeps the CRL of an authority that is still trusted when its file holds another', async (t) => {
+  const made = await materials(t)
+  const { root, intermediate } = made.authority
+  const files = [made.path('root.crl'), made.path('leaves.crl')] as const
+  const config = { ...made.config, trust: { ...made.config.trust, crls: files } }
+  await writeFile(files[0], await root.crl({ revoked: [{ serial: '0a' }] }))
+  await writeFile(files[1], await intermediate.crl({ revoked: [] }))
+  const before = (await load(config)).loaded
+  // Only a warning where it was never otherwise: an authority may leave before its CRL does.
+  const stranger = await testAuthority('stranger.example')
+  const added = await intermediate.crl({ revoked: [{ serial: '0b' }] })
+  await writeFile(files[0], (await stranger.root.crl({ revoked: [] })) + added)
+  const { loaded, problems, perSource } = await load(config, before)
+  assert.equal(perSource.revocation, 'changed')
+  const warned = problems.find(({ what }) =>
+    /no longer has the CRL of CN=example\.org root/.test(what),
+  )
+  assert.equal(warned?.severity, 'warning')
+  for (const serial of ['a', 'b']) assert.ok(revokes(loaded?.crls[0]?.material ?? [], serial))
+})
+
 test('denies whoever has no CRL when the CRLs belong to an authority that is gone', async (t) => {
   const made = await materials(t)
   await made.revoke('0a')
