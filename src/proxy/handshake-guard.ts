@@ -64,8 +64,8 @@ const SLOW_HANDSHAKE_MS = 1_000
 const SHORTEST_PENALTY_MS = 1_000
 const LONGEST_PENALTY_MS = 60_000
 const FORGET_AFTER_MS = 300_000
-/** Addresses without a success, together: eight dear handshakes are two seconds at the worst... */
-const UNPROVEN_AT_ONCE = 8
+/** Addresses without a success, together: four dear handshakes are one second at the worst... */
+const UNPROVEN_AT_ONCE = 4
 /** ...and the first of them makes it one, then one after a pause: a fifth of the time at the most. */
 const ALARM_MS = 300_000
 const PAUSE_AFTER_DEAR_MS = 1_000
