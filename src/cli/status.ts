@@ -110,6 +110,7 @@ export function readiness(facts: ReadinessFacts): ReadyReport {
         serving === threads,
         `${serving} of ${threads} data threads are serving`,
       ),
+      part('applied', !lagsBehind(facts), 'a data thread does not apply the newest generation'),
       part('drain', !facts.draining, 'draining'),
     ],
     details: {
@@ -126,6 +127,16 @@ export function readiness(facts: ReadinessFacts): ReadyReport {
     },
   }
 }
+
+/** A thread that keeps old trust must not go unnoticed; the moment that applying takes may. */
+function lagsBehind({ generation, appliedGeneration, nowMs }: ReadinessFacts): boolean {
+  if (generation === undefined) return false
+  const { snapshot } = generation
+  return appliedGeneration < snapshot.generation && nowMs - snapshot.createdAtMs > APPLYING_MS
+}
+
+/** From the begin of a load to the last thread's word, on a machine with little to spare. */
+const APPLYING_MS = 10_000
 
 const part = (name: string, ready: boolean, reason: string): ReadyPart =>
   ready ? { name, ready } : { name, ready, reason }
