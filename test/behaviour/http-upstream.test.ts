@@ -212,7 +212,7 @@ describe('a workload behind limits', () => {
     sidecar = await startSidecar(t, {
       forward: workload.url,
       config: {
-        inbound: { limits: { upstreamConnections: 2 }, timeouts: { upstreamConnect: '500ms' } },
+        inbound: { limits: { upstreamConnections: 2 }, timeouts: { upstreamConnect: '3s' } },
       },
     })
     web = await sidecar.authority.svid('web')

@@ -113,3 +113,17 @@ function parserCode(error: NodeJS.ErrnoException): string | undefined {
 function lowerCaseNames(raw: readonly string[]): string[] {
   return raw.map((text, i) => (i % 2 === 0 ? text.toLowerCase() : text.trim()))
 }
+
+/** A chunk line whose extension is not made of tokens alone. */
+export const isLooseChunkLine = (line: string): boolean =>
+  /^[0-9a-f]+[ \t]*;/i.test(line) &&
+  !/^[0-9a-f]+(;[!#$%&'*+.^_`|~0-9a-z-]+(=[!#$%&'*+.^_`|~0-9a-z-]+)?)*\r$/i.test(line)
+
+const runs = process.env['DIFFERENTIAL_RUNS']
+
+/**
+ * The same cases each time, so that the suite does not fail now and then; with `DIFFERENTIAL_RUNS=n`
+ * n new ones, to look for disagreements that are not listed yet.
+ */
+export const DIFFERENTIAL_CASES: { readonly numRuns: number; readonly seed?: number } =
+  runs === undefined ? { numRuns: 1500, seed: 20_261_122 } : { numRuns: Number(runs) }
