@@ -252,9 +252,11 @@ CPU is user and system time of the whole proxy process, from /proc. x nginx: med
   }
   console.log(`
 The load generator is bench/generator.ts (wrk and h2load cannot present a client certificate), on a
-processor of its own with the workload. It offers a fixed number of requests, so that its speed hardly
-touches the CPU time of a request: a proxy that has to wait for it reads smaller batches. Requests per
-second and latency of such a proxy (not busy all the time) are those of the generator.`)
+processor of its own with the workload. It offers a fixed number of requests. A proxy whose processor
+was not busy all the time was waiting, for the generator or for a turn on a shared machine: its
+requests per second and latency are not its own, and a request costs it more than at saturation,
+because it reads smaller batches and sleeps in between. Where that is nginx, the ratios to it flatter
+the others.`)
 }
 
 function row(cells: readonly string[]): string {

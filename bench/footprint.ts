@@ -36,6 +36,8 @@ const STARTS = [
 ] as const
 
 const SETTLE_MS = 3_000
+const FIRST_CONNECTIONS = 200
+const REQUESTS_TO_WARM = 20
 
 if (options.help) console.log(HELP)
 else await measure()
@@ -146,7 +148,10 @@ interface Memory {
   readonly kibPerConnection: number
 }
 
-/** Each connection makes one request, then all of them rest. */
+/**
+ * Each connection makes one request, then all of them rest. The first ones bring what the process
+ * needs once (code, buffers, a larger heap) and are not counted.
+ */
 async function memory(
   connections: number,
   stage: Stage,
@@ -154,19 +159,23 @@ async function memory(
   start: () => Promise<ChildProcess>,
 ): Promise<Memory> {
   const child = await start()
-  const load = new Load()
+  const [first, rest] = [new Load(), new Load()]
   try {
     const pid = child.pid ?? 0
     const idle = await restingRss(pid)
-    await load.open({ port, connections, ...stage.client })
-    await load.drive(requestHead('100B'), connections)
+    const head = requestHead('100B')
+    await first.open({ port, connections: FIRST_CONNECTIONS, ...stage.client })
+    await first.drive(head, FIRST_CONNECTIONS * REQUESTS_TO_WARM)
+    const warm = await restingRss(pid)
+    await rest.open({ port, connections, ...stage.client })
+    await rest.drive(head, connections)
     const occupied = await restingRss(pid)
     return {
       idleMiB: Number((idle / 1024 / 1024).toFixed(1)),
-      kibPerConnection: Number(((occupied - idle) / 1024 / connections).toFixed(1)),
+      kibPerConnection: Number(((occupied - warm) / 1024 / connections).toFixed(1)),
     }
   } finally {
-    await load.end()
+    await Promise.all([first.end(), rest.end()])
     await end(child)
   }
 }
