@@ -21,6 +21,7 @@ import { encodeOwnResponse } from './respond.ts'
 import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient } from './tunnel.ts'
+import type { Turn } from './turn.ts'
 import type { UpstreamConnection } from './upstream.ts'
 
 export type CloseReason = (typeof CLOSE_REASONS)[number]
@@ -210,7 +211,12 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     return this.#context.tickMs
   }
 
+  get turn(): Turn {
+    return this.#context.turn
+  }
+
   writeToClient(bytes: Buffer | string): boolean {
+    this.#context.turn.hold(this.socket)
     return typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes)
   }
 
@@ -514,6 +520,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 
   #destroy(reason: CloseReason): void {
     this.#closeReason = reason
+    // What was answered in this turn is still held back, and was meant to be read.
+    this.#context.turn.release(this.socket)
     this.socket.destroy()
   }
 

@@ -15,6 +15,7 @@ import { Generation } from './generation.ts'
 import { Listener } from './listener.ts'
 import { RecordQueue } from './records.ts'
 import type { ThreadContext } from './thread-context.ts'
+import { Turn } from './turn.ts'
 import { UpstreamPool } from './upstream.ts'
 
 /** Heartbeat, deadlines, record batches: everything that happens by time happens on this beat. */
@@ -55,6 +56,7 @@ class DataThread {
       }),
       cells,
       records: new RecordQueue(cells, post),
+      turn: new Turn(),
       clock,
       tickMs: clock.nowMs(),
       draining: false,

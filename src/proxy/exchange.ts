@@ -11,10 +11,12 @@ import { isHandshakeAnswer } from '../http/websocket.ts'
 import type { Permit } from '../policy/permit.ts'
 import type { Admitted } from './admission.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from './mutations.ts'
+import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamPool, UpstreamUser } from './upstream.ts'
 
 /** What an exchange asks of the client connection it runs on. */
 export interface ExchangeClient {
+  readonly turn: Turn
   /** @returns false when the client reads slower than we write; `clientDrain` follows */
   writeToClient(bytes: Buffer | string): boolean
   pauseClient(): void
@@ -196,6 +198,7 @@ export class Exchange implements UpstreamUser {
     this.progressMs = this.#client.nowMs()
     this.#wrote = true
     const { socket } = connection
+    this.#client.turn.hold(socket)
     const flowing =
       typeof this.#firstWrite === 'string'
         ? socket.write(this.#firstWrite, 'latin1')

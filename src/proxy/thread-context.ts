@@ -3,6 +3,7 @@ import type { Cells } from '../metrics.ts'
 import type { Clock } from './clock.ts'
 import type { Generation } from './generation.ts'
 import type { RecordQueue } from './records.ts'
+import type { Turn } from './turn.ts'
 import type { UpstreamPool } from './upstream.ts'
 
 export interface ThreadContext {
@@ -11,6 +12,7 @@ export interface ThreadContext {
   readonly pool: UpstreamPool
   readonly cells: Cells
   readonly records: RecordQueue
+  readonly turn: Turn
   readonly clock: Clock
   /** Time of the last tick: near enough for deadlines, and free. */
   tickMs: number

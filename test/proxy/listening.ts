@@ -13,6 +13,7 @@ import { Generation } from '../../src/proxy/generation.ts'
 import { Listener } from '../../src/proxy/listener.ts'
 import type { RecordQueue } from '../../src/proxy/records.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
+import { Turn } from '../../src/proxy/turn.ts'
 import type { UpstreamPool } from '../../src/proxy/upstream.ts'
 import type { LogRecord, Snapshot } from '../../src/threads.ts'
 import type { Cleanup } from '../support/cleanup.ts'
@@ -69,6 +70,7 @@ export async function startListener(
     records: { push: (record: LogRecord) => records.push(record) } as unknown as RecordQueue,
     clock: SYSTEM_CLOCK,
     tickMs: Date.now(),
+    turn: new Turn(),
     draining: false,
   }
   const listener = new Listener(context)

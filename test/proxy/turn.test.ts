@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { Writable } from 'node:stream'
+import { describe, it } from 'node:test'
+import { Turn } from '../../src/proxy/turn.ts'
+import { eventually } from '../support/eventually.ts'
+
+function sink(): { stream: Writable; written: string[] } {
+  const written: string[] = []
+  const write = (chunk: Buffer, _encoding: string, done: () => void): void => {
+    written.push(chunk.toString())
+    done()
+  }
+  return { stream: new Writable({ write }), written }
+}
+
+describe('writes of one turn of the event loop', () => {
+  it('leave at its end, in order', async () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    for (const text of ['a', 'b', 'c']) {
+      turn.hold(stream)
+      stream.write(text)
+    }
+    assert.deepEqual(written, [])
+    await eventually('they have left', () => written.length === 3)
+    assert.deepEqual(written, ['a', 'b', 'c'])
+    assert.equal(stream.writableCorked, 0)
+  })
+
+  it('leave before their stream is destroyed', () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    turn.hold(stream)
+    stream.write('last words')
+    turn.release(stream)
+    stream.destroy()
+    assert.deepEqual(written, ['last words'])
+  })
+
+  it('are held again in the next turn, and after a release', async () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    turn.hold(stream)
+    stream.write('a')
+    turn.release(stream)
+    turn.hold(stream)
+    stream.write('b')
+    assert.deepEqual(written, ['a'])
+    await eventually('it has left', () => written.length === 2)
+    turn.hold(stream)
+    stream.write('c')
+    await eventually('it has left, too', () => written.length === 3)
+    assert.equal(stream.writableCorked, 0)
+  })
+})
