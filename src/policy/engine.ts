@@ -3,11 +3,15 @@
 import type { AllowRule } from '../config/config.ts'
 import { ERRORS } from '../errors.ts'
 import { compileAllowRules, type PeerTest } from './allow-rules.ts'
+import { BoundedCache } from './builtins/bounded-cache.ts'
 import { type EvaluationOutcome, PolicyHost } from './host.ts'
-import { buildInput, InputError, type PolicyRequest } from './input.ts'
+import { buildInput, InputError, type PeerFacts, type PolicyRequest } from './input.ts'
 import type { PolicyMaterial } from './material.ts'
 import { type Denial, type Evaluation, issuePermit, NO_MUTATIONS, type Permit } from './permit.ts'
-import { readResult } from './result.ts'
+import { type PolicyResult, readResult } from './result.ts'
+
+const MOST_RESULTS = 256
+const LONGEST_KEPT_RESULT = 1_024
 
 export interface EngineOptions {
   readonly allow: readonly AllowRule[]
@@ -30,6 +34,10 @@ export class PolicyEngine {
   readonly #admits: PeerTest | undefined
   readonly #host: PolicyHost | undefined
   readonly #monotonicMs: () => number
+  /** The allow rules read nothing but the peer, which never changes. */
+  readonly #admitted = new WeakMap<PeerFacts, boolean>()
+  /** A policy has a handful of results; most of them are the same text each time. */
+  readonly #results = new BoundedCache<PolicyResult>(MOST_RESULTS)
 
   constructor({ allow, policy, clock, events }: EngineOptions) {
     this.material = policy
@@ -44,8 +52,9 @@ export class PolicyEngine {
   }
 
   decide(request: PolicyRequest): Permit | Denial {
-    if (this.#admits !== undefined && !this.#admits(request.connection.peer))
+    if (this.#admits !== undefined && !this.#admitsPeer(this.#admits, request.connection.peer)) {
       return REFUSED_BY_RULES
+    }
     if (this.#host !== undefined) return this.#askPolicy(this.#host, request)
     return this.#admits === undefined ? NOT_READY : issuePermit(NO_MUTATIONS, ADMITTED_BY_RULES)
   }
@@ -63,12 +72,29 @@ export class PolicyEngine {
     const evalNs = Math.round((this.#monotonicMs() - startMs) * 1e6)
     if (outcome.kind === 'too_large') return badInput('', 'the input document is too large')
     if (outcome.kind !== 'result') return failed(outcome, text, evalNs)
-    return verdict(outcome.text, text, evalNs)
+    return verdict(this.#resultOf(outcome.text), outcome.text, text, evalNs)
+  }
+
+  #admitsPeer(admits: PeerTest, peer: PeerFacts): boolean {
+    const known = this.#admitted.get(peer)
+    if (known !== undefined) return known
+    const admitted = admits(peer)
+    this.#admitted.set(peer, admitted)
+    return admitted
+  }
+
+  #resultOf(text: string): PolicyResult {
+    if (text.length > LONGEST_KEPT_RESULT) return readResult(text)
+    return this.#results.get(text, () => readResult(text))
   }
 }
 
-function verdict(resultText: string, input: string, evalNs: number): Permit | Denial {
-  const result = readResult(resultText)
+function verdict(
+  result: PolicyResult,
+  resultText: string,
+  input: string,
+  evalNs: number,
+): Permit | Denial {
   const evaluation: Evaluation = {
     outcome: result.kind === 'invalid' ? 'error' : result.kind,
     rule: 'policy',

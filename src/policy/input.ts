@@ -200,6 +200,9 @@ function decode(text: string, where: string): string {
   }
 }
 
+/** Anything but the printable ASCII that JSON writes as it is. */
+const SPECIAL = /[^\x20\x21\x23-\x5b\x5d-\x7e]/
+
 function quote(text: string): string {
-  return JSON.stringify(text)
+  return SPECIAL.test(text) ? JSON.stringify(text) : `"${text}"`
 }
