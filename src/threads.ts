@@ -24,7 +24,7 @@ export interface DataSettings {
   readonly log: Pick<Config['log'], 'access' | 'decisions'>
 }
 
-/** `workerData` of a data thread. */
+/** What a data thread begins with: the first message, so that its code can be loaded before. */
 export interface DataThreadStart {
   readonly thread: number
   readonly snapshot: Snapshot
@@ -34,6 +34,7 @@ export interface DataThreadStart {
 }
 
 export type ToDataThread =
+  | { readonly kind: 'start'; readonly start: DataThreadStart }
   | { readonly kind: 'snapshot'; readonly snapshot: Snapshot }
   /** Take no more; cut what is left at `deadlineMs` (epoch). */
   | { readonly kind: 'drain'; readonly deadlineMs: number }

@@ -175,6 +175,7 @@ export class Sidecar {
     const { node, openssl } = process.versions
     this.#metrics.set('build_info', { version: VERSION, node, openssl: openssl ?? '' }, 1)
 
+    this.#supervisor.prepare()
     await this.#watcher.start()
     const loaded = await this.#reloader.reload('start')
     const generation = this.#reloader.current

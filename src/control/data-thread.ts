@@ -2,7 +2,7 @@
 // Promises that each of `started`, `drained` and `gone` settles, however the thread ends.
 import { Worker } from 'node:worker_threads'
 import { Cells, cellOf, HEARTBEAT_CELL } from '../metrics.ts'
-import type { DataThreadStart, FromDataThread, LogRecord, ToDataThread } from '../threads.ts'
+import type { FromDataThread, LogRecord, Snapshot, ToDataThread } from '../threads.ts'
 
 export type StartOutcome =
   | { readonly kind: 'ready'; readonly port: number }
@@ -28,20 +28,22 @@ export class DataThread {
   /** How long the heartbeat has stood still, as of the last `observe`. */
   silentMs = 0
 
+  readonly #thread: number
   readonly #worker: Worker
   readonly #events: DataThreadEvents
+  #startsWith = 0
   #heartbeat = 0
   #lastWords = ''
 
   constructor(
     url: URL,
-    start: Omit<DataThreadStart, 'cells'>,
+    thread: number,
     events: DataThreadEvents,
     resourceLimits: { readonly maxYoungGenerationSizeMb?: number },
   ) {
     this.#events = events
-    const workerData: DataThreadStart = { ...start, cells: this.cells.memory }
-    this.#worker = new Worker(url, { name: `data-${start.thread}`, workerData, resourceLimits })
+    this.#thread = thread
+    this.#worker = new Worker(url, { name: `data-${thread}`, resourceLimits })
 
     const started = Promise.withResolvers<StartOutcome>()
     const drained = Promise.withResolvers<number>()
@@ -54,7 +56,7 @@ export class DataThread {
       switch (message.kind) {
         case 'ready':
           this.serving = true
-          this.#applied(start.snapshot.generation)
+          this.#applied(this.#startsWith)
           return started.resolve(message)
         case 'failed':
           this.#lastWords = message.message
@@ -77,6 +79,13 @@ export class DataThread {
       drained.resolve(this.connectionsOpen())
       gone.resolve(detail)
     })
+  }
+
+  /** Until then the thread only loads its code, which takes as long as loading the materials. */
+  start(snapshot: Snapshot, reusePort: boolean): void {
+    this.#startsWith = snapshot.generation
+    const start = { thread: this.#thread, snapshot, cells: this.cells.memory, reusePort }
+    this.post({ kind: 'start', start })
   }
 
   post(message: ToDataThread): void {

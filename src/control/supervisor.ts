@@ -49,6 +49,11 @@ export class Supervisor {
     }))
   }
 
+  /** Lets the threads load their code while the first snapshot is still being made. */
+  prepare(): void {
+    for (const seat of this.#seats) seat.prepared ??= this.#load(seat)
+  }
+
   /** Resolves when every thread listens. When one cannot, all are stopped and nothing is bound. */
   async start(snapshot: Snapshot): Promise<StartOutcome> {
     this.#state = 'starting'
@@ -103,7 +108,10 @@ export class Supervisor {
     this.#state = 'stopped'
     clearInterval(this.#watch)
     for (const seat of this.#seats) clearTimeout(seat.retry)
-    const threads = [...this.#seats.flatMap(({ current }) => current ?? []), ...this.#dying]
+    const threads = [
+      ...this.#seats.flatMap(({ current, prepared }) => [current ?? [], prepared ?? []].flat()),
+      ...this.#dying,
+    ]
     await Promise.all(threads.map((thread) => thread.terminate()))
     await Promise.all(threads.map((thread) => thread.gone))
   }
@@ -128,23 +136,29 @@ export class Supervisor {
   }
 
   #seat(seat: Seat): DataThread {
-    const { dataThreadUrl, events } = this.#options
     const snapshot = this.#snapshot as Snapshot
-    const thread = new DataThread(
+    const thread = seat.prepared ?? this.#load(seat)
+    delete seat.prepared
+    // Even a single thread shares its port, so that its replacement can bind while it still
+    // hangs. SO_REUSEPORT lets in no other user's process; `run` probes the port beforehand.
+    thread.start(snapshot, snapshot.settings.inbound.listen.kind === 'tcp')
+    seat.current = thread
+    seat.cells = thread.cells
+    void thread.gone.then((detail) => this.#gone(seat, thread, detail))
+    return thread
+  }
+
+  #load(seat: Seat): DataThread {
+    const { dataThreadUrl, events } = this.#options
+    return new DataThread(
       dataThreadUrl,
-      // Even a single thread shares its port, so that its replacement can bind while it still
-      // hangs. SO_REUSEPORT lets in no other user's process; `run` probes the port beforehand.
-      { thread: seat.thread, snapshot, reusePort: snapshot.settings.inbound.listen.kind === 'tcp' },
+      seat.thread,
       {
         applied: (generation) => events.applied(generation, seat.thread),
         records: (records) => events.records(records, seat.thread),
       },
       RESOURCE_LIMITS,
     )
-    seat.current = thread
-    seat.cells = thread.cells
-    void thread.gone.then((detail) => this.#gone(seat, thread, detail))
-    return thread
   }
 
   #gone(seat: Seat, thread: DataThread, detail: string): void {
@@ -207,6 +221,8 @@ export class Supervisor {
 interface Seat {
   readonly thread: number
   current?: DataThread
+  /** Has its code loaded, or is about to, and waits for a snapshot. */
+  prepared?: DataThread
   cells: Cells
   deaths: readonly { readonly atMs: number; readonly reason: RestartReason }[]
   retry?: NodeJS.Timeout

@@ -1,6 +1,6 @@
 // A data thread: owns its sockets, reads one generation at a time, and does nothing but TLS, HTTP,
 // policy and forwarding. The control thread tells it what is in force and when to drain.
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import {
   Cells,
   cellOf,
@@ -75,7 +75,7 @@ class DataThread {
     this.#post({ kind: 'applied', generation: snapshot.generation })
   }
 
-  take(message: ToDataThread): void {
+  take(message: Exclude<ToDataThread, { kind: 'start' }>): void {
     if (message.kind === 'snapshot') this.#apply(message.snapshot)
     else if (message.kind === 'records_taken') this.#context.records.taken(message.count)
     else this.#drain(message.deadlineMs)
@@ -146,15 +146,20 @@ class DataThread {
 
 if (parentPort !== null) {
   const port = parentPort
-  const start = workerData as DataThreadStart
   const post = (message: FromDataThread): void => port.postMessage(message)
-  try {
-    const thread = new DataThread(start, post)
-    port.on('message', (message: ToDataThread) => thread.take(message))
-    await thread.listen(start.reusePort)
-  } catch (error) {
+  const fail = (error: unknown): void => {
     const { message, code } = error as NodeJS.ErrnoException
     post({ kind: 'failed', message, ...(code === undefined ? {} : { code }) })
     port.close()
   }
+  let thread: DataThread | undefined
+  port.on('message', (message: ToDataThread) => {
+    if (message.kind !== 'start') return thread?.take(message)
+    try {
+      thread = new DataThread(message.start, post)
+      thread.listen(message.start.reusePort).catch(fail)
+    } catch (error) {
+      fail(error)
+    }
+  })
 }

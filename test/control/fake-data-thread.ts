@@ -2,11 +2,13 @@
 // over its port, one word a connection.
 import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import { Cells, cellOf, HEARTBEAT_CELL } from '../../src/metrics.ts'
 import type { DataThreadStart, FromDataThread, ToDataThread } from '../../src/threads.ts'
 
-const start = workerData as DataThreadStart
+const start = await new Promise<DataThreadStart>((resolve) =>
+  parentPort?.once('message', (message: { start: DataThreadStart }) => resolve(message.start)),
+)
 const cells = new Cells(start.cells)
 const REQUESTS = cellOf('connections_total', {})
 const OPEN = cellOf('connections_open', {})
@@ -59,7 +61,7 @@ parentPort?.on('message', (message: ToDataThread) => {
     say({ kind: 'applied', generation })
   } else if (message.kind === 'records_taken') {
     taken += message.count
-  } else {
+  } else if (message.kind === 'drain') {
     server.close()
     if (orders === 'drain badly') return
     void (async () => {
