@@ -36,8 +36,10 @@ export class PolicyEngine {
   readonly #monotonicMs: () => number
   /** The allow rules read nothing but the peer, which never changes. */
   readonly #admitted = new WeakMap<PeerFacts, boolean>()
-  /** A policy has a handful of results; most of them are the same text each time. */
+  /** A policy has a handful of results, and most often the same as the last time. */
   readonly #results = new BoundedCache<PolicyResult>(MOST_RESULTS)
+  #lastText = ''
+  #lastResult: PolicyResult | undefined
 
   constructor({ allow, policy, clock, events }: EngineOptions) {
     this.material = policy
@@ -84,8 +86,11 @@ export class PolicyEngine {
   }
 
   #resultOf(text: string): PolicyResult {
+    if (this.#lastResult !== undefined && text === this.#lastText) return this.#lastResult
     if (text.length > LONGEST_KEPT_RESULT) return readResult(text)
-    return this.#results.get(text, () => readResult(text))
+    this.#lastText = text
+    this.#lastResult = this.#results.get(text, () => readResult(text))
+    return this.#lastResult
   }
 }
 
