@@ -17,7 +17,7 @@ export class PeerVerifier {
   readonly #anchors: ReadonlyMap<string, readonly Link[]>
   readonly #revocation: Revocation
   /** What issued a verified leaf, by its fingerprint, the one used last at the end. */
-  readonly #issuers = new Map<string, readonly Link[]>()
+  readonly #known = new Map<string, Known>()
   /** Intermediates of verified chains by fingerprint, so that a thousand peers share one object. */
   readonly #intermediates = new Map<string, Link>()
 
@@ -44,10 +44,16 @@ export class PeerVerifier {
     if (link.kind === 'unreadable')
       return rejection('bad_identity', `its certificate: ${link.what}`)
 
-    const issuers = this.#issuers.get(link.fingerprint)
-    const known = issuers && [link, ...issuers]
-    const lapse = known && judgeNow(known, this.#revocation, nowMs)
-    if (known !== undefined && lapse === undefined) return this.#vouch(known)
+    const known = this.#known.get(link.fingerprint)
+    const links = known && [link, ...known.issuers]
+    const lapse = links && judgeNow(links, this.#revocation, nowMs)
+    if (known !== undefined && links !== undefined && lapse === undefined) {
+      // The connections of one peer share its certificate: a reading weighs some kilobytes.
+      const peer = known.peer.deref()
+      if (peer === undefined) return this.#vouch(links)
+      this.#remember(link.fingerprint, known)
+      return peer
+    }
     const path = this.#search(link, others, nowMs)
     if (path.kind === 'path') return this.#vouch(path.links)
     return lapse ?? path
@@ -97,34 +103,43 @@ export class PeerVerifier {
 
   #vouch(links: readonly Link[]): VerifiedPeer {
     const [leaf, ...issuers] = links
-    this.#remember(leaf!.fingerprint, issuers)
     const { fromMs, untilMs } = windowOf(links, this.#revocation)
     // A partner's authority may write any DNS name beside its SPIFFE ID: rules on DNS names and common
     // names are meant for those that a general bundle vouches for.
     const trustDomain = parseSpiffeId(leaf!.reading.uris[0] ?? '')?.trustDomain
-    return vouchFor({
+    const peer = vouchFor({
       links,
       spiffeIdOnly: trustDomain !== undefined && this.#anchors.has(trustDomain),
       acceptableFromMs: fromMs,
       acceptableUntilMs: untilMs,
       trustGeneration: this.trustGeneration,
     })
+    this.#remember(leaf!.fingerprint, { issuers, peer: new WeakRef(peer) })
+    return peer
   }
 
-  /** The issuers only: a thousand leaves would weigh 16 MB (measured), and each comes again anyway. */
-  #remember(fingerprint: string, issuers: readonly Link[]): void {
-    this.#issuers.delete(fingerprint)
-    this.#issuers.set(fingerprint, issuers)
-    if (this.#issuers.size > MAX_REMEMBERED) {
-      const oldest = this.#issuers.keys().next()
-      if (!oldest.done) this.#issuers.delete(oldest.value)
+  #remember(fingerprint: string, known: Known): void {
+    this.#known.delete(fingerprint)
+    this.#known.set(fingerprint, known)
+    if (this.#known.size > MAX_REMEMBERED) {
+      const oldest = this.#known.keys().next()
+      if (!oldest.done) this.#known.delete(oldest.value)
     }
-    for (const issuer of issuers) {
+    for (const issuer of known.issuers) {
       if (this.#intermediates.size < MAX_INTERMEDIATES) {
         this.#intermediates.set(issuer.fingerprint, issuer)
       }
     }
   }
+}
+
+/**
+ * What is kept of a leaf that was verified. The peer itself only while a connection holds it: a
+ * thousand leaves would weigh 16 MB (measured), and each comes again anyway.
+ */
+interface Known {
+  readonly issuers: readonly Link[]
+  readonly peer: WeakRef<VerifiedPeer>
 }
 
 /**

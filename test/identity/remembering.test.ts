@@ -48,6 +48,14 @@ describe('a verifier', () => {
     assert.equal(again.chain.length, 3)
   })
 
+  it('gives the connections of one peer the same proof, as long as it holds', () => {
+    const verifier = new PeerVerifier(trustOf([bundle]))
+    const first = accepted(verifier.verify(full, NOW))
+    assert.equal(verifier.verify([new X509Certificate(leaf.der)], NOW), first)
+    rejected(verifier.verify(full, first.notAfterMs + 1000), 'expired', /now /)
+    assert.notEqual(new PeerVerifier(trustOf([bundle])).verify(full, NOW), first)
+  })
+
   it('holds a remembered peer against the clock', () => {
     const verifier = new PeerVerifier(trustOf([bundle]))
     const { notAfterMs, notBeforeMs } = accepted(verifier.verify(full, NOW))
