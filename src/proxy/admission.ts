@@ -7,12 +7,7 @@ import type { RequestHead } from '../http/head.ts'
 import { clientCertField, combineXfcc, xfccElement } from '../http/identity-headers.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type Cells, cellOf, DECISION_OUTCOMES, DECISION_RULES, metricEntry } from '../metrics.ts'
-import {
-  buildInput,
-  type ConnectionInput,
-  InputError,
-  type PolicyRequest,
-} from '../policy/input.ts'
+import type { ConnectionInput, PolicyRequest } from '../policy/input.ts'
 import { type Denial, Permit } from '../policy/permit.ts'
 import type { DecisionRecord } from '../threads.ts'
 import type { Generation } from './generation.ts'
@@ -103,7 +98,8 @@ export function admit(
       timeMs,
       outcome: evaluation.outcome,
       rule: evaluation.rule,
-      input: evaluation.input === '' ? loggedInput(request) : evaluation.input,
+      // The allow rules read no input, the log wants one all the same.
+      input: evaluation.input || generation.engine.inputText(request) || '{}',
       evalNs: evaluation.evalNs,
       principal: origin.peer.principal,
       ...(evaluation.result === undefined ? {} : { result: evaluation.result }),
@@ -182,16 +178,6 @@ export function setField(fields: Fields, name: string, value: string): void {
   }
   fields.length = kept
   if (!set) fields.push(name, value)
-}
-
-/** The allow rules read no input, the log wants one all the same. */
-function loggedInput(request: PolicyRequest): string {
-  try {
-    return buildInput(request)
-  } catch (error) {
-    if (error instanceof InputError) return '{}'
-    throw error
-  }
 }
 
 function xfccOf(peer: VerifiedPeer, generation: Generation): string {
