@@ -128,16 +128,7 @@ class Formatter {
   }
 
   #flags(): Spec {
-    const spec: Spec = {
-      plus: false,
-      minus: false,
-      sharp: false,
-      sharpV: false,
-      space: false,
-      zero: false,
-      width: undefined,
-      precision: undefined,
-    }
+    const spec: Spec = { ...PLAIN }
     for (;;) {
       if (this.#takes('#')) spec.sharp = true
       else if (this.#takes('0')) spec.zero = true
