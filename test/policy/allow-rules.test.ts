@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { compileAllowRules, compilePattern } from '../../src/policy/allow-rules.ts'
+import { compilePattern } from '../../src/pattern.ts'
+import { compileAllowRules } from '../../src/policy/allow-rules.ts'
 import { peer } from './support.ts'
 
 const web = peer('web')
