@@ -1,8 +1,6 @@
-// Reads a bundle as `opa build` writes it: a gzipped tar, or the same files unpacked. Bytes are
-// given by the caller and nothing in them is trusted: sizes are capped before anything is kept.
-import { promisify } from 'node:util'
-import { gunzip } from 'node:zlib'
-import { extract } from 'tar-stream'
+// Reads what is in a bundle: manifest, module, data and tests, and puts several bundles together into
+// one policy. Promises that each says only what lies under its roots, so that none can change what
+// another one means.
 import type { Problem } from '../errors.ts'
 import {
   RegoObject,
@@ -11,109 +9,57 @@ import {
   ValueSyntaxError,
   writeValue,
 } from './builtins/value.ts'
+import { type BundleEntries, BundleError } from './bundle/archive.ts'
+import { readSelfTests, type SelfTest } from './bundle/self-tests.ts'
+import { SIGNATURE_FILE } from './bundle/signature.ts'
 
-export interface ArchiveLimits {
-  readonly fileBytes: number
-  /** After decompression. */
-  readonly totalBytes: number
-  readonly fileCount: number
-}
+export {
+  ARCHIVE_LIMITS,
+  type BundleEntries,
+  type Unpacked,
+  unpackArchive,
+} from './bundle/archive.ts'
 
-export const ARCHIVE_LIMITS: ArchiveLimits = {
-  fileBytes: 64 * 1024 * 1024,
-  totalBytes: 128 * 1024 * 1024,
-  fileCount: 2_000,
-}
-
-/** Names without a leading slash. */
-export type BundleEntries = ReadonlyMap<string, Buffer>
-
-export type Unpacked =
-  | { readonly kind: 'entries'; readonly entries: BundleEntries }
-  | { readonly kind: 'problems'; readonly problems: readonly Problem[] }
-
-/** @param file where the bytes came from, for messages only. */
-export async function unpackArchive(
-  bytes: Buffer,
-  file: string,
-  limits: ArchiveLimits = ARCHIVE_LIMITS,
-): Promise<Unpacked> {
-  try {
-    const tar = await promisify(gunzip)(bytes, { maxOutputLength: limits.totalBytes })
-    return { kind: 'entries', entries: await readTar(tar, limits) }
-  } catch (error) {
-    const what =
-      error instanceof BundleError
-        ? error.message
-        : `not a readable gzipped tar: ${(error as Error).message}`
-    const remedy =
-      error instanceof BundleError ? error.remedy : 'give the file that `opa build -t wasm` wrote'
-    return { kind: 'problems', problems: [{ where: file, what, remedy }] }
-  }
-}
-
-async function readTar(tar: Buffer, limits: ArchiveLimits): Promise<BundleEntries> {
-  const entries = new Map<string, Buffer>()
-  const reader = extract()
-  reader.end(tar)
-  for await (const entry of reader) {
-    const { name, type, size } = entry.header
-    if (type !== 'file' && type !== 'directory') {
-      throw new BundleError(`${name} is a ${type}`, 'put regular files into the bundle only')
-    }
-    const chunks: Buffer[] = []
-    if ((size ?? 0) > limits.fileBytes) throw tooMuch(`${name} is larger than`, limits.fileBytes)
-    for await (const chunk of entry) chunks.push(chunk as Buffer)
-    if (type === 'directory') continue
-    addEntry(entries, name, Buffer.concat(chunks))
-    if (entries.size > limits.fileCount) throw tooMuch('more files than', limits.fileCount)
-  }
-  return entries
-}
-
-function addEntry(entries: Map<string, Buffer>, name: string, bytes: Buffer): void {
-  const clean = name.replace(/^(?:\.?\/)+/, '')
-  if (
-    clean === '' ||
-    clean.split('/').some((part) => part === '..' || part === '.' || part === '')
-  ) {
-    throw new BundleError(`${JSON.stringify(name)} is not a plain path`, 'build the bundle anew')
-  }
-  if (entries.has(clean)) throw new BundleError(`${clean} occurs twice`, 'build the bundle anew')
-  entries.set(clean, bytes)
-}
-
-function tooMuch(what: string, limit: number): BundleError {
-  return new BundleError(`${what} ${limit}`, 'make the bundle smaller')
-}
-
-class BundleError extends Error {
-  readonly remedy: string
-
-  constructor(what: string, remedy: string) {
-    super(what)
-    this.remedy = remedy
-  }
-}
-
-export interface Bundle {
+/** One bundle by itself; with others it makes a policy. */
+export interface BundlePart {
+  /** Where it came from, for messages. */
+  readonly file: string
   readonly revision: string
-  readonly wasm: Buffer
+  /** Without slashes around; `''` is everything. */
+  readonly roots: readonly string[]
+  /** Absent in a bundle that brings data only. */
+  readonly wasm: Buffer | undefined
   /** As the manifest has them; empty where there is no manifest. */
   readonly entrypoints: readonly string[]
-  /** The merged data document as JSON text. */
+  /** Its data document as JSON text. */
   readonly dataJson: string
+  readonly tests: readonly SelfTest[]
 }
+
+/** Everything that a policy is made of. */
+export interface Bundle extends Omit<BundlePart, 'file' | 'roots'> {
+  readonly wasm: Buffer
+}
+
+export type ReadPart =
+  | { readonly kind: 'part'; readonly part: BundlePart }
+  | { readonly kind: 'problems'; readonly problems: readonly Problem[] }
 
 export type ReadBundle =
   | { readonly kind: 'bundle'; readonly bundle: Bundle }
   | { readonly kind: 'problems'; readonly problems: readonly Problem[] }
 
+/** A bundle that is a policy by itself. */
 export function readBundle(entries: BundleEntries, file: string): ReadBundle {
+  const read = readBundlePart(entries, file)
+  return read.kind === 'problems' ? read : combineBundles([read.part])
+}
+
+export function readBundlePart(entries: BundleEntries, file: string): ReadPart {
   const problems: Problem[] = []
-  const attempt = <T>(read: () => T): T | undefined => {
+  const attempt = <T>(read: () => T): { readonly value: T } | undefined => {
     try {
-      return read()
+      return { value: read() }
     } catch (error) {
       if (!(error instanceof BundleError)) throw error
       problems.push({ where: file, what: error.message, remedy: error.remedy })
@@ -121,28 +67,84 @@ export function readBundle(entries: BundleEntries, file: string): ReadBundle {
     }
   }
   for (const name of entries.keys()) attempt(() => refuseUnsupported(name))
-  const manifest = attempt(() => readManifest(entries.get('.manifest')))
+  const manifest = attempt(() => readManifest(entries.get('.manifest')))?.value
   const wasm = attempt(() => wasmModule(entries, manifest))
-  const data = attempt(() => mergedData(entries))
+  const data = attempt(() => mergedData(entries))?.value
   if (manifest !== undefined) {
     for (const entrypoint of manifest.entrypoints) {
       attempt(() => checkRoots(manifest.roots, entrypoint, `entrypoint ${entrypoint}`))
     }
     if (data !== undefined) attempt(() => checkDataRoots(manifest.roots, data, ''))
   }
-  if (manifest === undefined || wasm === undefined || data === undefined || problems.length > 0) {
-    return { kind: 'problems', problems }
+  if (!manifest || !wasm || !data || problems.length > 0) return { kind: 'problems', problems }
+  const { revision, roots, entrypoints, tests } = manifest
+  const dataJson = writeValue(data)
+  const part = { file, revision, roots, wasm: wasm.value, entrypoints, dataJson, tests }
+  return { kind: 'part', part }
+}
+
+/** Puts bundles together; one of them, and only one, has the module. */
+export function combineBundles(parts: readonly BundlePart[]): ReadBundle {
+  const files = parts.map(({ file }) => file).join(', ')
+  const withModule = parts.filter(({ wasm }) => wasm !== undefined)
+  const [policy, another] = withModule
+  const problems = overlaps(parts)
+  if (policy?.wasm === undefined) {
+    problems.push({
+      where: files,
+      what: `there is no WebAssembly module in ${parts.length === 1 ? 'it' : 'any of them'}`,
+      remedy: 'build with `opa build -t wasm -e PACKAGE/RULE`',
+    })
   }
-  const { revision, entrypoints } = manifest
-  return { kind: 'bundle', bundle: { revision, wasm, entrypoints, dataJson: writeValue(data) } }
+  if (another !== undefined) {
+    problems.push({
+      where: withModule.map(({ file }) => file).join(', '),
+      what: 'each of them has a WebAssembly module',
+      remedy: 'keep the policy in one bundle; the others bring data',
+    })
+  }
+  if (policy?.wasm === undefined || problems.length > 0) return { kind: 'problems', problems }
+  const { revision, wasm, entrypoints } = policy
+  const dataJson = combinedData(parts)
+  const tests = parts.flatMap((part) => part.tests)
+  return { kind: 'bundle', bundle: { revision, wasm, entrypoints, dataJson, tests } }
+}
+
+function overlaps(parts: readonly BundlePart[]): Problem[] {
+  return parts.flatMap((part, at) =>
+    parts.slice(at + 1).flatMap((other) => {
+      const found = part.roots
+        .flatMap((root) => other.roots.map((one) => [root, one] as const))
+        .find(([root, one]) => isUnder(root, one) || isUnder(one, root))
+      if (found === undefined) return []
+      const [own, theirs] = found
+      return {
+        where: `${part.file}, ${other.file}`,
+        what: `root "${own}" of the first overlaps root "${theirs}" of the second`,
+        remedy: 'give each bundle "roots" of its own in .manifest; without them it has everything',
+      }
+    }),
+  )
+}
+
+/** Roots that do not overlap cannot say the same thing twice. */
+function combinedData(parts: readonly BundlePart[]): string {
+  const [only, ...others] = parts.map(({ dataJson }) => dataJson).filter((text) => text !== '{}')
+  if (only === undefined) return '{}'
+  if (others.length === 0) return only
+  const root = new RegoObject()
+  for (const text of [only, ...others]) {
+    mergeInto(root, jsonObject(Buffer.from(text), 'data'), 'a bundle')
+  }
+  return writeValue(root)
 }
 
 function refuseUnsupported(name: string): void {
   const base = name.slice(name.lastIndexOf('/') + 1)
-  if (name === '.signatures.json') {
+  if (name === SIGNATURE_FILE) {
     throw new BundleError(
-      'the bundle is signed, and no key to verify it with can be configured yet',
-      'build the bundle without --signing-key',
+      'the bundle is signed, and no key to verify it with is configured',
+      'set policy.signing.keys, or build the bundle without --signing-key',
     )
   }
   if (name === 'patch.json') {
@@ -162,9 +164,16 @@ interface Manifest {
   readonly entrypoints: readonly string[]
   /** Named by the entrypoints. */
   readonly modules: ReadonlySet<string>
+  readonly tests: readonly SelfTest[]
 }
 
-const NO_MANIFEST: Manifest = { revision: '', roots: [''], entrypoints: [], modules: new Set() }
+const NO_MANIFEST: Manifest = {
+  revision: '',
+  roots: [''],
+  entrypoints: [],
+  modules: new Set(),
+  tests: [],
+}
 const MANIFEST_REMEDY = 'let `opa build` write the manifest'
 
 function readManifest(bytes: Buffer | undefined): Manifest {
@@ -193,20 +202,16 @@ function readManifest(bytes: Buffer | undefined): Manifest {
     entrypoints.push(entrypoint)
     modules.add(module.replace(/^\/+/, ''))
   }
-  return { revision, roots: cleanRoots, entrypoints, modules }
+  const tests = readSelfTests(manifest.get('metadata'))
+  return { revision, roots: cleanRoots, entrypoints, modules, tests }
 }
 
-function wasmModule(entries: BundleEntries, manifest: Manifest | undefined): Buffer {
+function wasmModule(entries: BundleEntries, manifest: Manifest | undefined): Buffer | undefined {
   const named = [...(manifest?.modules ?? [])]
   const names =
     named.length > 0 ? named : [...entries.keys()].filter((name) => /\.wasm$/.test(name))
   const [name, ...others] = names
-  if (name === undefined) {
-    throw new BundleError(
-      'there is no WebAssembly module in it',
-      'build with `opa build -t wasm -e PACKAGE/RULE`',
-    )
-  }
+  if (name === undefined) return undefined
   if (others.length > 0) {
     throw new BundleError(
       `it has ${names.length} WebAssembly modules (${names.join(', ')})`,
