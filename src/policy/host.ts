@@ -78,12 +78,17 @@ export class PolicyHost {
   /**
    * @param input JSON text of the input document, well-formed and an object.
    * @param nowMs time of the request, which is the time of the whole evaluation.
+   * @param entrypoint another one of the module than the one that decides.
    */
-  evaluate(input: string, nowMs: number): EvaluationOutcome {
+  evaluate(
+    input: string,
+    nowMs: number,
+    entrypoint = this.#material.entrypointId,
+  ): EvaluationOutcome {
     let instance = this.#instance
     try {
       instance = this.#instance ??= this.#newInstance()
-      const outcome = instance.evaluate(input, nowMs)
+      const outcome = instance.evaluate(input, nowMs, entrypoint)
       if (this.#shouldShrink(nowMs)) this.#recycle(nowMs)
       return outcome
     } catch (error) {
@@ -217,7 +222,7 @@ class Instance {
     }
   }
 
-  evaluate(input: string, nowMs: number): EvaluationOutcome {
+  evaluate(input: string, nowMs: number, entrypoint: number): EvaluationOutcome {
     const length = this.#writeInput(input)
     if (length < 0) return TOO_LARGE
     this.#stackPointer.value = STACK_TOP
@@ -225,7 +230,7 @@ class Instance {
     this.#context.timeNs = BigInt(Math.floor(nowMs * 1000)) * 1000n
     const result = this.#exports.opa_eval(
       0,
-      this.#material.entrypointId,
+      entrypoint,
       this.#data,
       this.#input,
       length,

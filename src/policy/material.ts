@@ -6,6 +6,8 @@ export interface PolicyMaterial {
   readonly module: WebAssembly.Module
   readonly entrypoint: string
   readonly entrypointId: number
+  /** `system/log/drop` and `system/log/mask`, where the module has them: asked about log events. */
+  readonly logEntrypoints?: { readonly drop?: number; readonly mask?: number }
   /** Name of each builtin the module calls, by the id it calls it with. */
   readonly builtins: Readonly<Record<number, string>>
   /** The merged data document as JSON text. */
