@@ -126,7 +126,7 @@ export class HpackDecoder {
     this.#at += length
     if (this.#at > block.length) return undefined
     return (first & 0x80) === 0
-      ? block.latin1Slice(start, this.#at)
+      ? block.toString('latin1', start, this.#at)
       : decodeHuffman(block, start, this.#at)
   }
 }
@@ -166,7 +166,7 @@ export function encodeHeaderBlock(fields: readonly string[]): Buffer {
 
 function writeString(out: Buffer, at: number, text: string): number {
   const from = writeInteger(out, at, 0, 7, text.length)
-  return from + out.latin1Write(text, from)
+  return from + out.write(text, from, 'latin1')
 }
 
 function writeInteger(out: Buffer, at: number, flags: number, bits: number, value: number): number {
