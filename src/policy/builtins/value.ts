@@ -97,6 +97,8 @@ export function readJson(text: string): RegoValue {
 }
 
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y
+/** What policies may write besides, and the compiler leaves as it is. */
+const WITHOUT_ZERO = /(-?)(\.[0-9]+(?:[eE][+-]?[0-9]+)?)/y
 
 class ValueReader {
   readonly #text: string
@@ -126,7 +128,14 @@ class ValueReader {
     if (this.#takes('true')) return true
     if (this.#takes('false')) return false
     if (!this.#strict && this.#takes('set()')) return new RegoSet([])
-    return new RegoNumber(this.#match(NUMBER))
+    return this.#number()
+  }
+
+  #number(): RegoNumber {
+    const known = this.#match(NUMBER)
+    if (known !== undefined) return new RegoNumber(known[0])
+    const [, sign, digits] = (this.#strict ? undefined : this.#match(WITHOUT_ZERO)) ?? this.#fail()
+    return new RegoNumber(`${sign}0${digits}`)
   }
 
   #array(depth: number): RegoValue {
@@ -206,12 +215,12 @@ class ValueReader {
     if (!this.#takes(expected)) this.#fail()
   }
 
-  #match(pattern: RegExp): string {
+  #match(pattern: RegExp): RegExpExecArray | undefined {
     pattern.lastIndex = this.#at
     const found = pattern.exec(this.#text)
-    if (found === null) return this.#fail()
+    if (found === null) return undefined
     this.#at += found[0].length
-    return found[0]
+    return found
   }
 
   #space(): void {

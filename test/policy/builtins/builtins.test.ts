@@ -174,6 +174,10 @@ test('a value survives writing and reading', () => {
   }
 })
 
+test('a policy may write a number without the zero before its point', () => {
+  assert.equal(writeValue(readValue('[.5,-.25,.1e2]')), '[0.5,-0.25,0.1e2]')
+})
+
 test('only JSON is JSON', () => {
   for (const text of [
     '',
@@ -185,6 +189,7 @@ test('only JSON is JSON', () => {
     '01',
     '+1',
     '1.',
+    '.5',
     '"\n"',
     '"\\x"',
     '1 2',
