@@ -1,15 +1,11 @@
 // Builds the policies that this repository carries: `policies/` into policies/bundle.tar.gz, and
 // every directory of test/policy/rego into a bundle of the same name for the tests. With --check
 // it builds to a temporary directory and says which committed bundles differ.
-import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-
-/** Bundles are the same byte for byte only when the compiler is the same. */
-const OPA_VERSION = '1.22.2'
-const OPA_PACKAGE = `github.com/open-policy-agent/opa@v${OPA_VERSION}`
+import { findOpa, run } from './opa.ts'
 
 const SAMPLE = 'policies'
 const TEST_SOURCES = 'test/policy/rego'
@@ -56,32 +52,4 @@ function check(opa: string): void {
   } finally {
     rmSync(directory, { recursive: true })
   }
-}
-
-/** `opa` of the right version: on the PATH, where Go installs, or installed there now. */
-function findOpa(): string {
-  const goPath = spawnSync('go', ['env', 'GOPATH'], { encoding: 'utf8' }).stdout?.trim()
-  const installed = goPath ? join(goPath, 'bin', 'opa') : undefined
-  for (const candidate of ['opa', installed]) {
-    if (candidate !== undefined && versionOf(candidate) === OPA_VERSION) return candidate
-  }
-  if (installed === undefined) {
-    throw new Error(
-      `opa ${OPA_VERSION} is needed: install it, or Go (then it is built from source)`,
-    )
-  }
-  console.error(`installing ${OPA_PACKAGE}`)
-  run('go', ['install', OPA_PACKAGE])
-  return installed
-}
-
-function versionOf(opa: string): string | undefined {
-  const { stdout } = spawnSync(opa, ['version'], { encoding: 'utf8' })
-  return /^Version: (\S+)$/m.exec(stdout ?? '')?.[1]
-}
-
-function run(command: string, args: readonly string[]): void {
-  const { error, status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' })
-  if (error !== undefined) throw new Error(`cannot run ${command}: ${error.message}`)
-  if (status !== 0) throw new Error(`${command} ${args.join(' ')}:\n${stdout}${stderr}`)
 }
