@@ -1,25 +1,28 @@
 // Reads and checks everything that one generation is made of. Promises to tell all problems at once,
 // to load nothing again that has not changed, and to keep the last good of whatever fails: a broken
 // policy holds up no certificate, and a broken CRL file holds up no other CRL.
-import type { MaterialsConfig } from '../config/config.ts'
+import type { DenyEntry, MaterialsConfig } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
+import { parseSpiffeId } from '../identity/spiffe-id.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
 import { crossCheck } from './cross-check.ts'
 import { type FileContent, readFiles } from './files.ts'
+import { OWN_TRUST_DOMAIN } from './identity-directory.ts'
+import { contentsOf, filesOf, type Origin, originOf, type PendingBundle } from './origin.ts'
 import { warnOfSingleFileMounts } from './single-file-mounts.ts'
 import {
-  crlRequests,
-  identityRequests,
+  denyListRequest,
   isError,
   type Piece,
   type Reading,
   readCrl,
+  readDenied,
   readIdentity,
   readPolicy,
   readTrust,
-  trustRequests,
 } from './sources.ts'
+import type { Delivery } from './workload-api-messages.ts'
 
 export type Source = 'identity' | 'trust' | 'revocation' | 'policy'
 
@@ -31,6 +34,7 @@ export interface Loaded {
   readonly identity: Piece<IdentityMaterial>
   readonly trust: readonly Piece<TrustBundleMaterial>[]
   readonly crls: readonly Piece<readonly CrlMaterial[]>[]
+  readonly denied?: Piece<readonly DenyEntry[]>
   readonly policy?: Piece<PolicyMaterial>
 }
 
@@ -41,48 +45,54 @@ export interface LoadOutcome {
   readonly perSource: Readonly<Record<Source, SourceResult>>
 }
 
-/** `nowMs`: epoch milliseconds by which validity is judged. */
+/**
+ * `nowMs`: epoch milliseconds by which validity is judged. `delivery`: what the Workload API delivered
+ * last, where it is configured.
+ */
 export async function loadMaterials(
   config: MaterialsConfig,
   nowMs: number,
   previous?: Loaded,
+  delivery?: Delivery,
 ): Promise<LoadOutcome> {
-  const { bundles, crls: crlFiles } = config.trust
+  const origin = await originOf(config, delivery)
   // All in one go, so that what lies in one volume comes from one generation of it.
-  const files = [...identityRequests(config), ...trustRequests(config), ...crlRequests(config)]
-  const contents = await readFiles(files)
-  const crlContents = contents.splice(contents.length - crlFiles.length)
-  const trustContents = contents.splice(contents.length - bundles.length)
+  const pending = [
+    ...origin.identityContents,
+    ...origin.bundles.map(({ content }) => content),
+    ...origin.crls.map(({ content }) => content),
+  ]
+  const contents = await contentsOf(pending)
+  const crlContents = contents.splice(contents.length - origin.crls.length)
+  const trustContents = contents.splice(contents.length - origin.bundles.length)
 
   const identity = settle(
-    readIdentity(config, contents, nowMs, previous?.identity),
+    readIdentity(origin.identity, contents, nowMs, previous?.identity),
     previous?.identity,
   )
-  const trust = together(
-    bundles.map((bundle, at) => {
-      const before = previous?.trust[at]
-      return settle(readTrust(trustContents[at] as FileContent, bundle, nowMs, before), before)
-    }),
-  )
-  const crls = loadCrls(config, crlContents, trust.pieces, nowMs, previous)
+  const trust = loadTrust(origin.bundles, trustContents, identity.piece, nowMs, previous)
+  const crls = loadCrls(origin.crls, crlContents, trust.pieces, nowMs, previous)
+  const denied = await loadDenied(config, nowMs, previous)
   const policy = settle(await readPolicy(config, previous?.policy), previous?.policy)
 
   const perSource = {
     identity: identity.result,
     trust: trust.result,
-    revocation: crls.result,
+    revocation: worseOf(crls.result, denied.result),
     policy: policy.result,
   }
-  const problems = [identity, trust, crls, policy].flatMap((one) => one.problems)
-  if (previous === undefined) problems.push(...(await warnOfSingleFileMounts(files)))
+  const problems = [identity, trust, crls, denied, policy].flatMap((one) => one.problems)
+  if (previous === undefined) problems.push(...(await warnOfSingleFileMounts(filesOf(pending))))
   const policyLacks = config.policy !== undefined && policy.piece === undefined
-  if (!identity.piece || !trust.pieces || !crls.pieces || policyLacks) {
+  const deniedLacks = config.trust.revoked !== undefined && denied.piece === undefined
+  if (!identity.piece || !trust.pieces || !crls.pieces || deniedLacks || policyLacks) {
     return { loaded: undefined, problems, perSource }
   }
   const loaded = {
     identity: identity.piece,
     trust: trust.pieces,
     crls: crls.pieces,
+    ...(denied.piece && { denied: denied.piece }),
     ...(policy.piece && { policy: policy.piece }),
   }
   // Warnings come with what they are about, not again with every change of something else.
@@ -92,8 +102,57 @@ export async function loadMaterials(
   return { loaded, problems, perSource }
 }
 
+function loadTrust(
+  pending: readonly PendingBundle[],
+  contents: readonly FileContent[],
+  identity: Piece<IdentityMaterial> | undefined,
+  nowMs: number,
+  previous: Loaded | undefined,
+): Together<Piece<TrustBundleMaterial>> {
+  const own = parseSpiffeId(identity?.material.facts.spiffeId ?? '')?.trustDomain
+  const problems: Problem[] = []
+  const taken = new Map<string, string>()
+  const settled = pending.flatMap(({ bundle, delivered }, at) => {
+    const { trustDomain: named, ...rest } = bundle
+    const trustDomain = named === OWN_TRUST_DOMAIN ? own : named
+    const wanted = { ...rest, ...(trustDomain === undefined ? {} : { trustDomain }) }
+    const other = taken.get(trustDomain ?? '')
+    if (delivered && trustDomain !== undefined && other !== undefined) {
+      // A union would let each vouch for what the other was chosen for.
+      const what = `${bundle.file} is a bundle for ${trustDomain}, which already has ${other}`
+      const remedy = 'keep one of them; until then the one that came with the identity is not used'
+      problems.push({ where: bundle.where, what, remedy })
+      return []
+    }
+    if (trustDomain !== undefined) taken.set(trustDomain, bundle.file)
+    const before = previous?.trust.find(
+      ({ material }) => material.file === bundle.file && material.trustDomain === trustDomain,
+    )
+    const one = settle(readTrust(contents[at] as FileContent, wanted, nowMs, before), before)
+    if (one.piece !== undefined || !delivered) return one
+    problems.push(...one.problems)
+    return []
+  })
+  const all = together(settled)
+  if (settled.length === 0 && identity !== undefined) {
+    problems.push({
+      where: 'trust.bundles',
+      what: 'is missing, and no bundle came with the identity: no client could be believed',
+      remedy: 'list at least one bundle with its file',
+    })
+  }
+  const gone = previous !== undefined && previous.trust.length !== settled.length
+  return {
+    // While there is no identity it is not known either what comes with it.
+    pieces: settled.length > 0 ? all.pieces : undefined,
+    problems: [...all.problems, ...problems],
+    result:
+      problems.length > 0 ? 'failed' : gone && all.result === 'unchanged' ? 'changed' : all.result,
+  }
+}
+
 function loadCrls(
-  config: MaterialsConfig,
+  files: Origin['crls'],
   contents: readonly FileContent[],
   trust: readonly Piece<TrustBundleMaterial>[] | undefined,
   nowMs: number,
@@ -104,17 +163,33 @@ function loadCrls(
     const problems = contents.flatMap((one) => (one.kind === 'problem' ? one.problem : []))
     return { pieces: undefined, problems, result: 'failed' }
   }
-  const sameTrust = trust.every((piece, at) => piece === previous?.trust[at])
+  const sameTrust =
+    trust.length === previous?.trust.length &&
+    trust.every((piece, at) => piece === previous.trust[at])
   const materials = trust.map((piece) => piece.material)
   return together(
-    config.trust.crls.map((file, at) => {
+    files.map(({ file }, at) => {
       const before = previous?.crls[at]
       const reusable = sameTrust ? before : undefined
       const content = contents[at] as FileContent
-      return settle(readCrl(content, file, materials, nowMs, reusable), before)
+      return settle(readCrl(content, file, materials, nowMs, reusable, before), before)
     }),
   )
 }
+
+async function loadDenied(
+  { trust: { revoked } }: MaterialsConfig,
+  nowMs: number,
+  previous: Loaded | undefined,
+): Promise<Settled<Piece<readonly DenyEntry[]>>> {
+  if (revoked === undefined) return { problems: [], result: 'unchanged' }
+  const [content] = await readFiles([denyListRequest(revoked)])
+  const before = previous?.denied
+  return settle(readDenied(content as FileContent, revoked, nowMs, before), before)
+}
+
+const worseOf = (...results: readonly SourceResult[]): SourceResult =>
+  (['failed', 'changed'] as const).find((one) => results.includes(one)) ?? 'unchanged'
 
 interface Settled<P> extends Reading<P> {
   readonly result: SourceResult

@@ -2,10 +2,11 @@
 // before is the same object as before: nothing is parsed, compiled or published twice.
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
-import type { MaterialsConfig } from '../config/config.ts'
+import type { DenyEntry, IdentityFiles, MaterialsConfig } from '../config/config.ts'
+import { readDenyList } from '../config/deny-list.ts'
 import type { Problem } from '../errors.ts'
 import { loadIdentity } from '../identity/credentials.ts'
-import { parseCrl } from '../identity/crl.ts'
+import { isOlder, mergeCrls, parseCrl } from '../identity/crl.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import { parseTrustBundle } from '../identity/trust.ts'
 import { ARCHIVE_LIMITS, unpackArchive } from '../policy/bundle.ts'
@@ -26,23 +27,38 @@ export interface Reading<P> {
   readonly problems: readonly Problem[]
 }
 
-export function identityRequests({ identity }: MaterialsConfig): FileRequest[] {
-  return identity.kind === 'bundle'
-    ? [request(identity.credentialBundle, 'identity.credentialBundle')]
-    : [
-        request(identity.certificate, 'identity.certificate'),
-        request(identity.privateKey, 'identity.privateKey'),
-      ]
+/** A trust bundle with the place that named it. */
+export interface TrustFile {
+  readonly file: string
+  readonly where: string
+  readonly trustDomain?: string
 }
 
-export const trustRequests = ({ trust }: MaterialsConfig): FileRequest[] =>
-  trust.bundles.map(({ file }, at) => request(file, `trust.bundles[${at}].file`))
+/** The passphrase comes last. */
+export function identityRequests(identity: IdentityFiles): FileRequest[] {
+  const { passphraseFile } = identity
+  return [
+    ...(identity.kind === 'bundle'
+      ? [request(identity.credentialBundle, 'identity.credentialBundle')]
+      : [
+          request(identity.certificate, 'identity.certificate'),
+          request(identity.privateKey, 'identity.privateKey'),
+        ]),
+    ...(passphraseFile === undefined ? [] : [request(passphraseFile, 'identity.passphraseFile')]),
+  ]
+}
+
+export const trustFiles = ({ trust }: MaterialsConfig): TrustFile[] =>
+  trust.bundles.map((bundle, at) => ({ ...bundle, where: `trust.bundles[${at}].file` }))
+
+export const trustRequest = ({ file, where }: TrustFile): FileRequest => request(file, where)
 
 export const crlRequests = ({ trust }: MaterialsConfig): FileRequest[] =>
   trust.crls.map((file, at) => request(file, `trust.crls[${at}]`))
 
+/** `identity` says what the contents are; their order is that of `identityRequests`. */
 export function readIdentity(
-  { identity }: MaterialsConfig,
+  identity: IdentityFiles,
   contents: readonly FileContent[],
   nowMs: number,
   before: Piece<IdentityMaterial> | undefined,
@@ -52,15 +68,16 @@ export function readIdentity(
   const parts = contents.flatMap((one) => (one.kind === 'bytes' ? one.bytes : []))
   const digest = digestOf(parts)
   if (before?.digest === digest) return { piece: before, problems }
-  const [first = '', second = ''] = parts.map((bytes) => bytes.toString('utf8'))
+  const [first = '', second = '', third = ''] = parts.map((bytes) => bytes.toString('utf8'))
   const read = loadIdentity(
     identity.kind === 'bundle'
-      ? { pem: first, file: identity.credentialBundle }
+      ? { pem: first, file: identity.credentialBundle, ...passphraseOf(identity, second) }
       : {
           certificatePem: first,
           privateKeyPem: second,
           certificateFile: identity.certificate,
           privateKeyFile: identity.privateKey,
+          ...passphraseOf(identity, third),
         },
     nowMs,
   )
@@ -70,6 +87,10 @@ export function readIdentity(
   }
   return reading(digest, material, read.problems)
 }
+
+/** Editors and `echo` end a file with a line break that is no part of the passphrase. */
+const passphraseOf = ({ passphraseFile: file }: IdentityFiles, text: string) =>
+  file === undefined ? {} : { passphrase: { text: text.replace(/\r?\n$/, ''), file } }
 
 const isValid = ({ facts }: IdentityMaterial, nowMs: number): boolean =>
   facts.notBeforeMs <= nowMs && nowMs <= facts.notAfterMs
@@ -88,7 +109,7 @@ function outOfTime({ facts }: IdentityMaterial, nowMs: number): Problem {
 
 export function readTrust(
   content: FileContent,
-  { file, trustDomain }: MaterialsConfig['trust']['bundles'][number],
+  { file, trustDomain }: TrustFile,
   nowMs: number,
   before: Piece<TrustBundleMaterial> | undefined,
 ): Reading<Piece<TrustBundleMaterial>> {
@@ -99,9 +120,28 @@ export function readTrust(
   return reading(digest, read.material, read.problems)
 }
 
+export const denyListRequest = (file: string): FileRequest => request(file, 'trust.revoked')
+
+export function readDenied(
+  content: FileContent,
+  file: string,
+  nowMs: number,
+  before: Piece<readonly DenyEntry[]> | undefined,
+): Reading<Piece<readonly DenyEntry[]>> {
+  if (content.kind === 'problem') return { problems: [content.problem] }
+  const digest = digestOf([content.bytes])
+  if (before?.digest === digest) return { piece: before, problems: [] }
+  const { entries, problems } = readDenyList(
+    { path: file, text: content.bytes.toString('utf8') },
+    nowMs,
+  )
+  return reading(digest, entries, problems)
+}
+
 /**
  * `before` has to be absent when trust has changed since: then issuers are looked for again. What a
  * bad file said before may stay all the same, because a CRL only counts for the key that signed it.
+ * For the same reason none goes back behind `lastGood`, whatever trust has become.
  */
 export function readCrl(
   content: FileContent,
@@ -109,25 +149,50 @@ export function readCrl(
   trust: readonly TrustBundleMaterial[],
   nowMs: number,
   before: Piece<readonly CrlMaterial[]> | undefined,
+  lastGood: Piece<readonly CrlMaterial[]> | undefined = before,
 ): Reading<Piece<readonly CrlMaterial[]>> {
   if (content.kind === 'problem') return { problems: [content.problem] }
   const digest = digestOf([content.bytes])
   if (before?.digest === digest) return { piece: before, problems: [] }
-  const { crls, problems } = parseCrl(content.bytes, file, trust, nowMs)
+  const read = parseCrl(content.bytes, file, trust, nowMs)
+  const { problems } = read
+  const warnings: Problem[] = []
+  const crls = mergeCrls(read.crls).map((crl) => {
+    const newer = lastGood?.material.find(
+      (old) => old.issuerKey === crl.issuerKey && isOlder(crl, old),
+    )
+    if (newer === undefined) return crl
+    warnings.push(olderThanBefore(crl, newer))
+    return newer
+  })
   // Under the same trust every authority of before is still believed. Without its CRL an intermediate
   // that it has revoked would be, too; what else is new in the file counts all the same.
   const lost = (before?.material ?? []).filter(
     (old) => !crls.some(({ issuerKey }) => issuerKey === old.issuerKey),
   )
-  const warnings = lost.map(
-    ({ issuer }): Problem => ({
+  for (const { issuer } of lost) {
+    warnings.push({
       where: file,
       what: `the file no longer has the CRL of ${issuer}, which is still trusted: the last one stays`,
       remedy: 'put a CRL of this authority back, or remove the authority from trust.bundles',
       severity: 'warning',
-    }),
-  )
+    })
+  }
   return reading(digest, [...crls, ...lost], [...problems, ...warnings])
+}
+
+/** Whoever can write the file could otherwise bring a revoked certificate back with an old CRL. */
+function olderThanBefore(crl: CrlMaterial, newer: CrlMaterial): Problem {
+  const [offered, inForce] = [crl, newer].map(({ crlNumber, thisUpdateMs }) => {
+    const number = crlNumber === undefined ? '' : `number ${crlNumber} `
+    return `${number}of ${new Date(thisUpdateMs).toISOString()}`
+  })
+  return {
+    where: crl.file,
+    what: `the CRL of ${crl.issuer} (${offered}) is older than the one before (${inForce}), which stays`,
+    remedy: 'put the newer one back; if the authority numbers its CRLs anew, restart',
+    severity: 'warning',
+  }
 }
 
 /** Never rejects: a fault of the policy host must hold up nothing else. */

@@ -5,7 +5,7 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import type { Config } from '../config/config.ts'
+import type { Config, IdentityConfig } from '../config/config.ts'
 import { fingerprint } from './files.ts'
 
 export interface WatcherEvents {
@@ -118,11 +118,24 @@ export class Watcher {
 /** Every file and directory that the configuration reads materials from. */
 export function watchedPaths({ identity, trust, policy }: Config): string[] {
   return [
-    ...(identity.kind === 'bundle'
-      ? [identity.credentialBundle]
-      : [identity.certificate, identity.privateKey]),
+    ...identityPaths(identity),
     ...trust.bundles.map(({ file }) => file),
     ...trust.crls,
+    ...(trust.revoked === undefined ? [] : [trust.revoked]),
     ...(policy === undefined ? [] : [policy.bundle]),
   ]
+}
+
+function identityPaths(identity: IdentityConfig): string[] {
+  if (identity.kind === 'workloadApi') return []
+  const { passphraseFile } = identity
+  const passphrase = passphraseFile === undefined ? [] : [passphraseFile]
+  switch (identity.kind) {
+    case 'bundle':
+      return [identity.credentialBundle, ...passphrase]
+    case 'files':
+      return [identity.certificate, identity.privateKey, ...passphrase]
+    case 'directory':
+      return [identity.directory, ...passphrase]
+  }
 }

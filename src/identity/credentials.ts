@@ -10,7 +10,7 @@ import { strengthObjection } from './purpose.ts'
 import { claimsSpiffe, parseSpiffeId } from './spiffe-id.ts'
 import { readBlock } from './trust.ts'
 
-export type IdentityInput =
+export type IdentityInput = (
   | {
       readonly certificatePem: string
       readonly privateKeyPem: string
@@ -19,6 +19,13 @@ export type IdentityInput =
     }
   /** A credential bundle: key and chain in one file (Kubernetes podCertificate). */
   | { readonly pem: string; readonly file: string }
+) & { readonly passphrase?: Passphrase }
+
+/** Opens an encrypted key. */
+export interface Passphrase {
+  readonly text: string
+  readonly file: string
+}
 
 export interface LoadedIdentity {
   /** Undefined as soon as one problem is an error. */
@@ -29,7 +36,7 @@ export interface LoadedIdentity {
 export const loadIdentity = (input: IdentityInput, nowMs: number): LoadedIdentity => {
   const problems: Problem[] = []
   const sorted = 'pem' in input ? fromBundle(input, problems) : fromFiles(input, problems)
-  const key = keyOf(sorted.keys, sorted.keyFile, problems)
+  const key = keyOf(sorted.keys, sorted.keyFile, input.passphrase, problems)
   const chain = chainOf(sorted.certificates, sorted.certificateFile, problems)
   const leaf = chain?.[0]
   if (chain !== undefined && leaf !== undefined) {
@@ -61,7 +68,7 @@ interface Sorted {
   readonly certificateFile: string
 }
 
-const fromBundle = (input: { pem: string; file: string }, problems: Problem[]): Sorted => {
+const fromBundle = (input: BundleInput, problems: Problem[]): Sorted => {
   const blocks = blocksOf(input.pem, input.file, problems)
   return {
     keys: blocks.filter(isKey),
@@ -71,7 +78,9 @@ const fromBundle = (input: { pem: string; file: string }, problems: Problem[]): 
   }
 }
 
-const fromFiles = (input: Exclude<IdentityInput, { pem: string }>, problems: Problem[]): Sorted => {
+type BundleInput = Extract<IdentityInput, { pem: string }>
+
+const fromFiles = (input: Exclude<IdentityInput, BundleInput>, problems: Problem[]): Sorted => {
   const { certificateFile, privateKeyFile } = input
   const inCertificateFile = blocksOf(input.certificatePem, certificateFile, problems)
   const inKeyFile = blocksOf(input.privateKeyPem, privateKeyFile, problems)
@@ -132,6 +141,7 @@ const blocksOf = (pem: string, file: string, problems: Problem[]): PemBlock[] =>
 const keyOf = (
   blocks: readonly PemBlock[],
   file: string,
+  passphrase: Passphrase | undefined,
   problems: Problem[],
 ): KeyObject | undefined => {
   const complain = (what: string, remedy: string): undefined => {
@@ -147,15 +157,39 @@ const keyOf = (
       'Give exactly one PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY block',
     )
   }
-  if (block.bytes === undefined || block.label === 'ENCRYPTED PRIVATE KEY') {
+  const encrypted = block.bytes === undefined || block.label === 'ENCRYPTED PRIVATE KEY'
+  if (encrypted && passphrase === undefined) {
     return complain(
       'The private key is encrypted',
-      'Give it in plain PKCS#8, readable by this process alone (openssl pkcs8 -topk8 -nocrypt)',
+      'Name the file with its passphrase as identity.passphraseFile, or give the key in plain PKCS#8, readable by this process alone (openssl pkcs8 -topk8 -nocrypt)',
     )
   }
+  if (!encrypted && passphrase !== undefined) {
+    problems.push({
+      where: passphrase.file,
+      what: `The private key in ${file} is not encrypted, so that the passphrase has no effect`,
+      remedy: 'Leave identity.passphraseFile out, or encrypt the key',
+      severity: 'warning',
+    })
+  }
   try {
-    return createPrivateKey(writePem(block.label, block.bytes))
-  } catch {
+    const pem = block.bytes === undefined ? (block.text ?? '') : writePem(block.label, block.bytes)
+    const key = createPrivateKey({ key: pem, passphrase: encrypted ? passphrase?.text : undefined })
+    const type = key.asymmetricKeyType ?? 'unknown'
+    if (KEY_TYPES.includes(type)) return key
+    return complain(
+      `The private key is of the type ${type}, which TLS does not take`,
+      'Issue a certificate with an ECDSA, Ed25519 or RSA key',
+    )
+  } catch (error) {
+    // OpenSSL says "bad decrypt" where the padding shows it; one wrong passphrase in 256 does not.
+    if (encrypted && passphrase !== undefined) {
+      const { code = 'no code' } = error as NodeJS.ErrnoException
+      return complain(
+        `The private key cannot be decrypted with the passphrase in ${passphrase.file} (${code})`,
+        'Give the passphrase that the key was encrypted with, in a file with nothing else',
+      )
+    }
     // OpenSSL's message names the decoder, not the mistake, and key bytes have no place in a log.
     return complain(
       `PEM block ${block.number} (${block.label}) is not a private key that OpenSSL can read`,
@@ -163,6 +197,8 @@ const keyOf = (
     )
   }
 }
+
+const KEY_TYPES: readonly string[] = ['ec', 'rsa', 'rsa-pss', 'ed25519']
 
 const chainOf = (
   blocks: readonly PemBlock[],

@@ -9,6 +9,8 @@ export interface PemBlock {
   readonly label: string
   /** Undefined for a key in OpenSSL's old encrypted form: its content is of no use without a password. */
   readonly bytes: Buffer | undefined
+  /** The block as it was written, only where `bytes` is undefined. */
+  readonly text?: string
 }
 
 export interface PemFile {
@@ -30,7 +32,13 @@ export const readPem = (text: string, file: string): PemFile => {
   const close = (block: OpenBlock): void => {
     const bytes = block.encrypted ? undefined : decodeBase64(block.lines.join(''))
     if (bytes !== undefined || block.encrypted) {
-      blocks.push({ number, label: block.label, bytes })
+      const text = `-----BEGIN ${block.label}-----\n${block.written.join('\n')}\n-----END ${block.label}-----\n`
+      blocks.push({
+        number,
+        label: block.label,
+        bytes,
+        ...(block.encrypted ? { text } : {}),
+      })
     } else {
       refuse(`(${block.label}, line ${block.line}) is not base64`, 'Replace the block')
     }
@@ -43,7 +51,7 @@ export const readPem = (text: string, file: string): PemFile => {
     if (begin !== null) {
       if (open !== undefined) refuse(`(line ${open.line}) has no END line`, 'Restore the block')
       number += 1
-      open = { label: begin[1]!, line, lines: [], encrypted: false }
+      open = { label: begin[1]!, line, lines: [], written: [], encrypted: false }
     } else if (open !== undefined && content === `-----END ${open.label}-----`) {
       close(open)
       open = undefined
@@ -51,10 +59,10 @@ export const readPem = (text: string, file: string): PemFile => {
       if (open === undefined) number += 1
       refuse(`has a broken BEGIN or END line (line ${line})`, markerRemedy(content))
       open = undefined
-    } else if (open !== undefined && HEADER.test(content)) {
-      open.encrypted = true
     } else if (open !== undefined) {
-      open.lines.push(content)
+      if (HEADER.test(content)) open.encrypted = true
+      else open.lines.push(content)
+      if (open.encrypted) open.written.push(content)
     }
   }
   if (open !== undefined) refuse(`(line ${open.line}) has no END line`, 'Restore the block')
@@ -80,6 +88,8 @@ interface OpenBlock {
   readonly label: string
   readonly line: number
   readonly lines: string[]
+  /** From its first header on, of an encrypted key. */
+  readonly written: string[]
   encrypted: boolean
 }
 

@@ -1,0 +1,90 @@
+// Where identity and trust come from: files that the configuration names, a directory with known
+// names, or a Workload API. One answer for all three: what there is, each to be read or at hand already.
+import type { IdentityFiles, MaterialsConfig } from '../config/config.ts'
+import { formatWorkloadApi } from '../config/values.ts'
+import { deliveredMaterials } from './delivered-materials.ts'
+import { type FileContent, type FileRequest, readFiles } from './files.ts'
+import { readIdentityDirectory } from './identity-directory.ts'
+import {
+  crlRequests,
+  identityRequests,
+  type TrustFile,
+  trustFiles,
+  trustRequest,
+} from './sources.ts'
+import type { Delivery } from './workload-api-messages.ts'
+
+/** A file to be read, or what was delivered in its place. */
+export type Pending = FileRequest | FileContent
+
+export interface Origin {
+  /** What the identity's contents are. */
+  readonly identity: IdentityFiles
+  readonly identityContents: readonly Pending[]
+  readonly bundles: readonly PendingBundle[]
+  readonly crls: readonly { readonly file: string; readonly content: Pending }[]
+}
+
+export interface PendingBundle {
+  readonly bundle: TrustFile
+  readonly content: Pending
+  /** It came with the identity: one that is bad, or that the configuration has, is left out. */
+  readonly delivered: boolean
+}
+
+/** `delivery`: what the Workload API delivered last, where it is configured. */
+export async function originOf(
+  config: MaterialsConfig,
+  delivery: Delivery | undefined,
+): Promise<Origin> {
+  const { identity } = config
+  const bundles = trustFiles(config).map((bundle) => pendingBundle(bundle, false))
+  const crls = crlRequests(config).map((content) => ({ file: content.path, content }))
+  if (identity.kind === 'workloadApi') {
+    const from = formatWorkloadApi(identity.workloadApi)
+    const delivered = deliveredMaterials(identity.workloadApi, identity.hint, delivery)
+    return {
+      identity: { kind: 'bundle', credentialBundle: from },
+      identityContents: [delivered.identity],
+      bundles: [
+        ...bundles,
+        ...delivered.bundles.map(({ content, ...bundle }) => ({
+          bundle,
+          content,
+          delivered: true,
+        })),
+      ],
+      crls: [...crls, ...delivered.crls],
+    }
+  }
+  if (identity.kind !== 'directory') {
+    return { identity, identityContents: identityRequests(identity), bundles, crls }
+  }
+  const found = await readIdentityDirectory(identity.directory, identity.passphraseFile)
+  if (found.kind === 'problem') {
+    const nothing = { kind: 'bundle', credentialBundle: identity.directory } as const
+    return { identity: nothing, identityContents: [found], bundles, crls }
+  }
+  return {
+    identity: found.identity,
+    identityContents: identityRequests(found.identity),
+    bundles: [...bundles, ...found.bundles.map((bundle) => pendingBundle(bundle, true))],
+    crls,
+  }
+}
+
+/** Reads all that is still to be read, as of one moment; in the order of `pending`. */
+export async function contentsOf(pending: readonly Pending[]): Promise<FileContent[]> {
+  const read = (await readFiles(filesOf(pending))).values()
+  return pending.map((one) => (isRequest(one) ? (read.next().value as FileContent) : one))
+}
+
+export const filesOf = (pending: readonly Pending[]): FileRequest[] => pending.filter(isRequest)
+
+const isRequest = (pending: Pending): pending is FileRequest => !('kind' in pending)
+
+const pendingBundle = (bundle: TrustFile, delivered: boolean): PendingBundle => ({
+  bundle,
+  content: trustRequest(bundle),
+  delivered,
+})
