@@ -1,7 +1,15 @@
 // From parsed values to the `Config`. Each field is written out, so that the compiler holds the
 // table of keys and the type of the program against each other.
-import type { AllowRule, Config, MaterialsConfig, TrustBundleConfig } from './config.ts'
+import type {
+  AllowRule,
+  BundleServiceConfig,
+  Config,
+  MaterialsConfig,
+  SigningConfig,
+  TrustBundleConfig,
+} from './config.ts'
 import type { KeyPath, OptionalValueAt, ValueAt } from './schema.ts'
+import { isRemote } from './values.ts'
 
 /** Parsed values by concrete path (`allow[0].uri`), with the types that the table gives them. */
 export class Values {
@@ -24,6 +32,13 @@ export class Values {
 
   at<P extends KeyPath>(path: P): OptionalValueAt<P> {
     return this.#values.get(path) as OptionalValueAt<P>
+  }
+
+  /** Paths of the keys that were written in a section. */
+  within(section: string): readonly string[] {
+    return [...this.#places.keys()].filter(
+      (path) => path.startsWith(`${section}.`) || path.startsWith(`${section}[`),
+    )
   }
 
   /** The value of a key in one entry of its list. */
@@ -112,21 +127,41 @@ export function materialsFrom(values: Values): MaterialsConfig | undefined {
   const identity = identityFrom(values)
   const bundles = trustBundlesFrom(values)
   const policy = policyFrom(values)
+  const revoked = values.at('trust.revoked')
   if (identity === undefined || bundles === undefined) return undefined
   return {
     identity,
-    trust: { bundles, crls: values.all('trust.crls[]') },
+    trust: {
+      bundles,
+      crls: values.all('trust.crls[]'),
+      revocation: {
+        mode: values.at('trust.revocation.mode'),
+        graceMs: values.at('trust.revocation.grace'),
+        scope: values.at('trust.revocation.scope'),
+      },
+      ...(revoked === undefined ? {} : { revoked }),
+      clockSkewMs: values.at('trust.clockSkew'),
+    },
     ...(policy === undefined ? {} : { policy }),
   }
 }
 
 function identityFrom(values: Values): Config['identity'] | undefined {
+  const workloadApi = values.at('identity.workloadApi')
+  const hint = values.at('identity.hint')
+  if (workloadApi !== undefined) {
+    return { kind: 'workloadApi', workloadApi, ...(hint === undefined ? {} : { hint }) }
+  }
+  const passphraseFile = values.at('identity.passphraseFile')
+  const passphrase = passphraseFile === undefined ? {} : { passphraseFile }
+  const directory = values.at('identity.directory')
+  if (directory !== undefined) return { kind: 'directory', directory, ...passphrase }
   const credentialBundle = values.at('identity.credentialBundle')
-  if (credentialBundle !== undefined) return { kind: 'bundle', credentialBundle }
+  if (credentialBundle !== undefined) return { kind: 'bundle', credentialBundle, ...passphrase }
   const certificate = values.at('identity.certificate')
   const privateKey = values.at('identity.privateKey')
   if (certificate === undefined || privateKey === undefined) return undefined
-  return { kind: 'files', certificate, privateKey }
+  return { kind: 'files', certificate, privateKey, ...passphrase }
 }
 
 function trustBundlesFrom(values: Values): readonly TrustBundleConfig[] | undefined {
@@ -137,8 +172,15 @@ function trustBundlesFrom(values: Values): readonly TrustBundleConfig[] | undefi
     if (file === undefined) return []
     return { ...(trustDomain === undefined ? {} : { trustDomain }), file }
   })
-  return bundles.length > 0 && bundles.length === indices.length ? bundles : undefined
+  if (bundles.length !== indices.length) return undefined
+  return bundles.length > 0 || bringsTrust(values) ? bundles : undefined
 }
+
+/** What delivers our identity may deliver trust bundles with it. */
+export const bringsTrust = (values: Values): boolean =>
+  (['workloadApi', 'directory'] as const).some(
+    (name) => values.placeOf(`identity.${name}`) !== undefined,
+  )
 
 function allowRulesFrom(values: Values): readonly AllowRule[] {
   return values.indices('allow').map((index) => {
@@ -162,11 +204,56 @@ function policyFrom(values: Values): Config['policy'] {
     values.placeOf(`policy.${key}`) !== undefined && values.at(`policy.${key}`) === undefined
   if (bundle === undefined || isWrong('entrypoint') || isWrong('memoryBytes') || isWrong('fuel'))
     return undefined
+  const data = values.all('policy.data[]')
+  const signing = signingFrom(values)
+  // Never looser than what is written: with a key that cannot be told nothing is loaded unverified.
+  if (signing === 'wrong' || data.length !== values.indices('policy.data').length) return undefined
   return {
     bundle,
+    data,
+    ...(signing === undefined ? {} : { signing }),
+    ...([bundle, ...data].some(isRemote) ? { service: bundleServiceFrom(values) } : {}),
     ...(entrypoint === undefined ? {} : { entrypoint }),
     memoryBytes: values.at('policy.memoryBytes'),
     fuel: values.at('policy.fuel'),
+  }
+}
+
+function signingFrom(values: Values): SigningConfig | 'wrong' | undefined {
+  const indices = values.indices('policy.signing.keys')
+  const keys = indices.flatMap((index) => {
+    const id = values.in('policy.signing.keys[].id', index)
+    const file = values.in('policy.signing.keys[].file', index)
+    const algorithm = values.in('policy.signing.keys[].algorithm', index)
+    if (id === undefined || file === undefined) return []
+    return { id, file, ...(algorithm === undefined ? {} : { algorithm }) }
+  })
+  if (keys.length !== indices.length) return 'wrong'
+  if (keys.length === 0) return undefined
+  const minimumIssuedAtMs = values.at('policy.signing.minimumIssuedAt')
+  return {
+    keys,
+    scope: values.at('policy.signing.scope') ?? '',
+    ...(minimumIssuedAtMs === undefined ? {} : { minimumIssuedAtMs }),
+    monotonic: values.at('policy.signing.monotonic'),
+  }
+}
+
+function bundleServiceFrom(values: Values): BundleServiceConfig {
+  const given = (key: 'tokenFile' | 'certificate' | 'privateKey' | 'ca' | 'persist') => {
+    const path = values.at(`policy.service.${key}`)
+    return path === undefined ? {} : { [key]: path }
+  }
+  return {
+    ...given('tokenFile'),
+    ...given('certificate'),
+    ...given('privateKey'),
+    ...given('ca'),
+    pollMinMs: values.at('policy.service.pollMin'),
+    pollMaxMs: values.at('policy.service.pollMax'),
+    longPollMs: values.at('policy.service.longPoll'),
+    ...given('persist'),
+    unsafePlainText: values.at('policy.service.unsafePlainText'),
   }
 }
 

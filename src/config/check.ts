@@ -1,10 +1,10 @@
 // What no single key can tell: keys that are missing, exclude each other or contradict each other.
 // A key whose own value is wrong has been reported and is not reported again as missing.
 import type { Problem } from '../errors.ts'
-import type { Values } from './assemble.ts'
+import { bringsTrust, type Values } from './assemble.ts'
 import type { Address } from './config.ts'
 import type { KeyPath } from './schema.ts'
-import { formatAddress, isLocal } from './values.ts'
+import { formatAddress, isLocal, isPlainTextFromAfar, isRemote } from './values.ts'
 
 export function crossCheck(values: Values): readonly Problem[] {
   return [
@@ -40,46 +40,66 @@ function forwardProblems(values: Values): Problem[] {
   ]
 }
 
+/** The ways to say who this workload is, each with the keys that belong to it alone. */
+const IDENTITY_FORMS = {
+  'certificate and privateKey': ['certificate', 'privateKey'],
+  credentialBundle: ['credentialBundle'],
+  directory: ['directory'],
+  workloadApi: ['workloadApi'],
+} as const
+
 function identityProblems(values: Values): Problem[] {
-  const written = (['certificate', 'privateKey', 'credentialBundle'] as const).filter((name) =>
-    isWritten(values, `identity.${name}`),
-  )
-  const [first] = written
-  if (first === undefined) {
+  const isGiven = (name: string) => isWritten(values, `identity.${name}`)
+  const [form, other] = Object.entries(IDENTITY_FORMS).filter(([, names]) => names.some(isGiven))
+  if (form === undefined) {
     return [
       {
         where: 'identity',
         what: 'is missing: nothing says who this workload is',
         remedy:
-          'set certificate and privateKey (--cert and --key), or credentialBundle (--credential-bundle)',
+          'set certificate and privateKey (--cert and --key), credentialBundle (--credential-bundle), directory, or workloadApi (--workload-api)',
       },
     ]
   }
-  if (written.includes('credentialBundle')) {
-    if (written.length === 1) return []
+  const [name, keysOfForm] = form
+  const firstOf = (names: readonly string[]) => names.find(isGiven) as string
+  if (other !== undefined) {
     return [
       {
-        where: place(values, 'identity.credentialBundle'),
-        what: `is given together with identity.${first}`,
-        remedy: 'keep either certificate and privateKey, or credentialBundle',
+        where: place(values, `identity.${firstOf(other[1])}`),
+        what: `is given together with identity.${firstOf(keysOfForm)}`,
+        remedy: `keep either ${name}, or ${other[0]}`,
       },
     ]
   }
-  if (written.length === 2) return []
-  const [missing, flag] =
-    first === 'certificate' ? ['privateKey', '--key'] : ['certificate', '--cert']
-  return [
-    {
+  const problems: Problem[] = []
+  for (const missing of keysOfForm.filter((one) => !isGiven(one))) {
+    problems.push({
       where: `identity.${missing}`,
-      what: `is missing beside identity.${first}`,
-      remedy: `set it, or ${flag}`,
-    },
-  ]
+      what: `is missing beside identity.${firstOf(keysOfForm)}`,
+      remedy: `set it, or ${missing === 'certificate' ? '--cert' : '--key'}`,
+    })
+  }
+  if (isGiven('hint') && name !== 'workloadApi') {
+    problems.push({
+      where: place(values, 'identity.hint'),
+      what: 'has no effect without identity.workloadApi',
+      remedy: 'set identity.workloadApi (--workload-api), or leave it out',
+    })
+  }
+  if (isGiven('passphraseFile') && name === 'workloadApi') {
+    problems.push({
+      where: place(values, 'identity.passphraseFile'),
+      what: 'has no effect with identity.workloadApi, whose keys are never encrypted',
+      remedy: 'leave it out',
+    })
+  }
+  return problems
 }
 
 function trustProblems(values: Values): Problem[] {
   const indices = values.indices('trust.bundles')
-  if (indices.length === 0) {
+  if (indices.length === 0 && !bringsTrust(values)) {
     return [
       {
         where: 'trust.bundles',
@@ -136,14 +156,102 @@ function accessProblems(values: Values): Problem[] {
       })
     }
   }
-  for (const key of ['entrypoint', 'memoryBytes', 'fuel'] as const) {
-    if (isWritten(values, `policy.${key}`) && !hasPolicy) {
+  if (hasPolicy) return [...problems, ...signingProblems(values), ...serviceProblems(values)]
+  for (const path of values.within('policy')) {
+    problems.push({
+      where: place(values, path),
+      what: 'has no effect without policy.bundle',
+      remedy: 'set policy.bundle (--policy), or leave it out',
+    })
+  }
+  return problems
+}
+
+function signingProblems(values: Values): Problem[] {
+  const keys = values.indices('policy.signing.keys')
+  const [first] = values.within('policy.signing')
+  if (first !== undefined && keys.length === 0) {
+    return [
+      {
+        where: place(values, first),
+        what: 'has no effect without policy.signing.keys',
+        remedy: 'name the keys that bundles are signed with, or leave it out',
+      },
+    ]
+  }
+  const problems: Problem[] = []
+  const ids = new Set<string>()
+  for (const index of keys) {
+    const at = (name: 'id' | 'file') => `policy.signing.keys[${index}].${name}`
+    for (const name of ['id', 'file'] as const) {
+      if (isWritten(values, at(name))) continue
+      const [other] = values.within(`policy.signing.keys[${index}]`)
       problems.push({
-        where: place(values, `policy.${key}`),
-        what: 'has no effect without policy.bundle',
-        remedy: 'set policy.bundle (--policy), or leave it out',
+        where: place(values, other ?? at(name)),
+        what: `stands in a key without ${name}`,
+        remedy: 'write keys as { ID: FILE }, or { ID: { file: FILE, algorithm: ES256 } }',
       })
     }
+    const id = values.in('policy.signing.keys[].id', index)
+    if (id === undefined) continue
+    if (ids.has(id)) {
+      problems.push({
+        where: place(values, at('id')),
+        what: `${JSON.stringify(id)} already has a key`,
+        remedy: 'give the new key a name of its own; both may be there during a rotation',
+      })
+    }
+    ids.add(id)
+  }
+  return problems
+}
+
+function serviceProblems(values: Values): Problem[] {
+  const bundles = [
+    ['policy.bundle', values.at('policy.bundle')] as const,
+    ...values
+      .indices('policy.data')
+      .map((index) => [`policy.data[${index}]`, values.in('policy.data[]', index)] as const),
+  ]
+  const problems: Problem[] = []
+  for (const [path, bundle] of bundles) {
+    if (bundle === undefined || !isPlainTextFromAfar(bundle)) continue
+    if (values.at('policy.service.unsafePlainText')) continue
+    problems.push({
+      where: place(values, path),
+      what: 'is fetched in plain text, which the network can read and change',
+      remedy: 'use https://; policy.service.unsafePlainText accepts the risk',
+    })
+  }
+  const written = values.within('policy.service')
+  const [first] = written
+  const allKnown = bundles.every(([, bundle]) => bundle !== undefined)
+  if (first !== undefined && allKnown && !bundles.some(([, one]) => isRemote(one ?? ''))) {
+    problems.push({
+      where: place(values, first),
+      what: 'has no effect: no bundle comes from a server',
+      remedy: 'set policy.bundle to an https:// address, or leave it out',
+    })
+  }
+  const has = (name: string) => written.includes(`policy.service.${name}`)
+  if (has('certificate') !== has('privateKey')) {
+    const [given, missing] = has('certificate')
+      ? ['certificate', 'privateKey']
+      : ['privateKey', 'certificate']
+    problems.push({
+      where: place(values, `policy.service.${given}`),
+      what: `is given without policy.service.${missing}`,
+      remedy: 'set both, or neither',
+    })
+  }
+  const [least, most] = [values.at('policy.service.pollMin'), values.at('policy.service.pollMax')]
+  if (least > most) {
+    const later = has('pollMax') ? 'pollMax' : 'pollMin'
+    problems.push({
+      where: place(values, `policy.service.${later}`),
+      what: 'policy.service.pollMin is longer than policy.service.pollMax',
+      remedy: 'correct one of them; they are 1m and 2m by default',
+    })
   }
   return problems
 }

@@ -1,6 +1,8 @@
 // The configuration as the rest of the program sees it: every value parsed, every default filled in,
 // units in the names. Made only by `load.ts` from the table in `schema.ts`.
 
+import type { ValueAt } from './schema.ts'
+
 /** Where a listener listens or a connection goes. */
 export type Address =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
@@ -57,10 +59,70 @@ export interface AllowRule {
   readonly all?: true
 }
 
+/** One entry of the deny list, `trust.revoked`. */
+export interface DenyEntry {
+  /** File and line, for logs. */
+  readonly where: string
+  readonly what:
+    | { readonly kind: 'spiffe_id'; readonly pattern: string }
+    /** Any certificate of the chain; `issuer` as text (RFC 4514), `serial` as hex. */
+    | { readonly kind: 'certificate'; readonly issuer: string; readonly serial: string }
+    /** Any certificate of the chain; SHA-256 of the SubjectPublicKeyInfo, lower-case hex. */
+    | { readonly kind: 'key'; readonly spkiSha256: string }
+  /** Counts until then; absent: for ever. */
+  readonly untilMs?: number
+  /** For the log. */
+  readonly reason?: string
+}
+
 export interface TrustBundleConfig {
   /** Absent: the bundle vouches for identities of any kind. */
   readonly trustDomain?: string
   readonly file: string
+}
+
+/** Where our own certificate and key come from. */
+export type IdentityConfig =
+  | IdentityFiles
+  /** Names of files as programs that deliver identities write them; trust bundles among them. */
+  | { readonly kind: 'directory'; readonly directory: string; readonly passphraseFile?: string }
+  | { readonly kind: 'workloadApi'; readonly workloadApi: Address; readonly hint?: string }
+
+export type IdentityFiles =
+  | {
+      readonly kind: 'files'
+      readonly certificate: string
+      readonly privateKey: string
+      readonly passphraseFile?: string
+    }
+  | { readonly kind: 'bundle'; readonly credentialBundle: string; readonly passphraseFile?: string }
+
+export interface SigningConfig {
+  /** Never empty. */
+  readonly keys: readonly {
+    /** As signatures name it. */
+    readonly id: string
+    readonly file: string
+    /** Absent: the usual one for this kind of key. */
+    readonly algorithm?: ValueAt<'policy.signing.keys[].algorithm'>
+  }[]
+  readonly scope: string
+  /** Epoch milliseconds. */
+  readonly minimumIssuedAtMs?: number
+  readonly monotonic: boolean
+}
+
+export interface BundleServiceConfig {
+  readonly tokenFile?: string
+  readonly certificate?: string
+  readonly privateKey?: string
+  readonly ca?: string
+  readonly pollMinMs: number
+  readonly pollMaxMs: number
+  /** 0: the server is asked in pauses. */
+  readonly longPollMs: number
+  readonly persist?: string
+  readonly unsafePlainText: boolean
 }
 
 /** The part that names files and says how they are read. */
@@ -81,16 +143,31 @@ export interface Config {
     readonly limits: Limits
     readonly timeouts: Timeouts
   }
-  readonly identity:
-    | { readonly kind: 'files'; readonly certificate: string; readonly privateKey: string }
-    | { readonly kind: 'bundle'; readonly credentialBundle: string }
+  readonly identity: IdentityConfig
   readonly trust: {
     readonly bundles: readonly TrustBundleConfig[]
     readonly crls: readonly string[]
+    readonly revocation: {
+      /** Where a CRL is missing or out of date: refuse, or let in and count. */
+      readonly mode: 'hard-fail' | 'soft-fail'
+      /** How long a CRL counts as current after its nextUpdate. */
+      readonly graceMs: number
+      /** Whose issuer needs a current CRL. */
+      readonly scope: 'leaf' | 'chain'
+    }
+    /** The deny list. */
+    readonly revoked?: string
+    readonly clockSkewMs: number
   }
   readonly allow: readonly AllowRule[]
   readonly policy?: {
     readonly bundle: string
+    /** Further bundles, which bring data. */
+    readonly data: readonly string[]
+    /** Absent: signed bundles are refused, as nothing could verify them. */
+    readonly signing?: SigningConfig
+    /** Present where a bundle comes from a server. */
+    readonly service?: BundleServiceConfig
     /** Absent: the only entrypoint of the bundle's manifest, or `envoy/authz/allow`. */
     readonly entrypoint?: string
     /** Highest memory of one policy instance. */

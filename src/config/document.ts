@@ -80,7 +80,7 @@ class Reading {
     } else if (shape.kind === 'list') {
       this.#readList(shape, node, path, at)
     } else if (MUST_SAY.has(path) && (this.#isBlank(node) || this.#isEmptyMap(node))) {
-      this.#problem(path, at, 'has no keys', 'set its bundle, or leave it out')
+      this.#problem(path, at, 'has no keys', 'write what it is for, or leave it out')
     } else if (this.#yaml.isMap(node)) {
       this.#readSection(shape, node.items as never, path)
     } else if (!this.#isBlank(node)) {
@@ -133,7 +133,9 @@ class Reading {
           this.#read(shape.entry, entry as Node | null, full)
         }
       })
-    } else if (this.#yaml.isSeq(node) || this.#isBlank(node)) {
+    } else if (shape.map !== undefined && this.#yaml.isMap(node) && node.items.length > 0) {
+      this.#readMap(shape.entry, shape.map, node.items as never, path)
+    } else if (this.#yaml.isSeq(node) || this.#isBlank(node) || this.#isEmptyMap(node)) {
       // An empty list of rules could be read as "everything" or as "nothing": so it is neither.
       this.#problem(path, at, 'has no entries', 'add an entry, or leave the key out')
     } else {
@@ -144,6 +146,27 @@ class Reading {
         'write each entry after "- ", or all of them in [ ]',
       )
     }
+  }
+
+  /** Each entry becomes one of the list, under its name. */
+  #readMap(
+    entry: Shape,
+    { name, value }: { readonly name: string; readonly value: string },
+    pairs: readonly { readonly key: Node; readonly value: Node | null }[],
+    path: string,
+  ): void {
+    pairs.forEach((pair, index) => {
+      const full = `${path}[${index}]`
+      const inside = this.#yaml.isMap(pair.value) ? `${full}.${name}` : undefined
+      const below = (key: string) => (entry.kind === 'section' ? entry.keys.get(key) : undefined)
+      if (inside !== undefined) this.#read(entry, pair.value, full)
+      else this.#read(below(value) as Shape, pair.value, `${full}.${value}`)
+      if (inside !== undefined && this.given.has(inside)) {
+        const at = pair.key.range?.[0] ?? 0
+        this.#problem(inside, at, 'is given by the map already', 'leave it out of the entry')
+      }
+      this.#read(below(name) as Shape, pair.key, `${full}.${name}`)
+    })
   }
 
   #readValue(shape: Shape & { kind: 'value' }, node: Node | null, path: string, at: number): void {
@@ -237,7 +260,7 @@ class Reading {
 }
 
 /** Sections that restrict access: an empty one must not pass for one that was left out. */
-const MUST_SAY: ReadonlySet<string> = new Set(['policy'])
+const MUST_SAY: ReadonlySet<string> = new Set(['policy', 'policy.signing'])
 
 /** A key that exists, but in another section. */
 function elsewhere(name: string): string | undefined {

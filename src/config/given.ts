@@ -15,7 +15,13 @@ export type GivenValues = Map<string, Given>
 
 export type Shape =
   | { readonly kind: 'value'; readonly key: Key }
-  | { readonly kind: 'list'; readonly entry: Shape; readonly mayBeEmpty: boolean }
+  | {
+      readonly kind: 'list'
+      readonly entry: Shape
+      readonly mayBeEmpty: boolean
+      /** May be written as a map: the keys of the entry that its name and a single value stand for. */
+      readonly map?: { readonly name: string; readonly value: string }
+    }
   | { readonly kind: 'section'; readonly keys: ReadonlyMap<string, Shape> }
 
 export const SHAPE: Shape = shapeOf(keys.map((key) => ({ key, rest: segments(key.path) })))
@@ -36,7 +42,14 @@ function shapeOf(below: readonly { readonly key: Key; readonly rest: readonly st
     ]),
   )
   const entry = shapes.get('[]')
-  return entry === undefined
-    ? { kind: 'section', keys: shapes }
-    : { kind: 'list', entry, mayBeEmpty: below.some(({ key }) => key.default === '[]') }
+  if (entry === undefined) return { kind: 'section', keys: shapes }
+  const [name, value] = (['name', 'value'] as const).map(
+    (place) => below.find(({ key, rest }) => key.inMap === place && rest.length === 2)?.rest[1],
+  )
+  return {
+    kind: 'list',
+    entry,
+    mayBeEmpty: below.some(({ key }) => key.default === '[]'),
+    ...(name === undefined || value === undefined ? {} : { map: { name, value } }),
+  }
 }

@@ -33,7 +33,9 @@ function written(shape: Shape, value: unknown): unknown {
 
 /** The program carries the unit in the name; in the file it stands beside the number. */
 const fieldOf = (name: string, shape: Shape): string =>
-  shape.kind === 'value' && shape.key.type === 'duration' ? `${name}Ms` : name
+  shape.kind === 'value' && TIMES.includes(shape.key.type) ? `${name}Ms` : name
+
+const TIMES: readonly string[] = ['duration', 'timestamp']
 
 function writtenValue({ key }: Shape & { kind: 'value' }, value: unknown): unknown {
   if (value === undefined) return key.type === 'listener' ? 'off' : undefined

@@ -10,6 +10,7 @@ import {
   formatDuration,
   formatForward,
   formatSize,
+  formatWorkloadApi,
   type Parsed,
   parseAddress,
   parseBoolean,
@@ -21,14 +22,18 @@ import {
   parseEntrypoint,
   parseForward,
   parseHeaderName,
+  parseKeyId,
   parseListener,
   parsePath,
   parseRequestPath,
   parseSize,
+  parseText,
+  parseTimestamp,
   parseTrue,
   parseTrustDomain,
   parseUriPattern,
   parseWorkers,
+  parseWorkloadApi,
 } from './values.ts'
 
 export interface Flag {
@@ -54,6 +59,8 @@ export interface Key {
   readonly unsafe?: true
   /** Values that weaken a guarantee. */
   readonly unsafeValues?: readonly string[]
+  /** The entries of its list may be written as a map from the one to the other. */
+  readonly inMap?: 'name' | 'value'
 }
 
 export const KEYS = [
@@ -271,9 +278,29 @@ export const KEYS = [
     sentence: 'PEM file with key and chain together, instead of certificate and privateKey.',
   },
   {
+    path: 'identity.directory',
+    type: 'path',
+    flag: { name: '--identity-directory' },
+    sentence:
+      'Directory with key, chain and trust bundles under the names of SPIFFE filesystem delivery, spiffe-helper or the CSI drivers, instead of the files by name.',
+  },
+  {
+    path: 'identity.passphraseFile',
+    type: 'path',
+    sentence:
+      'File with the passphrase of an encrypted private key; a line break at its end is ignored.',
+  },
+  {
     path: 'identity.workloadApi',
-    type: 'later',
-    sentence: 'Socket of a SPIFFE Workload API.',
+    type: 'workloadApi',
+    flag: { name: '--workload-api', aliases: ['--use-workload-api-addr'] },
+    sentence:
+      'SPIFFE Workload API that delivers identity, trust bundles and CRLs: unix:///path, or tcp://127.0.0.1:PORT.',
+  },
+  {
+    path: 'identity.hint',
+    type: 'text',
+    sentence: 'Which identity of several that the Workload API delivers; absent: the first.',
   },
 
   {
@@ -296,9 +323,43 @@ export const KEYS = [
       'CRL, PEM or DER. As soon as one is given, a client whose issuer has no current one is refused.',
   },
   {
+    path: 'trust.revocation.mode',
+    type: 'enum',
+    values: ['hard-fail', 'soft-fail'],
+    default: 'hard-fail',
+    sentence:
+      'What happens where a CRL is missing or out of date: the client is refused, or let in and counted (revocation_soft_failures_total).',
+    unsafeValues: ['soft-fail'],
+  },
+  {
+    path: 'trust.revocation.grace',
+    type: 'duration',
+    default: '0',
+    sentence:
+      'How long a CRL still counts as current after its nextUpdate; bridges a late publication without letting go of what it lists.',
+  },
+  {
+    path: 'trust.revocation.scope',
+    type: 'enum',
+    values: ['leaf', 'chain'],
+    default: 'leaf',
+    sentence:
+      'Whose issuer needs a current CRL: of the client alone, as most roots publish none, or of every certificate below the trust anchor. What any CRL lists is refused in both.',
+  },
+  {
     path: 'trust.revoked',
-    type: 'later',
-    sentence: 'List of revoked serial numbers, keys and SPIFFE IDs.',
+    type: 'path',
+    flag: { name: '--revoked' },
+    sentence:
+      'Deny list, YAML or JSON: clients refused by SPIFFE ID pattern, by issuer and serial, or by the SHA-256 of a public key.',
+  },
+  {
+    path: 'trust.clockSkew',
+    type: 'duration',
+    default: '0',
+    max: '1h',
+    sentence:
+      'By how much clocks may differ where validity is judged; 0 as in OpenSSL and Go, because every second of it lets expired certificates live on.',
   },
 
   {
@@ -330,7 +391,8 @@ export const KEYS = [
     path: 'policy.bundle',
     type: 'bundle',
     flag: { name: '--policy' },
-    sentence: 'What `opa build -t wasm` made: a bundle.tar.gz or the directory of an unpacked one.',
+    sentence:
+      'What `opa build -t wasm` made: a bundle.tar.gz, the directory of an unpacked one, or the https:// address of one on a bundle server.',
   },
   {
     path: 'policy.entrypoint',
@@ -356,7 +418,122 @@ export const KEYS = [
     sentence:
       'Loop iterations and calls of one evaluation; one that needs more ends as a timeout, in 10 to 30 ms.',
   },
-  { path: 'policy.signing', type: 'later', sentence: 'Keys that a bundle must be signed with.' },
+  {
+    path: 'policy.data[]',
+    type: 'bundle',
+    default: '[]',
+    sentence:
+      'Further bundles that bring data for the policy; the "roots" of their manifests may not overlap.',
+  },
+  {
+    path: 'policy.signing.keys[].id',
+    type: 'keyId',
+    sentence:
+      'Name of a key as signatures give it ("kid"). A bundle must be signed with one of the keys as soon as there is one. Written as a map: `keys: { ID: FILE }`.',
+    inMap: 'name',
+  },
+  {
+    path: 'policy.signing.keys[].file',
+    type: 'path',
+    sentence:
+      'PEM file with the public key or a certificate; for HS256, HS384 and HS512 the secret.',
+    inMap: 'value',
+  },
+  {
+    path: 'policy.signing.keys[].algorithm',
+    type: 'enum',
+    values: [
+      'RS256',
+      'RS384',
+      'RS512',
+      'PS256',
+      'PS384',
+      'PS512',
+      'ES256',
+      'ES384',
+      'ES512',
+      'HS256',
+      'HS384',
+      'HS512',
+    ],
+    sentence:
+      'What this key verifies; a signature that says otherwise is refused. Absent: RS256 for RSA, ES256, ES384 or ES512 by the curve.',
+  },
+  {
+    path: 'policy.signing.scope',
+    type: 'text',
+    sentence: 'The "scope" that signatures must have; absent: none.',
+  },
+  {
+    path: 'policy.signing.minimumIssuedAt',
+    type: 'timestamp',
+    sentence:
+      'Bundles that were signed ("iat") before this time are refused, and those that do not say.',
+  },
+  {
+    path: 'policy.signing.monotonic',
+    type: 'boolean',
+    default: 'false',
+    sentence: 'Refuse a bundle that was signed ("iat") earlier than the one in force.',
+  },
+  {
+    path: 'policy.service.tokenFile',
+    type: 'path',
+    sentence: 'File with the bearer token for bundle servers; read again for each request.',
+  },
+  {
+    path: 'policy.service.certificate',
+    type: 'path',
+    sentence: 'PEM file with the client certificate for bundle servers, and its chain.',
+  },
+  {
+    path: 'policy.service.privateKey',
+    type: 'path',
+    sentence: 'PEM file with the private key of that certificate.',
+  },
+  {
+    path: 'policy.service.ca',
+    type: 'path',
+    sentence:
+      'PEM file with the authorities that bundle servers are trusted by; absent: those of Node.js.',
+  },
+  {
+    path: 'policy.service.pollMin',
+    type: 'duration',
+    default: '1m',
+    min: '100ms',
+    sentence: 'Shortest pause between two requests to a bundle server.',
+  },
+  {
+    path: 'policy.service.pollMax',
+    type: 'duration',
+    default: '2m',
+    min: '100ms',
+    sentence:
+      'Longest such pause; each is chosen between the two, so that sidecars do not ask in step.',
+  },
+  {
+    path: 'policy.service.longPoll',
+    type: 'duration',
+    default: '0',
+    max: '10m',
+    sentence:
+      'How long a bundle server may hold a request until it has something new; 0 asks in pauses.',
+  },
+  {
+    path: 'policy.service.persist',
+    type: 'path',
+    sentence:
+      'Directory where the last good bundle of each server is kept, for a start while the server is down.',
+  },
+  {
+    path: 'policy.service.unsafePlainText',
+    type: 'boolean',
+    default: 'false',
+    sentence:
+      'Fetch bundles with http:// from other hosts, where the network can read and change them.',
+    unsafe: true,
+  },
   { path: 'policy.candidate', type: 'later', sentence: 'A second policy that is only compared.' },
   { path: 'policy.input', type: 'later', sentence: 'What of a request the policy is given.' },
 
@@ -501,7 +678,15 @@ export const TYPES = {
   true: { name: 'true', json: 'boolean', parse: parseTrue },
   enum: { name: 'one of', argument: 'WORD', json: 'string', parse: oneOf },
   path: { name: 'path', argument: 'FILE', json: 'string', parse: parsePath },
-  bundle: { name: 'path', argument: 'FILE', json: 'string', parse: parseBundle },
+  bundle: { name: 'path or URL', argument: 'FILE', json: 'string', parse: parseBundle },
+  keyId: { name: 'key id', argument: 'ID', json: 'string', parse: parseKeyId },
+  timestamp: {
+    name: 'RFC 3339 time',
+    argument: 'TIME',
+    json: 'string',
+    parse: parseTimestamp,
+    format: (ms: number) => new Date(ms).toISOString(),
+  },
   entrypoint: { name: 'entrypoint', argument: 'RULE', json: 'string', parse: parseEntrypoint },
   trustDomain: { name: 'trust domain', argument: 'NAME', json: 'string', parse: parseTrustDomain },
   uriPattern: { name: 'URI pattern', argument: 'PATTERN', json: 'string', parse: parseUriPattern },
@@ -509,6 +694,14 @@ export const TYPES = {
   commonName: { name: 'name pattern', argument: 'NAME', json: 'string', parse: parseCommonName },
   requestPath: { name: 'URL path', argument: 'PATH', json: 'string', parse: parseRequestPath },
   headerName: { name: 'header name', argument: 'NAME', json: 'string', parse: parseHeaderName },
+  workloadApi: {
+    name: 'address of a Workload API',
+    argument: 'ADDRESS',
+    json: 'string',
+    parse: parseWorkloadApi,
+    format: formatWorkloadApi,
+  },
+  text: { name: 'text', argument: 'TEXT', json: 'string', parse: parseText },
   later: { name: 'reserved', json: 'string', parse: notYet },
 } as const satisfies Record<string, ValueType<unknown>>
 

@@ -164,6 +164,39 @@ export const isLocal = (address: Address): boolean =>
   address.host === '::1' ||
   (address.host.startsWith('127.') && isIpv4(address.host))
 
+/**
+ * The address of a SPIFFE Workload API, as in SPIFFE_ENDPOINT_SOCKET (SPIFFE Workload Endpoint
+ * section 4): `unix:///path` or `tcp://IP:port`. The private key comes over it in plain text, so
+ * that only loopback will do.
+ */
+export function parseWorkloadApi(text: string): Parsed<Address> {
+  const remedy = 'write unix:///path/of/the/agent.sock or tcp://127.0.0.1:PORT'
+  if (text.startsWith('unix:')) {
+    return /[?#]/.test(text)
+      ? wrong(`${quote(text)} has a query or a fragment`, remedy)
+      : parseSocketPath(text.slice('unix:'.length), text)
+  }
+  const address = text.startsWith('tcp://') ? parseAddress(text.slice('tcp://'.length)) : undefined
+  if (address?.kind !== 'value' || address.value.kind !== 'tcp' || address.value.port === 0) {
+    return wrong(`${quote(text)} is not the address of a Workload API`, remedy)
+  }
+  const { host } = address.value
+  if (host === 'localhost') return wrong('localhost is a name, and an IP address is needed', remedy)
+  return isLocal(address.value)
+    ? address
+    : wrong(
+        `${host} is another host: the private key would cross the network in plain text`,
+        remedy,
+      )
+}
+
+export const formatWorkloadApi = (address: Address): string =>
+  `${address.kind}://${address.kind === 'unix' ? address.path : formatAddress(address)}`
+
+export function parseText(text: string): Parsed<string> {
+  return text === '' ? wrong('is empty', 'write a text, or leave the key out') : value(text)
+}
+
 /** A file or directory; relative ones start at the working directory. */
 export function parsePath(text: string): Parsed<string> {
   if (text === '') return wrong('is empty', 'write the path of a file')
@@ -171,13 +204,50 @@ export function parsePath(text: string): Parsed<string> {
   return value(text)
 }
 
+/** A path, or the address of a bundle on a server. */
 export function parseBundle(text: string): Parsed<string> {
-  return /^https?:\/\//i.test(text)
-    ? wrong(
-        'fetching a bundle from a server is not available in this version',
-        'write the path of a bundle.tar.gz, or of the directory of an unpacked bundle',
-      )
-    : parsePath(text)
+  if (!isRemote(text)) {
+    return /^[a-z0-9+.-]+:\/\//i.test(text)
+      ? wrong(`${quote(text)} has a scheme that is not known`, 'write a path or an https:// URL')
+      : parsePath(text)
+  }
+  const url = URL.parse(text)
+  if (url === null) return wrong(`${quote(text)} is not a URL`, 'write https://host/path')
+  if (url.username !== '' || url.password !== '') {
+    return wrong(
+      'has a name or password in it',
+      'put a token into a file: policy.service.tokenFile',
+    )
+  }
+  return url.hash === ''
+    ? value(text)
+    : wrong(`${quote(text)} has a fragment, which no server sees`, 'end the value before the #')
+}
+
+export const isRemote = (bundle: string): boolean => /^https?:\/\//i.test(bundle)
+
+/** True where an http:// address of a bundle leads out of this host. */
+export function isPlainTextFromAfar(bundle: string): boolean {
+  const url = isRemote(bundle) ? URL.parse(bundle) : null
+  const host = url?.hostname.replace(/^\[|\]$/g, '') ?? ''
+  return url?.protocol === 'http:' && !isLocal({ kind: 'tcp', host, port: 0 })
+}
+
+/** The name of a key in a signature: any text, here what can be told apart by eye. */
+export function parseKeyId(text: string): Parsed<string> {
+  return /^[\x21-\x7e]{1,200}$/.test(text)
+    ? value(text)
+    : wrong(`${quote(text)} is not the name of a key`, 'write up to 200 characters without spaces')
+}
+
+/** RFC 3339, in epoch milliseconds. */
+export function parseTimestamp(text: string): Parsed<number> {
+  const ms = /^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)$/.test(text)
+    ? Date.parse(text.toUpperCase())
+    : Number.NaN
+  return Number.isNaN(ms)
+    ? wrong(`${quote(text)} is not a time`, 'write it as 2026-01-31T12:00:00Z')
+    : value(ms)
 }
 
 /** A rule inside the bundle as `opa build -e` names it. */

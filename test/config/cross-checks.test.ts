@@ -57,6 +57,57 @@ test('refuses two kinds of identity, half of one, and none', () => {
   assertOneProblem(loadFlags({ cert: undefined, key: undefined }), /identity/, /missing/, /--cert/)
 })
 
+test('takes identity and trust from a Workload API or a directory', () => {
+  const without = { cert: undefined, key: undefined, ca: undefined }
+  const api = configOf(loadFlags({ ...without, workloadApi: 'unix:///run/agent.sock' }))
+  assert.deepEqual(api.identity, {
+    kind: 'workloadApi',
+    workloadApi: { kind: 'unix', path: '/run/agent.sock' },
+  })
+  assert.deepEqual(api.trust.bundles, [])
+  const directory = configOf(loadFlags({ ...without, identityDirectory: '/svid' }))
+  assert.deepEqual(directory.identity, { kind: 'directory', directory: '/svid' })
+  assertOneProblem(
+    loadFlags({ workloadApi: 'unix:///a' }),
+    /--workload-api/,
+    /together with identity.certificate/,
+    /either certificate and privateKey, or workloadApi/,
+  )
+})
+
+test('refuses what belongs to another kind of identity', () => {
+  const identity = (text: string) => load(COMPLETE_FILE.replace(/identity:[\s\S]*?(?=^\w)/m, text))
+  assertOneProblem(
+    identity('identity: { workloadApi: unix:///a, passphraseFile: p }\n'),
+    /identity.passphraseFile/,
+    /never encrypted/,
+    /leave it out/,
+  )
+  assertOneProblem(
+    identity('identity: { credentialBundle: c, hint: h }\n'),
+    /identity.hint/,
+    /without identity.workloadApi/,
+    /--workload-api/,
+  )
+  for (const [address, why] of [
+    ['unix:a.sock', /no absolute path/],
+    ['unix:///a?b', /query/],
+    ['tcp://10.1.2.3:8081', /another host/],
+    ['tcp://localhost:8081', /IP address/],
+    ['tcp://127.0.0.1', /not the address/],
+    ['tcp://127.0.0.1:0', /not the address/],
+    ['http://127.0.0.1:1', /not the address/],
+    ['/run/agent.sock', /not the address/],
+  ] as const) {
+    assertOneProblem(
+      identity(`identity: { workloadApi: "${address}" }\n`),
+      /identity.workloadApi/,
+      why,
+      /unix:\/|absolute|path/,
+    )
+  }
+})
+
 test('refuses trust in nobody, a bundle without a file, and two bundles for one domain', () => {
   assertOneProblem(loadFlags({ ca: undefined }), /trust.bundles/, /missing/, /--ca/)
   const trusting = (bundles: string) => load(COMPLETE_FILE.replace('- file: ca.crt', bundles))
@@ -107,7 +158,6 @@ test('refuses several threads on one UNIX socket', () => {
 
 test('keys that are reserved for later versions are refused by name', () => {
   const later = {
-    'identity.workloadApi': ['identity:', 'identity:\n  workloadApi: unix:/a'],
     'trust.revoked': ['trust:', 'trust:\n  revoked: r.yaml'],
     'policy.signing': ['policy:', 'policy:\n  signing: { keys: { a: b } }'],
     'policy.candidate': ['policy:', 'policy:\n  candidate:'],

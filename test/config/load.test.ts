@@ -120,16 +120,6 @@ test('identity flags replace the identity of the file, whatever its form', () =>
   assert.deepEqual(config.identity, { kind: 'bundle', credentialBundle: 'one.pem' })
 })
 
-test('a flag does not hide that the value in the file is not available yet', () => {
-  const file = COMPLETE_FILE.replace('identity:', 'identity:\n  workloadApi: unix:/a')
-  assertOneProblem(
-    load(file, { cert: 'a', key: 'b' }),
-    /identity.workloadApi/,
-    /not available/,
-    /./,
-  )
-})
-
 test("ghostunnel's names of flags are understood", () => {
   const config = configOf(
     loadFlags({
