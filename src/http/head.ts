@@ -24,6 +24,7 @@ export interface HeadLimits {
 
 export interface RequestHead {
   readonly kind: 'request'
+  readonly protocol: 'HTTP/1.1' | 'HTTP/1.0' | 'HTTP/2'
   readonly method: string
   /** What to forward in the request line. */
   readonly target: string
@@ -152,6 +153,7 @@ export function parseRequestHead(
   }
   return {
     kind: 'request',
+    protocol: minorVersion === 1 ? 'HTTP/1.1' : 'HTTP/1.0',
     method,
     target: target.target,
     path: target.path,
