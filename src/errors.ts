@@ -136,6 +136,7 @@ export const ERRORS = {
 
   peer_no_certificate: peer('The client presented no certificate.'),
   peer_revoked: peer('The certificate of the peer has been revoked.'),
+  peer_deny_listed: peer('The deny list (trust.revoked) names the peer or one of its issuers.'),
   peer_expired: peer('The certificate of the peer is outside its validity period.'),
   peer_untrusted: peer('The certificate of the peer no longer leads to a trust bundle.'),
   peer_revocation_unknown: peer(

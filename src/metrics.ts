@@ -14,6 +14,24 @@ export const REQUEST_OUTCOMES = [
   'peer_invalid',
 ] as const
 export const DECISION_OUTCOMES = ['allow', 'deny', 'error', 'not_ready', 'timeout'] as const
+/** What becomes of the event of a decision: `logged` goes to every destination, nothing else does. */
+export const DECISION_LOG_RESULTS = [
+  'logged',
+  'sampled_out',
+  'queue_full',
+  'dropped_by_policy',
+  'policy_failed',
+  'unreadable',
+  'thread_lost',
+] as const
+export const DECISION_SINKS = ['console', 'file', 'upload'] as const
+export const DECISION_DELIVERIES = [
+  'written',
+  'buffer_full',
+  'rate_limited',
+  'too_large',
+  'failed',
+] as const
 export const STATUS_CLASSES = ['1xx', '2xx', '3xx', '4xx', '5xx', 'none'] as const
 /** Which rule decided: the `allow` rules of the configuration, the Rego policy, or neither. */
 export const DECISION_RULES = ['allow_rules', 'policy', 'none'] as const
@@ -23,6 +41,7 @@ export const HANDSHAKE_FAILURES = [
   'expired',
   'not_yet_valid',
   'revoked',
+  'deny_listed',
   'revocation_unknown',
   'purpose',
   'bad_identity',
@@ -43,7 +62,14 @@ export const CLOSE_REASONS = [
   'upstream',
   'error',
 ] as const
-export const REVOCATION_KINDS = ['revoked', 'expired', 'untrusted', 'revocation_unknown'] as const
+export const REVOCATION_KINDS = [
+  'revoked',
+  'deny_listed',
+  'expired',
+  'untrusted',
+  'revocation_unknown',
+] as const
+export const REVOCATION_GAPS = ['missing', 'stale'] as const
 export const RELOAD_SOURCES = ['identity', 'trust', 'revocation', 'policy', 'config'] as const
 
 const codesBlaming = (...faults: readonly string[]): ErrorCode[] =>
@@ -200,11 +226,35 @@ export const METRICS = {
     help: 'Established connections cut because their peer stopped being acceptable.',
     labels: { what: REVOCATION_KINDS },
   },
+  revocation_soft_failures_total: {
+    type: 'counter',
+    from: 'data',
+    help: 'Clients let in under soft-fail though the CRL of an issuer was missing or out of date.',
+    labels: { reason: REVOCATION_GAPS },
+  },
   log_records_dropped_total: {
     type: 'counter',
     from: 'data',
-    help: 'Access and decision records dropped because the log could not keep up.',
-    labels: { kind: ['access', 'decision', 'connection'] },
+    help: 'Access and connection records dropped because the log could not keep up.',
+    labels: { kind: ['access', 'connection'] },
+  },
+  decision_log_events_total: {
+    type: 'counter',
+    from: 'data',
+    help: 'Decisions by what became of their log event; together as many as decisions_total.',
+    labels: { result: DECISION_LOG_RESULTS },
+  },
+  decision_log_deliveries_total: {
+    type: 'counter',
+    from: 'data',
+    help: 'Logged events by destination: written, or why they were dropped there; with those pending, as many as were logged.',
+    labels: { sink: DECISION_SINKS, result: DECISION_DELIVERIES },
+  },
+  decision_log_pending: {
+    type: 'gauge',
+    from: 'control',
+    help: 'Logged events that a destination has not taken yet.',
+    labels: { sink: DECISION_SINKS },
   },
   policy_wasm_memory_bytes: {
     type: 'gauge',

@@ -3,6 +3,7 @@ import type { ReloadReport } from '../control/reloader.ts'
 import type { Generation } from '../control/snapshot-builder.ts'
 import type { Problem } from '../errors.ts'
 import type { CertificateFacts } from '../identity/material.ts'
+import { SERIAL_BYTES } from '../identity/serials.ts'
 import type { RELOAD_SOURCES } from '../metrics.ts'
 import type { ReadyPart, ReadyReport } from '../observe/health.ts'
 import type { MetricsRegistry } from '../observe/metrics.ts'
@@ -21,13 +22,14 @@ export function snapshotView({ snapshot }: Generation): unknown {
         ...(trustDomain === undefined ? {} : { trust_domain: trustDomain }),
         certificates: facts.map(certificateView),
       })),
-      crl_required: trust.crlRequired,
+      crl_required: trust.revocation.required,
+      deny_list_entries: trust.denied.length,
       crls: trust.crls.map((crl) => ({
         file: crl.file,
         issuer: crl.issuer,
         this_update: iso(crl.thisUpdateMs),
         ...(crl.nextUpdateMs === undefined ? {} : { next_update: iso(crl.nextUpdateMs) }),
-        revoked: crl.revokedSerials.length,
+        revoked: crl.revokedSerials.length / SERIAL_BYTES,
       })),
     },
     allow_rules: allow.length,

@@ -43,19 +43,23 @@ export function nextGeneration(
   return { config, loaded, snapshot: sealed(snapshot) }
 }
 
-function nextTrust(config: Config, { trust, crls }: Loaded, previous?: Generation): TrustMaterial {
-  if (
-    previous !== undefined &&
-    sameItems(trust, previous.loaded.trust) &&
-    sameItems(crls, previous.loaded.crls)
-  ) {
+function nextTrust(
+  config: Config,
+  { trust, crls, denied }: Loaded,
+  previous?: Generation,
+): TrustMaterial {
+  const sameBundles = previous !== undefined && sameItems(trust, previous.loaded.trust)
+  if (sameBundles && sameItems(crls, previous.loaded.crls) && denied === previous.loaded.denied) {
     return previous.snapshot.trust
   }
   return {
     generation: (previous?.snapshot.trust.generation ?? 0) + 1,
+    bundleGeneration: (previous?.snapshot.trust.bundleGeneration ?? 0) + (sameBundles ? 0 : 1),
     bundles: trust.map(({ material }) => material),
     crls: mergeCrls(crls.flatMap(({ material }) => material)),
-    crlRequired: config.trust.crls.length > 0,
+    revocation: { ...config.trust.revocation, required: config.trust.crls.length > 0 },
+    denied: denied?.material ?? [],
+    clockSkewMs: config.trust.clockSkewMs,
   }
 }
 

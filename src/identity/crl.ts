@@ -9,7 +9,6 @@ import { type Link, linkOf } from './link.ts'
 import type { CrlMaterial, TrustBundleMaterial } from './material.ts'
 import { readName } from './name.ts'
 import { readPem } from './pem.ts'
-import { issuerKeyOf } from './revocation.ts'
 import { packSerials } from './serials.ts'
 import { readSignatureAlgorithm, type SignatureAlgorithm, signatureMatches } from './signature.ts'
 
@@ -61,13 +60,13 @@ export const parseCrl = (
       const until = nextUpdateMs === undefined ? 'ever' : isoTime(nextUpdateMs)
       complain(
         `of ${list.issuer} is not current: from ${isoTime(thisUpdateMs)} to ${until}, now ${isoTime(nowMs)}`,
-        'Publish a new CRL, or correct the clock; until then peers of this issuer are refused',
+        'Publish a new CRL, or correct the clock; trust.revocation says what happens to peers of this issuer',
         'warning',
       )
     }
     crls.push({
       file,
-      issuerKey: issuerKeyOf(issuer.reading),
+      issuerKey: issuer.authorityKey,
       issuer: list.issuer,
       thisUpdateMs,
       ...(nextUpdateMs === undefined ? {} : { nextUpdateMs }),
@@ -78,14 +77,23 @@ export const parseCrl = (
   return { crls, problems }
 }
 
-/** One per issuer: the newest thisUpdate wins, among equals the first, as in OpenSSL. */
+/** One per issuer: the newest wins, among equals the first. */
 export const mergeCrls = (crls: readonly CrlMaterial[]): CrlMaterial[] => {
   const newest = new Map<string, CrlMaterial>()
   for (const crl of crls) {
     const other = newest.get(crl.issuerKey)
-    if (other === undefined || crl.thisUpdateMs > other.thisUpdateMs) newest.set(crl.issuerKey, crl)
+    if (other === undefined || isOlder(other, crl)) newest.set(crl.issuerKey, crl)
   }
   return [...newest.values()]
+}
+
+/** By number where both have one (RFC 5280 section 5.2.3), else by the time they were issued. */
+export const isOlder = (one: CrlMaterial, other: CrlMaterial): boolean => {
+  const [number, otherNumber] = [one.crlNumber, other.crlNumber]
+  return number === undefined || otherNumber === undefined || number === otherNumber
+    ? one.thisUpdateMs < other.thisUpdateMs
+    : number.length < otherNumber.length ||
+        (number.length === otherNumber.length && number < otherNumber)
 }
 
 interface List {

@@ -8,13 +8,28 @@ export interface Link {
   readonly reading: CertificateReading
   /** SHA-256 of the DER, lower-case hex. */
   readonly fingerprint: string
+  /**
+   * What the CRLs of an authority are found by: SHA-256 over its subject name and public key, '' for
+   * who is no authority. The name in its comparable form, as one may be there twice with its name
+   * encoded in two ways; with the key, as after a key rollover two may share a name and its serials.
+   */
+  readonly authorityKey: string
 }
 
 export const linkOf = (certificate: X509Certificate): Link | Unreadable => {
   const reading = readCertificate(certificate)
   if (reading.kind === 'unreadable') return reading
-  return { kind: 'link', certificate, reading, fingerprint: sha256(certificate.raw) }
+  return {
+    kind: 'link',
+    certificate,
+    reading,
+    fingerprint: sha256(certificate.raw),
+    authorityKey: reading.basicConstraints?.ca ? authorityKeyOf(reading) : '',
+  }
 }
+
+const authorityKeyOf = ({ subjectComparable, spkiDer }: CertificateReading): string =>
+  sha256(Buffer.concat([Buffer.from(JSON.stringify(subjectComparable)), spkiDer]))
 
 /** Names only: whether `issuer` may have issued `child`; says nothing about signatures. */
 export const isSelfIssued = ({ reading }: Link): boolean =>

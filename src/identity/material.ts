@@ -1,5 +1,6 @@
 // Identity and trust as they travel in a snapshot: loaded and checked by the control thread, turned
 // into OpenSSL contexts and lookup tables by each data thread.
+import type { Config, DenyEntry } from '../config/config.ts'
 
 /** Facts about one certificate that status pages, metrics and logs show. */
 export interface CertificateFacts {
@@ -49,11 +50,23 @@ export interface CrlMaterial {
   readonly revokedSerials: Uint8Array
 }
 
+/** How the age and the absence of CRLs are judged; see the keys of `trust.revocation`. */
+export interface RevocationRules {
+  /** True where CRLs are configured: then an issuer without a current one denies. */
+  readonly required: boolean
+  readonly mode: Config['trust']['revocation']['mode']
+  readonly graceMs: number
+  readonly scope: Config['trust']['revocation']['scope']
+}
+
 export interface TrustMaterial {
   /** Counts trust and revocation changes only: what a verified peer remembers. */
   readonly generation: number
+  /** Counts changes of the bundles only: a path found under the same ones still leads to an anchor. */
+  readonly bundleGeneration: number
   readonly bundles: readonly TrustBundleMaterial[]
   readonly crls: readonly CrlMaterial[]
-  /** True where CRLs are configured: then an issuer without a current one denies. */
-  readonly crlRequired: boolean
+  readonly revocation: RevocationRules
+  readonly denied: readonly DenyEntry[]
+  readonly clockSkewMs: number
 }

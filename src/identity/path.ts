@@ -67,36 +67,59 @@ export const findPath = (search: PathSearch): Path | PeerRejection => {
   return climb([search.leaf]) ?? found ?? noPath(search, checks)
 }
 
-/** What may change while trust stays the same: the clock, and with it the age of CRLs. */
-export const judgeNow = (
+/** An objection that there may not have been before, or may not be later. */
+export interface Lapse {
+  readonly kind: 'lapse'
+  /** Of the certificate that it is about. At 0, the leaf, no other path helps: its issuer is fixed. */
+  readonly depth: number
+  readonly rejection: PeerRejection
+}
+
+/** What may change while the bundles stay the same: the clock, CRLs and their age, the deny list. */
+export const lapseOf = (
   links: readonly Link[],
   revocation: Revocation,
   nowMs: number,
-): PeerRejection | undefined => {
-  for (const link of links) {
-    const { notBeforeMs, notAfterMs } = link.reading
-    const reason =
-      nowMs < notBeforeMs ? 'not_yet_valid' : nowMs > notAfterMs ? 'expired' : undefined
-    if (reason !== undefined) return reject(reason, link, validityText(link.reading, nowMs))
+): Lapse | undefined => {
+  const lapse = (depth: number, reason: RejectionReason, detail: string): Lapse => ({
+    kind: 'lapse',
+    depth,
+    rejection: reject(reason, links[depth]!, detail),
+  })
+  const { clockSkewMs } = revocation
+  for (const [depth, { reading }] of links.entries()) {
+    const early = nowMs < reading.notBeforeMs - clockSkewMs
+    if (!early && nowMs <= reading.notAfterMs + clockSkewMs) continue
+    const skew = clockSkewMs > 0 ? `, with clocks ${clockSkewMs / 1000} s apart` : ''
+    const detail = validityText(reading, nowMs) + skew
+    return lapse(depth, early ? 'not_yet_valid' : 'expired', detail)
   }
-  for (const [index, link] of links.slice(0, -1).entries()) {
-    const issuer = links[index + 1]!
-    const finding = revocation.find(link.reading, issuer.reading, index === 0, nowMs)
-    if (finding !== undefined) return reject(finding.reason, link, finding.detail)
+  const denial = revocation.denied.find(links, nowMs)
+  if (denial !== undefined) return lapse(denial.depth, 'deny_listed', denial.detail)
+  for (const [depth, link] of links.slice(0, -1).entries()) {
+    const finding = revocation.find(link, links[depth + 1]!, depth, nowMs)
+    if (finding !== undefined) return lapse(depth, finding.reason, finding.detail)
   }
   return undefined
 }
 
+export const judgeNow = (
+  links: readonly Link[],
+  revocation: Revocation,
+  nowMs: number,
+): PeerRejection | undefined => lapseOf(links, revocation, nowMs)?.rejection
+
 /** The times between which `judgeNow` has no objection. */
 export const windowOf = (links: readonly Link[], revocation: Revocation): Window => {
-  const windows = links.slice(1).map(({ reading }) => revocation.windowOf(reading))
+  const { clockSkewMs } = revocation
+  const windows = links.slice(1).map((issuer, depth) => revocation.windowOf(issuer, depth))
   return {
     fromMs: Math.max(
-      ...links.map(({ reading }) => reading.notBeforeMs),
+      ...links.map(({ reading }) => reading.notBeforeMs - clockSkewMs),
       ...windows.map(({ fromMs }) => fromMs),
     ),
     untilMs: Math.min(
-      ...links.map(({ reading }) => reading.notAfterMs),
+      ...links.map(({ reading }) => reading.notAfterMs + clockSkewMs),
       ...windows.map(({ untilMs }) => untilMs),
     ),
   }
@@ -136,5 +159,6 @@ const noPath = ({ leaf, anchors }: PathSearch, checks: number): PeerRejection =>
 const isIn = (link: Link, links: readonly Link[]): boolean =>
   links.some(({ fingerprint }) => fingerprint === link.fingerprint)
 
+/** Deeper than hierarchies of workloads are: root, policy, issuing and cluster authority, and one more. */
 const MAX_ISSUERS = 5
 const MAX_SIGNATURE_CHECKS = 16

@@ -10,6 +10,8 @@ export type RejectionReason =
   | 'expired'
   | 'not_yet_valid'
   | 'revoked'
+  /** By the deny list. */
+  | 'deny_listed'
   | 'revocation_unknown'
   | 'purpose'
   | 'bad_identity'
@@ -29,6 +31,7 @@ export interface PeerEvidence {
   readonly acceptableFromMs: number
   readonly acceptableUntilMs: number
   readonly trustGeneration: number
+  readonly bundleGeneration: number
 }
 
 let admit: (evidence: PeerEvidence) => VerifiedPeer
@@ -61,13 +64,14 @@ export class VerifiedPeer {
   readonly spkiFingerprint: string
   readonly notBeforeMs: number
   readonly notAfterMs: number
-  /** Latest notBefore of the chain and latest thisUpdate of the CRLs used. */
+  /** Latest notBefore of the chain and latest thisUpdate of the CRLs that count. */
   readonly acceptableFromMs: number
-  /** Earliest notAfter of the chain and earliest nextUpdate of the CRLs used. */
+  /** Earliest notAfter of the chain and earliest end of the CRLs that count. */
   readonly acceptableUntilMs: number
   /** Verified, leaf to trust anchor. */
   readonly chain: readonly X509Certificate[]
   readonly trustGeneration: number
+  readonly bundleGeneration: number
   readonly #links: readonly Link[]
 
   private constructor(evidence: PeerEvidence) {
@@ -90,6 +94,7 @@ export class VerifiedPeer {
     this.acceptableUntilMs = evidence.acceptableUntilMs
     this.chain = Object.freeze(evidence.links.map(({ certificate }) => certificate))
     this.trustGeneration = evidence.trustGeneration
+    this.bundleGeneration = evidence.bundleGeneration
     this.#links = evidence.links
     Object.freeze(this)
   }

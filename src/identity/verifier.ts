@@ -1,43 +1,56 @@
 // Turns the chain of a handshake into a VerifiedPeer or a reason why not. The second gate behind
 // OpenSSL's, and the only one that knows trust domains, CRLs and what changed since the handshake.
 import { X509Certificate } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import { sha256 } from './certificate.ts'
+import { DenyList, entriesAdded } from './deny-list.ts'
 import { type Link, linkOf } from './link.ts'
 import type { TrustMaterial } from './material.ts'
-import { findPath, judgeNow, type Path, reject, windowOf } from './path.ts'
+import { findPath, judgeNow, type Lapse, lapseOf, type Path, reject, windowOf } from './path.ts'
 import { linksOf, type PeerRejection, type VerifiedPeer, vouchFor } from './peer.ts'
 import { leafObjection } from './purpose.ts'
-import { Revocation } from './revocation.ts'
+import { authoritiesWithNews, Revocation, type RevocationGap } from './revocation.ts'
 import { claimsSpiffe, parseSpiffeId } from './spiffe-id.ts'
 
 /** One per trust generation and thread. */
 export class PeerVerifier {
   readonly trustGeneration: number
+  readonly clockSkewMs: number
+  readonly #bundleGeneration: number
   /** By trust domain; '' (no trust domain has that name) for bundles that vouch for any identity. */
   readonly #anchors: ReadonlyMap<string, readonly Link[]>
   readonly #revocation: Revocation
+  readonly #trust: TrustMaterial
+  readonly #change: Change
   /** What issued a verified leaf, by its fingerprint, the one used last at the end. */
-  readonly #known = new Map<string, Known>()
+  readonly #known: Map<string, Known>
   /** Intermediates of verified chains by fingerprint, so that a thousand peers share one object. */
-  readonly #intermediates = new Map<string, Link>()
+  readonly #intermediates: Map<string, Link>
 
-  constructor(trust: TrustMaterial) {
+  /** @param before the verifier in force; what it found out under the same bundles stays known */
+  constructor(trust: TrustMaterial, before?: PeerVerifier) {
     this.trustGeneration = trust.generation
-    this.#revocation = new Revocation(trust.crls, trust.crlRequired)
-    const anchors = new Map<string, Link[]>()
-    for (const bundle of trust.bundles) {
-      const domain = bundle.trustDomain ?? ANY
-      anchors.set(domain, [...(anchors.get(domain) ?? []), ...bundle.certificates.map(anchorOf)])
-    }
-    this.#anchors = anchors
+    this.clockSkewMs = trust.clockSkewMs
+    this.#bundleGeneration = trust.bundleGeneration
+    this.#revocation = new Revocation(trust)
+    const same = before !== undefined && before.#bundleGeneration === trust.bundleGeneration
+    this.#anchors = same ? before.#anchors : anchorsOf(trust)
+    this.#known = same ? before.#known : new Map()
+    this.#intermediates = same ? before.#intermediates : new Map()
+    this.#change = same ? changeBetween(before.#trust, trust) : { kind: 'all' }
+    this.#trust = trust
   }
 
   /**
    * `chain` is what the peer sent, leaf first; a resumed session has only the leaf, and is
    * recognised by it. A leaf verified before costs no signature check again, but is held against
-   * the clock and the CRLs.
+   * the clock, the CRLs and the deny list.
    */
-  verify(chain: readonly X509Certificate[], nowMs: number): VerifiedPeer | PeerRejection {
+  verify(
+    chain: readonly X509Certificate[],
+    nowMs: number,
+    session: 'new' | 'resumed' = 'new',
+  ): VerifiedPeer | PeerRejection {
     const [leaf, ...others] = chain.slice(0, MAX_CHAIN)
     if (leaf === undefined) return rejection('untrusted', 'the peer sent no certificate')
     const link = linkOf(leaf)
@@ -45,18 +58,13 @@ export class PeerVerifier {
       return rejection('bad_identity', `its certificate: ${link.what}`)
 
     const known = this.#known.get(link.fingerprint)
-    const links = known && [link, ...known.issuers]
-    const lapse = links && judgeNow(links, this.#revocation, nowMs)
-    if (known !== undefined && links !== undefined && lapse === undefined) {
-      // The connections of one peer share its certificate: a reading weighs some kilobytes.
-      const peer = known.peer.deref()
-      if (peer === undefined) return this.#vouch(links)
-      this.#remember(link.fingerprint, known)
-      return peer
-    }
-    const path = this.#search(link, others, nowMs)
+    const again = known && this.#again(link, known, nowMs)
+    if (again?.kind === 'peer') return again
+    if (again?.depth === 0) return again.rejection
+    const sent = session === 'resumed' ? [...this.#intermediates.values()] : this.#linksOf(others)
+    const path = this.#search(link, sent, nowMs)
     if (path.kind === 'path') return this.#vouch(path.links)
-    return lapse ?? path
+    return again?.rejection ?? path
   }
 
   /**
@@ -69,6 +77,13 @@ export class PeerVerifier {
     if (peer.trustGeneration === this.trustGeneration) {
       return judgeNow(links, this.#revocation, nowMs) ?? peer
     }
+    if (peer.bundleGeneration === this.#bundleGeneration) {
+      const [leaf, ...issuers] = links
+      const known = this.#known.get(peer.fingerprint) ?? { issuers, peer: new WeakRef(peer) }
+      const again = this.#again(leaf!, known, nowMs)
+      if (again.kind === 'peer') return again
+      if (again.depth === 0) return again.rejection
+    }
     const again = this.verify(peer.chain, nowMs)
     if (again.kind === 'rejection') return again
     const sameNames =
@@ -76,7 +91,38 @@ export class PeerVerifier {
     return sameNames ? again : reject('untrusted', links[0]!, 'its names need a new handshake')
   }
 
-  #search(leaf: Link, others: readonly X509Certificate[], nowMs: number): Path | PeerRejection {
+  /**
+   * Whether what is new since the verifier before this one may be about this peer, which that one
+   * admitted: a CRL of one of its issuers, an entry of the deny list. All others need no second look.
+   */
+  concerns(peer: VerifiedPeer, nowMs: number): boolean {
+    const change = this.#change
+    if (change.kind === 'all') return true
+    const links = linksOf(peer)
+    return (
+      links.some(({ authorityKey }) => change.authorities.has(authorityKey)) ||
+      change.denied.find(links, nowMs) !== undefined
+    )
+  }
+
+  /** What is not known about the revocation of a peer that was admitted all the same (`soft-fail`). */
+  revocationGap(peer: VerifiedPeer, nowMs: number): RevocationGap | undefined {
+    return this.#revocation.gapOf(linksOf(peer), nowMs)
+  }
+
+  /** A leaf that was verified before, held against all that can have changed since. */
+  #again(leaf: Link, { issuers, peer }: Known, nowMs: number): VerifiedPeer | Lapse {
+    const links = [leaf, ...issuers]
+    const lapse = lapseOf(links, this.#revocation, nowMs)
+    if (lapse !== undefined) return lapse
+    // The connections of one peer share its certificate: a reading weighs some kilobytes.
+    const shared = peer.deref()
+    if (shared?.trustGeneration !== this.trustGeneration) return this.#vouch(links)
+    this.#remember(leaf.fingerprint, { issuers, peer })
+    return shared
+  }
+
+  #search(leaf: Link, sent: readonly Link[], nowMs: number): Path | PeerRejection {
     const identity = identityOf(leaf)
     if (identity.kind === 'rejection') return identity
     const anchors = this.#anchorsFor(identity.trustDomain)
@@ -88,12 +134,15 @@ export class PeerVerifier {
     const objection = leafObjection(leaf)
     if (objection !== undefined) return reject('purpose', leaf, objection)
 
-    const sent = others.flatMap((certificate) => {
+    return findPath({ leaf, sent, anchors, revocation: this.#revocation, nowMs })
+  }
+
+  /** What cannot be read cannot vouch for anything; a path may do without it. */
+  #linksOf(certificates: readonly X509Certificate[]): Link[] {
+    return certificates.flatMap((certificate) => {
       const link = this.#intermediates.get(sha256(certificate.raw)) ?? linkOf(certificate)
-      // What cannot be read cannot vouch for anything; the path may do without it.
       return link.kind === 'unreadable' ? [] : [link]
     })
-    return findPath({ leaf, sent, anchors, revocation: this.#revocation, nowMs })
   }
 
   /** One domain's bundle or the general ones, never both: no domain can mint names of another. */
@@ -113,24 +162,56 @@ export class PeerVerifier {
       acceptableFromMs: fromMs,
       acceptableUntilMs: untilMs,
       trustGeneration: this.trustGeneration,
+      bundleGeneration: this.#bundleGeneration,
     })
     this.#remember(leaf!.fingerprint, { issuers, peer: new WeakRef(peer) })
     return peer
   }
 
   #remember(fingerprint: string, known: Known): void {
-    this.#known.delete(fingerprint)
-    this.#known.set(fingerprint, known)
-    if (this.#known.size > MAX_REMEMBERED) {
-      const oldest = this.#known.keys().next()
-      if (!oldest.done) this.#known.delete(oldest.value)
-    }
+    refresh(this.#known, fingerprint, known, MAX_REMEMBERED)
     for (const issuer of known.issuers) {
-      if (this.#intermediates.size < MAX_INTERMEDIATES) {
-        this.#intermediates.set(issuer.fingerprint, issuer)
-      }
+      refresh(this.#intermediates, issuer.fingerprint, issuer, MAX_INTERMEDIATES)
     }
   }
+}
+
+/** Adds an entry or moves it to the end; whatever was used longest ago makes room. */
+const refresh = <T>(map: Map<string, T>, key: string, value: T, most: number): void => {
+  map.delete(key)
+  map.set(key, value)
+  if (map.size <= most) return
+  const oldest = map.keys().next()
+  if (!oldest.done) map.delete(oldest.value)
+}
+
+/** What one verifier may say otherwise than the one before it. */
+type Change =
+  | { readonly kind: 'all' }
+  | {
+      readonly kind: 'some'
+      /** See `Link.authorityKey`. */
+      readonly authorities: ReadonlySet<string>
+      readonly denied: DenyList
+    }
+
+/** Under the same bundles. Rules change with the configuration, and then nothing is left out. */
+const changeBetween = (older: TrustMaterial, newer: TrustMaterial): Change =>
+  older.clockSkewMs === newer.clockSkewMs && isDeepStrictEqual(older.revocation, newer.revocation)
+    ? {
+        kind: 'some',
+        authorities: authoritiesWithNews(older.crls, newer.crls),
+        denied: new DenyList(entriesAdded(older.denied, newer.denied)),
+      }
+    : { kind: 'all' }
+
+const anchorsOf = ({ bundles }: TrustMaterial): ReadonlyMap<string, readonly Link[]> => {
+  const anchors = new Map<string, Link[]>()
+  for (const bundle of bundles) {
+    const domain = bundle.trustDomain ?? ANY
+    anchors.set(domain, [...(anchors.get(domain) ?? []), ...bundle.certificates.map(anchorOf)])
+  }
+  return anchors
 }
 
 /**

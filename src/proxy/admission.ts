@@ -114,6 +114,8 @@ export function admit(
       ...(traceparent === undefined ? {} : { traceparent }),
     }
     context.records.push(record)
+  } else {
+    context.cells.add(SAMPLED_OUT)
   }
   if (verdict.kind === 'denial') {
     return { kind: 'refused', code: verdict.code, denial: verdict, requestId, decisionId }
@@ -147,6 +149,8 @@ export function codeOfRejection(rejection: PeerRejection): ErrorCode {
   switch (rejection.reason) {
     case 'revoked':
       return 'peer_revoked'
+    case 'deny_listed':
+      return 'peer_deny_listed'
     case 'expired':
     case 'not_yet_valid':
       return 'peer_expired'
@@ -206,6 +210,7 @@ const DECISIONS = new Map<string, number>(
     ),
   ),
 )
+const SAMPLED_OUT = cellOf('decision_log_events_total', { result: 'sampled_out' })
 const DECISION_DURATION = cellOf('decision_duration_seconds', {})
 const DECISION_BUCKETS = metricEntry('decision_duration_seconds').buckets ?? []
 

@@ -32,7 +32,7 @@ export class Generation {
     this.snapshot = snapshot
     const sameTrust =
       before !== undefined && before.snapshot.trust.generation === snapshot.trust.generation
-    this.verifier = sameTrust ? before.verifier : new PeerVerifier(snapshot.trust)
+    this.verifier = sameTrust ? before.verifier : new PeerVerifier(snapshot.trust, before?.verifier)
     const samePolicy =
       before !== undefined &&
       before.snapshot.policy?.digest === snapshot.policy?.digest &&

@@ -31,10 +31,14 @@ export function admitPeer(
     }
   }
   // Identity first: it knows the dates to name. OpenSSL must agree all the same.
-  const peer: VerifiedPeer | PeerRejection = verifier.verify(peerChain(leaf), nowMs)
+  const peer: VerifiedPeer | PeerRejection = verifier.verify(
+    peerChain(leaf),
+    nowMs,
+    socket.isSessionReused() ? 'resumed' : 'new',
+  )
   if (peer.kind === 'rejection')
     return { kind: 'refused', reason: peer.reason, detail: peer.detail, ...nameOf(leaf) }
-  if (socket.authorized !== true) {
+  if (socket.authorized !== true && !differsInTimeOnly(socket, verifier)) {
     const code = String(socket.authorizationError ?? 'unspecified')
     return {
       kind: 'refused',
@@ -44,6 +48,15 @@ export function admitPeer(
     }
   }
   return peer
+}
+
+/**
+ * OpenSSL knows no clock skew, and looks at the time after everything else. What it has to say about
+ * the time alone does not count where identity has judged it with the skew that is configured.
+ */
+function differsInTimeOnly(socket: TLSSocket, { clockSkewMs }: PeerVerifier): boolean {
+  const code = String(socket.authorizationError)
+  return clockSkewMs > 0 && (code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID')
 }
 
 /** For the log. A certificate without a subject has none here, whatever the type says. */

@@ -3,7 +3,14 @@
 import net from 'node:net'
 import tls from 'node:tls'
 import type { Address } from '../config/config.ts'
-import { cellOf, HANDSHAKE_FAILURES, metricEntry } from '../metrics.ts'
+import type { PeerVerifier } from '../identity/verifier.ts'
+import {
+  cellOf,
+  cellsByLabel,
+  HANDSHAKE_FAILURES,
+  metricEntry,
+  REVOCATION_GAPS,
+} from '../metrics.ts'
 import { connectionInput } from '../policy/input.ts'
 import { ClientConnection } from './connection.ts'
 import { recordFault } from './fault.ts'
@@ -47,6 +54,7 @@ const FAILED = Object.fromEntries(
     cellOf('handshakes_total', { result: 'failure', reason }),
   ]),
 ) as Record<HandshakeFailure, number>
+const SOFT_FAILURES = cellsByLabel('revocation_soft_failures_total', 'reason', REVOCATION_GAPS)
 const DURATION = cellOf('handshake_duration_seconds', {})
 const DURATION_BUCKETS = metricEntry('handshake_duration_seconds').buckets ?? []
 /** A refused client gets so long to read why, and may send so much meanwhile: nobody vouches for it. */
@@ -118,7 +126,7 @@ export class Listener {
     const { identity, trust } = this.#context.generation.snapshot
     // Everything again: setSecureContext() sets what it is not told back to Node's defaults.
     this.#tls.setSecureContext(contextOptions(identity, trust.bundles))
-    if (trustChanged) this.#sweep([...this.connections], 0)
+    if (trustChanged) this.#sweep([...this.connections], this.#context.generation.verifier, 0)
   }
 
   tick(): void {
@@ -218,6 +226,8 @@ export class Listener {
     const { cells } = this.#context
     cells.add(SUCCEEDED)
     if (socket.isSessionReused()) cells.add(RESUMED)
+    const gap = generation.verifier.revocationGap(verdict, clock.nowMs())
+    if (gap !== undefined) cells.add(SOFT_FAILURES[gap])
     cells.observe(DURATION, DURATION_BUCKETS, (clock.monotonicMs() - arrival.acceptedMs) / 1000)
     const input = connectionInput({
       peer: verdict,
@@ -317,15 +327,21 @@ export class Listener {
     }
   }
 
-  /** Verifies every connection again, a slice at a time, so that requests go on meanwhile. */
-  #sweep(connections: readonly ClientConnection[], from: number): void {
+  /**
+   * Verifies again every connection that the news are about, a slice at a time, so that requests go
+   * on meanwhile. Which ones that is says the verifier that the news came with, though a newer one
+   * may be in force before the end: each of them begins a sweep of its own.
+   */
+  #sweep(connections: readonly ClientConnection[], news: PeerVerifier, from: number): void {
     const { clock } = this.#context
     const beganMs = clock.monotonicMs()
     const nowMs = clock.nowMs()
     for (let i = from; i < connections.length; i++) {
-      connections[i]?.guarded((connection) => connection.verifyAgain(nowMs))
+      connections[i]?.guarded((connection) => {
+        if (news.concerns(connection.peer, nowMs)) connection.verifyAgain(nowMs)
+      })
       if (clock.monotonicMs() - beganMs >= SWEEP_SLICE_MS) {
-        setImmediate(() => this.#sweep(connections, i + 1))
+        setImmediate(() => this.#sweep(connections, news, i + 1))
         return
       }
     }

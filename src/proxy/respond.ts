@@ -52,6 +52,7 @@ const CODE_OF_HANDSHAKE_FAILURE: Partial<Record<HandshakeFailure, ErrorCode>> = 
   expired: 'peer_expired',
   not_yet_valid: 'peer_expired',
   revoked: 'peer_revoked',
+  deny_listed: 'peer_deny_listed',
   revocation_unknown: 'peer_revocation_unknown',
 }
 

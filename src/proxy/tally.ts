@@ -161,6 +161,7 @@ export class Tally {
 
 const KIND_OF_CUT: Partial<Record<ErrorCode, (typeof REVOCATION_KINDS)[number]>> = {
   peer_revoked: 'revoked',
+  peer_deny_listed: 'deny_listed',
   peer_expired: 'expired',
   peer_untrusted: 'untrusted',
   peer_revocation_unknown: 'revocation_unknown',

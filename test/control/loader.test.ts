@@ -163,7 +163,7 @@ test('denies whoever has no CRL when the CRLs belong to an authority that is gon
   assert.deepEqual(perSource, { ...UNCHANGED, trust: 'changed', revocation: 'changed' })
   assert.ok(loaded)
   const { trust } = nextGeneration(made.config, loaded, Date.now()).snapshot
-  assert.equal(trust.crlRequired, true)
+  assert.equal(trust.revocation.required, true)
   assert.deepEqual(trust.crls, [])
 })
 

@@ -28,7 +28,12 @@ export async function materials(
     config: {
       inbound: { listen: { kind: 'tcp', host: '127.0.0.1', port: 0 } },
       identity: { kind: 'files', certificate: path('tls.crt'), privateKey: path('tls.key') },
-      trust: { bundles: [{ file: path('ca.crt') }], crls: [path('ca.crl')] },
+      trust: {
+        bundles: [{ file: path('ca.crt') }],
+        crls: [path('ca.crl')],
+        revocation: { mode: 'hard-fail', graceMs: 0, scope: 'leaf' },
+        clockSkewMs: 0,
+      },
       allow: [{ all: true }],
       ...(policy && {
         policy: { bundle: path('bundle.tar.gz'), memoryBytes: 64 << 20, fuel: 10_000_000 },

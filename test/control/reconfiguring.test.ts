@@ -80,7 +80,7 @@ test('a configuration whose files cannot be used changes nothing, while others r
   const made = await materials(t)
   const wanted: Config = {
     ...made.config,
-    trust: { bundles: [{ file: made.path('nope') }], crls: [] },
+    trust: { ...made.config.trust, bundles: [{ file: made.path('nope') }], crls: [] },
   }
   const { reloader } = reloading(t, made, () => ({ config: wanted, problems: [] }))
   await reloader.reload('start')

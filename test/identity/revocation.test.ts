@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import type { RevocationRules } from '../../src/identity/material.ts'
 import { hasSerial, packSerials } from '../../src/identity/serials.ts'
 import { PeerVerifier } from '../../src/identity/verifier.ts'
 import {
@@ -35,11 +36,19 @@ const intermediate = authority('intermediate', { issuer: root, serial: integer('
 const bundles = [bundleOf([root, intermediate])]
 const leaf = leafOf(intermediate, 'abcd')
 
-const verify = (crls: readonly Buffer[], chain = [leaf], crlRequired = true, nowMs = NOW) =>
-  new PeerVerifier(trustOf(bundles, { crls, crlRequired })).verify(
+const verify = (crls: readonly Buffer[], chain = [leaf], required = true, nowMs = NOW) =>
+  new PeerVerifier(trustOf(bundles, { crls, revocation: { required } })).verify(
     chain.map(({ certificate }) => certificate),
     nowMs,
   )
+
+const staleOf = (issuer: Forged, ...entries: readonly Buffer[]): Buffer =>
+  forgeCrl({
+    issuer,
+    entries,
+    thisUpdate: new Date(NOW - 2 * HOUR_MS),
+    nextUpdate: new Date(NOW - HOUR_MS),
+  })
 
 describe('revocation', () => {
   it('admits a leaf that the current CRL of its issuer does not list', () => {
@@ -127,12 +136,9 @@ describe('revocation', () => {
       /CN=intermediate: .* of CN=root lists serial 77/,
     )
     accepted(verify([current, forgeCrl({ issuer: root, entries: [revoked('78')] })]))
-    const stale = {
-      issuer: root,
-      thisUpdate: new Date(NOW - 2 * HOUR_MS),
-      nextUpdate: new Date(NOW - HOUR_MS),
-    }
-    rejected(verify([current, forgeCrl(stale)]), 'revocation_unknown', /of CN=root/)
+    // Where its own CRL is old or missing, nobody is locked out by it: leaves are what counts.
+    accepted(verify([current, staleOf(root)]))
+    rejected(verify([current, staleOf(root, revoked('77'))]), 'revoked', /lists serial 77/)
   })
 
   it('goes by the key of an authority, not by its name alone', () => {
@@ -153,6 +159,74 @@ describe('revocation', () => {
     const newer = forgeCrl({ issuer: intermediate, entries: [revoked('abcd')] })
     rejected(verify([older, newer]), 'revoked', /serial/)
     rejected(verify([newer, older]), 'revoked', /serial/)
+  })
+})
+
+describe('the rules of revocation', () => {
+  const under = (
+    rules: Partial<RevocationRules>,
+    crls: readonly Buffer[],
+    clockSkewMs = 0,
+  ): PeerVerifier => new PeerVerifier(trustOf(bundles, { crls, revocation: rules, clockSkewMs }))
+  const chain = [leaf.certificate]
+
+  it('of the whole chain want a current CRL of every issuer', () => {
+    const verifyChain = (...crls: readonly Buffer[]) =>
+      under({ scope: 'chain' }, crls).verify(chain, NOW)
+    const ours = forgeCrl({ issuer: intermediate })
+    accepted(verifyChain(ours, forgeCrl({ issuer: root })))
+    rejected(verifyChain(ours), 'revocation_unknown', /CN=intermediate: there is no CRL of CN=root/)
+    rejected(verifyChain(ours, staleOf(root)), 'revocation_unknown', /of CN=root holds from/)
+  })
+
+  it('bound the peer by the CRLs that count, and by no other', () => {
+    const rootUntil = new Date(Math.floor(NOW / 1000) * 1000 + HOUR_MS / 4)
+    const ours = new Date(Math.floor(NOW / 1000) * 1000 + HOUR_MS / 2)
+    const crls = [
+      forgeCrl({ issuer: intermediate, nextUpdate: ours }),
+      forgeCrl({ issuer: root, nextUpdate: rootUntil }),
+    ]
+    const until = (rules: Partial<RevocationRules>) =>
+      accepted(under(rules, crls).verify(chain, NOW)).acceptableUntilMs
+    assert.equal(until({ scope: 'chain' }), rootUntil.getTime())
+    assert.equal(until({ scope: 'leaf' }), ours.getTime())
+    assert.equal(until({ graceMs: 60_000 }), ours.getTime() + 60_000)
+    assert.equal(until({ mode: 'soft-fail' }), accepted(verify([], [leaf], false)).notAfterMs)
+  })
+
+  it('keep a CRL current through its grace, and not a moment longer', () => {
+    const crls = [staleOf(intermediate)]
+    const graceMs = NOW - Math.floor((NOW - HOUR_MS) / 1000) * 1000 + 5_000
+    accepted(under({ graceMs }, crls).verify(chain, NOW))
+    rejected(
+      under({ graceMs }, crls).verify(chain, NOW + 6_000),
+      'revocation_unknown',
+      /and \d+(\.\d+)? s of grace/,
+    )
+  })
+
+  it('that fail soft let in what is not known, say so, and still refuse what is listed', () => {
+    const soft = { mode: 'soft-fail' } as const
+    const gap = (crls: readonly Buffer[], rules: Partial<RevocationRules> = soft) => {
+      const verifier = under(rules, crls)
+      return verifier.revocationGap(accepted(verifier.verify(chain, NOW)), NOW)
+    }
+    assert.equal(gap([]), 'missing')
+    assert.equal(gap([staleOf(intermediate)]), 'stale')
+    assert.equal(gap([forgeCrl({ issuer: intermediate })]), undefined)
+    assert.equal(gap([forgeCrl({ issuer: intermediate })], { ...soft, scope: 'chain' }), 'missing')
+    assert.equal(gap([], { ...soft, required: false }), undefined)
+    rejected(
+      under(soft, [staleOf(intermediate, revoked('abcd'))]).verify(chain, NOW),
+      'revoked',
+      /lists/,
+    )
+  })
+
+  it('allow a CRL the clock skew that certificates are allowed', () => {
+    const early = [forgeCrl({ issuer: intermediate, thisUpdate: new Date(NOW + 20_000) })]
+    rejected(under({}, early).verify(chain, NOW), 'revocation_unknown', /holds from/)
+    accepted(under({}, early, 30_000).verify(chain, NOW))
   })
 })
 

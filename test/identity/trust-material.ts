@@ -1,7 +1,12 @@
 // Trust as a snapshot carries it, made from forged authorities through the real parsers.
 import assert from 'node:assert/strict'
+import type { DenyEntry } from '../../src/config/config.ts'
 import { mergeCrls, parseCrl } from '../../src/identity/crl.ts'
-import type { TrustBundleMaterial, TrustMaterial } from '../../src/identity/material.ts'
+import type {
+  RevocationRules,
+  TrustBundleMaterial,
+  TrustMaterial,
+} from '../../src/identity/material.ts'
 import type { PeerRejection, VerifiedPeer } from '../../src/identity/peer.ts'
 import { writePem } from '../../src/identity/pem.ts'
 import { parseTrustBundle } from '../../src/identity/trust.ts'
@@ -21,7 +26,14 @@ export const bundleOf = (
 
 export const trustOf = (
   bundles: readonly TrustBundleMaterial[],
-  options: { crls?: readonly Buffer[]; crlRequired?: boolean; generation?: number } = {},
+  options: {
+    crls?: readonly Buffer[]
+    generation?: number
+    bundleGeneration?: number
+    revocation?: Partial<RevocationRules>
+    denied?: readonly DenyEntry[]
+    clockSkewMs?: number
+  } = {},
 ): TrustMaterial => {
   const parsed = (options.crls ?? []).map((crl) => parseCrl(crl, 'ca.crl', bundles, Date.now()))
   for (const { problems } of parsed) {
@@ -34,7 +46,16 @@ export const trustOf = (
     generation: options.generation ?? 1,
     bundles,
     crls: mergeCrls(parsed.flatMap(({ crls }) => crls)),
-    crlRequired: options.crlRequired ?? options.crls !== undefined,
+    bundleGeneration: options.bundleGeneration ?? options.generation ?? 1,
+    revocation: {
+      required: options.crls !== undefined,
+      mode: 'hard-fail',
+      graceMs: 0,
+      scope: 'leaf',
+      ...options.revocation,
+    },
+    denied: options.denied ?? [],
+    clockSkewMs: options.clockSkewMs ?? 0,
   }
 }
 
