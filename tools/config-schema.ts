@@ -18,10 +18,14 @@ export function renderConfigSchema(): string {
 function schemaOf(shape: Shape): JsonSchema {
   if (shape.kind === 'value') return valueSchema(shape.key)
   if (shape.kind === 'list') {
+    const items = schemaOf(shape.entry)
     return {
-      type: 'array',
-      items: schemaOf(shape.entry),
+      type: shape.map === undefined ? 'array' : ['array', 'object'],
+      items,
       ...(shape.mayBeEmpty ? {} : { minItems: 1 }),
+      ...(shape.map === undefined
+        ? {}
+        : { additionalProperties: { anyOf: [{ type: 'string' }, items] }, minProperties: 1 }),
     }
   }
   const known = [...shape.keys].filter(([, below]) => below.kind !== 'value' || !isLater(below.key))

@@ -25,6 +25,11 @@ export class Values {
     this.#places.set(path, where)
   }
 
+  /** Whether a key has a value that could be read. */
+  holds(path: string): boolean {
+    return this.#values.has(path)
+  }
+
   /** Where a key was written, if it was. */
   placeOf(path: string): string | undefined {
     return this.#places.get(path)
@@ -115,10 +120,35 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
       decisions: at('log.decisions'),
       ...(decisionFile === undefined ? {} : { decisionFile }),
       redact: values.all('log.redact[]'),
+      labels: values.all('log.labels[]'),
+      ...uploadFrom(values),
     },
     drain: { timeoutMs: at('drain.timeout') },
     workers: workersFrom(values, cpuLimit),
     stallMs: at('stall'),
+  }
+}
+
+function uploadFrom(values: Values): Pick<Config['log'], 'upload'> {
+  const at: Values['at'] = (path) => values.at(path)
+  const url = at('log.upload.url')
+  if (url === undefined) return {}
+  const [tokenFile, ca] = [at('log.upload.tokenFile'), at('log.upload.ca')]
+  const [certificate, privateKey] = [at('log.upload.certificate'), at('log.upload.privateKey')]
+  return {
+    upload: {
+      url,
+      ...(tokenFile && { tokenFile }),
+      ...(certificate && { certificate }),
+      ...(privateKey && { privateKey }),
+      ...(ca && { ca }),
+      minDelayMs: at('log.upload.minDelay'),
+      maxDelayMs: at('log.upload.maxDelay'),
+      maxEvents: at('log.upload.maxEvents'),
+      bufferBytes: at('log.upload.bufferBytes'),
+      chunkBytes: at('log.upload.chunkBytes'),
+      maxPerSecond: at('log.upload.maxPerSecond'),
+    },
   }
 }
 

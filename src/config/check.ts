@@ -3,7 +3,7 @@
 import type { Problem } from '../errors.ts'
 import { bringsTrust, type Values } from './assemble.ts'
 import type { Address } from './config.ts'
-import type { KeyPath } from './schema.ts'
+import { type KeyPath, keys } from './schema.ts'
 import { formatAddress, isLocal, isPlainTextFromAfar, isRemote } from './values.ts'
 
 export function crossCheck(values: Values): readonly Problem[] {
@@ -13,6 +13,7 @@ export function crossCheck(values: Values): readonly Problem[] {
     ...trustProblems(values),
     ...accessProblems(values),
     ...listenerProblems(values),
+    ...logProblems(values),
   ]
 }
 
@@ -157,7 +158,7 @@ function accessProblems(values: Values): Problem[] {
     }
   }
   if (hasPolicy) return [...problems, ...signingProblems(values), ...serviceProblems(values)]
-  for (const path of values.within('policy')) {
+  for (const path of values.within('policy').filter((one) => values.holds(one))) {
     problems.push({
       where: place(values, path),
       what: 'has no effect without policy.bundle',
@@ -293,6 +294,43 @@ function listenerProblems(values: Values): Problem[] {
   }
   return [...problems, ...probeProblems(values), ...workerProblems(values)]
 }
+
+function logProblems(values: Values): Problem[] {
+  const of = (name: string): string => `log.upload.${name}`
+  const written = UPLOAD_KEYS.filter((name) => isWritten(values, of(name)))
+  const [first] = written
+  if (first === undefined) return []
+  if (!written.includes('url')) {
+    return [
+      {
+        where: place(values, of(first)),
+        what: 'has no effect without log.upload.url',
+        remedy: 'set log.upload.url, or leave it out',
+      },
+    ]
+  }
+  const problems: Problem[] = []
+  const pair = (['certificate', 'privateKey'] as const).filter((name) => written.includes(name))
+  if (pair.length === 1) {
+    problems.push({
+      where: place(values, of(pair[0] as string)),
+      what: 'is one half of a pair',
+      remedy: 'set both log.upload.certificate and log.upload.privateKey, or neither',
+    })
+  }
+  if (values.at('log.upload.minDelay') > values.at('log.upload.maxDelay')) {
+    problems.push({
+      where: place(values, of(written.includes('maxDelay') ? 'maxDelay' : 'minDelay')),
+      what: 'the shortest wait would be longer than the longest',
+      remedy: 'set both log.upload.minDelay and log.upload.maxDelay',
+    })
+  }
+  return problems
+}
+
+const UPLOAD_KEYS = keys.flatMap(({ path }) =>
+  path.startsWith('log.upload.') ? path.slice('log.upload.'.length) : [],
+)
 
 function probeProblems(values: Values): Problem[] {
   const [listen, paths] = [isWritten(values, 'probes.listen'), values.indices('probes.paths')]

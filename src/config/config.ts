@@ -125,6 +125,22 @@ export interface BundleServiceConfig {
   readonly unsafePlainText: boolean
 }
 
+/** OPA's decision-log API. */
+export interface LogUploadConfig {
+  readonly url: string
+  readonly tokenFile?: string
+  readonly certificate?: string
+  readonly privateKey?: string
+  readonly ca?: string
+  readonly minDelayMs: number
+  readonly maxDelayMs: number
+  readonly maxEvents: number
+  readonly bufferBytes: number
+  readonly chunkBytes: number
+  /** 0: no limit. */
+  readonly maxPerSecond: number
+}
+
 /** The part that names files and says how they are read. */
 export type MaterialsConfig = Pick<Config, 'identity' | 'trust' | 'policy'>
 
@@ -186,6 +202,9 @@ export interface Config {
     readonly decisionFile?: string
     /** Header names whose values are replaced in logs, beside the built-in ones. */
     readonly redact: readonly string[]
+    readonly labels: readonly (readonly [name: string, value: string])[]
+    /** Absent: decisions stay on this host. */
+    readonly upload?: LogUploadConfig
   }
   readonly drain: { readonly timeoutMs: number }
   readonly workers: number

@@ -80,7 +80,7 @@ class Reading {
     } else if (shape.kind === 'list') {
       this.#readList(shape, node, path, at)
     } else if (MUST_SAY.has(path) && (this.#isBlank(node) || this.#isEmptyMap(node))) {
-      this.#problem(path, at, 'has no keys', 'write what it is for, or leave it out')
+      this.#problem(path, at, 'has no keys', `set its ${MUST_SAY.get(path)}, or leave it out`)
     } else if (this.#yaml.isMap(node)) {
       this.#readSection(shape, node.items as never, path)
     } else if (!this.#isBlank(node)) {
@@ -260,12 +260,16 @@ class Reading {
 }
 
 /** Sections that restrict access: an empty one must not pass for one that was left out. */
-const MUST_SAY: ReadonlySet<string> = new Set(['policy', 'policy.signing'])
+const MUST_SAY: ReadonlyMap<string, string> = new Map([
+  ['policy', 'bundle'],
+  ['policy.signing', 'keys'],
+])
 
 /** A key that exists, but in another section. */
 function elsewhere(name: string): string | undefined {
+  // Where several sections have a word, the first of the table is meant.
   const byLastWord = new Map(
-    keys.map(({ path }) => [path.split('.').at(-1)?.replace('[]', '') ?? '', path]),
+    keys.toReversed().map(({ path }) => [path.split('.').at(-1)?.replace('[]', '') ?? '', path]),
   )
   const found = nearest(name, byLastWord.keys())
   return found === undefined ? undefined : byLastWord.get(found)

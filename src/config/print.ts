@@ -19,7 +19,8 @@ export const effectiveConfig = (config: Config): Readonly<Record<string, unknown
 function written(shape: Shape, value: unknown): unknown {
   if (shape.kind === 'value') return writtenValue(shape, value)
   if (shape.kind === 'list') {
-    const entries = ((value ?? []) as readonly unknown[]).map((one) => written(shape.entry, one))
+    if (value === undefined) return undefined
+    const entries = (value as readonly unknown[]).map((one) => written(shape.entry, one))
     return entries.length > 0 || shape.mayBeEmpty ? entries : undefined
   }
   const fields = new Map(Object.entries(value ?? {}))

@@ -321,6 +321,38 @@ export function parseHeaderName(text: string): Parsed<string> {
     : wrong(`${quote(text)} is not the name of a header`, 'write a name such as x-api-key')
 }
 
+/** Names that OPA gives every event itself. */
+const OWN_LABELS: readonly string[] = ['id', 'version']
+
+export function parseLabel(text: string): Parsed<readonly [name: string, value: string]> {
+  const [, name = '', label = ''] = /^([\w./-]{1,100})=(.*)$/s.exec(text) ?? []
+  if (name === '') return wrong(`${quote(text)} is not a label`, 'write NAME=VALUE: app=orders')
+  return OWN_LABELS.includes(name)
+    ? wrong(`the label ${name} is set by Postern`, 'choose another name')
+    : value([name, label])
+}
+
+export const formatLabel = ([name, label]: readonly [string, string]): string => `${name}=${label}`
+
+/** Decisions tell who asked for what: in plain text they may go to a collector on this host only. */
+export function parseLogServer(text: string): Parsed<string> {
+  const remedy = 'write https://host/path, or http:// with a loopback address'
+  const url = URL.parse(text)
+  if (url === null || !/^https?:$/.test(url.protocol) || !/^https?:\/\//.test(text)) {
+    return wrong(`${quote(text)} is not an https:// URL`, remedy)
+  }
+  if (url.username !== '' || url.password !== '') {
+    return wrong('has a name or password in it', 'put a token into a file: log.upload.tokenFile')
+  }
+  if (url.hash !== '') return wrong(`${quote(text)} has a fragment`, remedy)
+  const host = url.hostname.replace(/^\[|\]$/g, '')
+  if (url.protocol === 'http:' && !isLocal({ kind: 'tcp', host, port: 0 })) {
+    return wrong(`${quote(text)} would send decisions over the network in plain text`, remedy)
+  }
+  if (url.pathname === '/') url.pathname = '/logs'
+  return value(url.href)
+}
+
 /** Linux takes 107 bytes in `sun_path`; a longer path would fail at bind with no hint why. */
 const LONGEST_SOCKET_PATH = 107
 

@@ -159,14 +159,12 @@ test('refuses several threads on one UNIX socket', () => {
 test('keys that are reserved for later versions are refused by name', () => {
   const later = {
     'trust.revoked': ['trust:', 'trust:\n  revoked: r.yaml'],
-    'policy.signing': ['policy:', 'policy:\n  signing: { keys: { a: b } }'],
     'policy.candidate': ['policy:', 'policy:\n  candidate:'],
     'policy.input': ['policy:', 'policy:\n  input: []'],
     'inbound.limits.streamsPerConnection': [
       'inbound:',
       'inbound:\n  limits: { streamsPerConnection: 1 }',
     ],
-    'policy.bundle': ['bundle: bundle.tar.gz', 'bundle: https://bundles.example/b.tar.gz'],
     'inbound.forward': ['http:', 'h2c:'],
   }
   for (const [key, [from, to]] of Object.entries(later)) {
