@@ -48,6 +48,24 @@ export function arrayArgument(
   throw new BuiltinError(`operand ${position} must be array but got ${typeName(value)}`)
 }
 
+/** An int64 as OPA reads it: `2.0` is one, `2e0` is not; above 2^53 the nearest number. */
+export function integerArgument(value: RegoValue | undefined, position: number): number {
+  if (!(value instanceof RegoNumber)) {
+    throw new BuiltinError(`operand ${position} must be number but got ${typeName(value)}`)
+  }
+  const { literal } = value
+  const integer =
+    literal.length <= 20 && /^-?[0-9]+(?:\.0*)?$/.test(literal) ? Number(literal) : NaN
+  if (Math.abs(integer) < 2 ** 63) return integer
+  throw new BuiltinError(`operand ${position} must be integer number but got another`)
+}
+
+/** The members of an array or a set, all of them strings. */
+export function textsArgument(value: RegoValue | undefined, position: number): readonly string[] {
+  const members = value instanceof RegoSet ? value.members : arrayArgument(value, position)
+  return members.map((member) => stringArgument(member, position))
+}
+
 function typeName(value: RegoValue | undefined): string {
   if (value === null || value === undefined) return 'null'
   if (value instanceof RegoNumber) return 'number'

@@ -1,4 +1,5 @@
 // Text as Go and OPA write it: quoted strings, and Rego values as `Term.String` gives them.
+import { isUtf8 } from 'node:buffer'
 import { compareValues } from './compare.ts'
 import { RegoNumber, RegoObject, RegoSet, type RegoValue } from './value.ts'
 
@@ -48,6 +49,24 @@ export function valueText(value: RegoValue): string {
     return `{${entries.map(([key, one]) => `${valueText(key)}: ${valueText(one)}`).join(', ')}}`
   }
   return `[${value.map(valueText).join(', ')}]`
+}
+
+/** Bytes as text: as in Go, each byte that is not part of UTF-8 becomes one U+FFFD. */
+export function textOfBytes(bytes: Buffer): string {
+  if (isUtf8(bytes)) return bytes.toString('utf8')
+  let text = ''
+  for (let at = 0; at < bytes.length; ) {
+    const length = sequenceLength(bytes, at)
+    text += length === 0 ? '\ufffd' : bytes.toString('utf8', at, at + length)
+    at += Math.max(length, 1)
+  }
+  return text
+}
+
+function sequenceLength(bytes: Buffer, at: number): number {
+  const first = bytes[at] as number
+  const length = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4
+  return at + length <= bytes.length && isUtf8(bytes.subarray(at, at + length)) ? length : 0
 }
 
 function hex(code: number, digits: number): string {

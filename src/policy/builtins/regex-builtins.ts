@@ -1,10 +1,13 @@
-// regex.replace with the meaning of Go's Regexp.ReplaceAllString.
-import { type BuiltinContext, BuiltinError, stringArgument } from './builtin.ts'
+// regex.replace, regex.split and regex.find_n with the meaning of Go's Regexp.ReplaceAllString,
+// Split and FindAllString.
+import { type BuiltinContext, BuiltinError, integerArgument, stringArgument } from './builtin.ts'
 import { compileRegex, type Regex, RegexSyntaxError } from './regex.ts'
 import type { RegoValue } from './value.ts'
 
 /** A replacement may multiply its text; the result goes back into the policy's memory. */
 const MAX_RESULT_LENGTH = 1024 * 1024
+/** Of making one part of a result, in loop iterations of wasm. */
+const PART_COST = 20
 
 export function replaceRegex(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
   const text = stringArgument(args[0], 1)
@@ -20,6 +23,42 @@ export function replaceRegex(args: readonly RegoValue[], context: BuiltinContext
     from = end
   }
   return result + text.slice(from)
+}
+
+/** regex.split(pattern, value) = the parts between the matches */
+export function splitByRegex(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
+  const pattern = stringArgument(args[0], 1)
+  const text = stringArgument(args[1], 2)
+  const regex = cachedRegex(pattern, context)
+  if (pattern !== '' && text === '') return ['']
+  const parts: string[] = []
+  let [from, to] = [0, 0]
+  for (const match of regex.matches(text, (steps) => context.spend(steps))) {
+    context.spend(PART_COST)
+    const [start, end] = [match[0] as number, match[1] as number]
+    to = start
+    // A match of nothing at the beginning splits nothing off.
+    if (end !== 0) parts.push(text.slice(from, to))
+    from = end
+  }
+  if (to !== text.length) parts.push(text.slice(from))
+  return parts
+}
+
+/** regex.find_n(pattern, value, number) = the first matches; all of them for a negative number */
+export function findRegex(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
+  const pattern = stringArgument(args[0], 1)
+  const text = stringArgument(args[1], 2)
+  const wanted = integerArgument(args[2], 3)
+  const found: string[] = []
+  const regex = cachedRegex(pattern, context)
+  if (wanted === 0) return found
+  for (const match of regex.matches(text, (steps) => context.spend(steps))) {
+    context.spend(PART_COST)
+    found.push(text.slice(match[0], match[1]))
+    if (found.length === wanted) break
+  }
+  return found
 }
 
 function cachedRegex(pattern: string, context: BuiltinContext): Regex {

@@ -1,12 +1,38 @@
 // The builtins that Postern supplies, and those that it refuses with the reason. What is in neither
 // table is either native in wasm or unknown; the activation gate compares by name.
 import type { Builtin } from './builtin.ts'
+import { cidrContainsMatches, expandCidr, isCidr, mergeCidrs } from './cidr.ts'
+import { digest, hmac, hmacEqual } from './digests.ts'
+import {
+  decodeHex,
+  decodeUrlQuery,
+  decodeUrlQueryObject,
+  encodeBase64UrlNoPad,
+  encodeHex,
+  encodeUrlQuery,
+  encodeUrlQueryObject,
+} from './encodings.ts'
 import { decodeJwt, decodeVerifyJwt, verifyJwt } from './jwt.ts'
-import { replaceRegex } from './regex-builtins.ts'
+import { findRegex, replaceRegex, splitByRegex } from './regex-builtins.ts'
+import { compareVersions, isVersion } from './semver.ts'
 import { sprintf } from './sprintf.ts'
+import { anyPrefixMatch, anySuffixMatch, countSubstring, indexOfAll } from './strings.ts'
+import { isSubset } from './subset.ts'
 import { RegoNumber } from './value.ts'
 
 export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
+  ['base64url.encode_no_pad', encodeBase64UrlNoPad],
+  ['crypto.hmac.equal', hmacEqual],
+  ['crypto.hmac.md5', hmac('md5')],
+  ['crypto.hmac.sha1', hmac('sha1')],
+  ['crypto.hmac.sha256', hmac('sha256')],
+  ['crypto.hmac.sha512', hmac('sha512')],
+  ['crypto.md5', digest('md5')],
+  ['crypto.sha1', digest('sha1')],
+  ['crypto.sha256', digest('sha256')],
+  ['hex.decode', decodeHex],
+  ['hex.encode', encodeHex],
+  ['indexof_n', indexOfAll],
   ['io.jwt.decode', decodeJwt],
   ['io.jwt.decode_verify', decodeVerifyJwt],
   ...(
@@ -26,9 +52,25 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
       ['eddsa', 'EdDSA'],
     ] as const
   ).map(([suffix, algorithm]) => [`io.jwt.verify_${suffix}`, verifyJwt(algorithm)] as const),
+  ['net.cidr_contains_matches', cidrContainsMatches],
+  ['net.cidr_expand', expandCidr],
+  ['net.cidr_is_valid', isCidr],
+  ['net.cidr_merge', mergeCidrs],
+  ['object.subset', isSubset],
+  ['regex.find_n', findRegex],
   ['regex.replace', replaceRegex],
+  ['regex.split', splitByRegex],
+  ['semver.compare', compareVersions],
+  ['semver.is_valid', isVersion],
   ['sprintf', sprintf],
+  ['strings.any_prefix_match', anyPrefixMatch],
+  ['strings.any_suffix_match', anySuffixMatch],
+  ['strings.count', countSubstring],
   ['time.now_ns', (_args, context) => new RegoNumber(String(context.timeNs))],
+  ['urlquery.decode', decodeUrlQuery],
+  ['urlquery.decode_object', decodeUrlQueryObject],
+  ['urlquery.encode', encodeUrlQuery],
+  ['urlquery.encode_object', encodeUrlQueryObject],
   // OPA erases both unless told otherwise; a policy that was built otherwise runs all the same.
   ['trace', () => true],
   ['internal.print', () => true],
