@@ -42,8 +42,13 @@ const PLATFORM: Readonly<Record<string, readonly (readonly [path: RegExp, why: s
     [/^proxy\/probes\.ts$/, 'the probe listener is a small server of the control thread'],
     [/^observe\/server\.ts$/, 'the admin and metrics servers'],
     [/^cli\/(call|demo)/, 'clients and workload of the demo'],
+    [/^cli\/explain/, 'asks the admin server, which may be a UNIX socket'],
+    [/^cli\/decision-server\.ts$/, 'uploads decisions'],
   ],
-  'node:https': [[/^cli\/(call|demo)/, 'clients of their own']],
+  'node:https': [
+    [/^cli\/(call|demo)/, 'clients of their own'],
+    [/^cli\/decision-server\.ts$/, 'uploads decisions'],
+  ],
   'node:fs': [
     [/^(control|cli)\//, 'sources and commands'],
     [/^config\/load\.ts$/, 'the configuration file'],

@@ -59,7 +59,11 @@ export const ENDPOINTS: readonly (readonly [listener: string, call: string, answ
     'Generation, and each certificate, trust bundle, CRL and policy with file, fingerprint or revision, and validity.',
   ],
   ['admin', 'GET /decisions', 'The last decisions, newest first; filter by outcome and principal.'],
-  ['admin', 'GET /decisions/ID', 'One decision.'],
+  [
+    'admin',
+    'GET /decisions/ID',
+    'One decision, why it came out so, and what the policies in force say about its input now.',
+  ],
   ['admin', 'POST /reload', 'Reads everything again now, as SIGHUP does; 500 if that failed.'],
   ['admin', 'POST /drain', 'Drains and exits, as SIGTERM does.'],
   ['admin', 'POST /policy/rollback', 'Reserved: 501 in this version.'],

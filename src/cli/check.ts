@@ -1,6 +1,7 @@
 // `postern check`: everything that `run` would load, loaded and held against each other; no port.
 import { Command } from 'commander'
 import { printConfig } from '../config/print.ts'
+import { uploadProblems } from './decision-server.ts'
 import { formatProblem } from './failure.ts'
 import { loadChecked } from './materials.ts'
 import { addConfigurationOptions, type Environment, readConfiguration } from './options.ts'
@@ -18,6 +19,7 @@ export function command(env: Environment): Command {
       const found = [...problems]
       if (materials !== undefined)
         found.push(...(await loadChecked(materials, Date.now())).problems)
+      if (config?.log.upload !== undefined) found.push(...(await uploadProblems(config.log.upload)))
       if (config !== undefined && print === true) process.stdout.write(printConfig(config))
       for (const option of unsafeOptions) {
         process.stderr.write(

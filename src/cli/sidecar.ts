@@ -13,11 +13,14 @@ import { DecisionLog } from '../observe/decision-log.ts'
 import { type ReadyReport, startMetricsServer } from '../observe/health.ts'
 import type { Logger } from '../observe/log.ts'
 import { MetricsRegistry } from '../observe/metrics.ts'
-import { DECISION_DROPPED, RecordSink } from '../observe/records.ts'
+import { RecordSink } from '../observe/records.ts'
 import { createRedactor } from '../observe/redaction.ts'
 import { isRunning, type RunningServer, removeStaleSocket } from '../observe/server.ts'
 import { probeAddress } from '../proxy/port.ts'
+import type { DecisionRecord } from '../threads.ts'
 import { VERSION } from '../version.ts'
+import { Decisions } from './decisions.ts'
+import type { PolicySlots } from './inquiry.ts'
 import { logReload, logValidity } from './journal.ts'
 import { loadChecked } from './materials.ts'
 import type { ConfigurationRead } from './options.ts'
@@ -45,7 +48,8 @@ export class Sidecar {
   readonly #reloader: Reloader
   #watcher: Watcher
   readonly #validity: ValidityWatch
-  readonly #decisions: DecisionLog
+  readonly #decisions: Decisions
+  readonly #records: RecordSink
   readonly #servers: { readonly name: string; readonly server: RunningServer }[] = []
   #unsafeOptions: readonly string[]
   /** As last read; in force once the reload has adopted the configuration they came with. */
@@ -58,21 +62,19 @@ export class Sidecar {
   /** Starts everything or nothing. */
   static async start(options: SidecarOptions): Promise<SidecarStart> {
     const { config, logger } = options
-    // The control thread's own drops go into the cells of threads that are gone: it alone writes there.
     const redactor = createRedactor(config.log.redact)
-    const labels = { id: crypto.randomUUID(), version: VERSION }
-    let dropped = (): void => {}
-    const decisions = DecisionLog.open({
+    // Nothing is decided, and nothing counted, before there is a sidecar.
+    let sidecar: Sidecar | undefined
+    const opened = await Decisions.open({
+      config: config.log,
       logger,
       redactor,
-      labels,
-      onDrop: () => dropped(),
-      ...(config.log.decisionFile === undefined ? {} : { file: config.log.decisionFile }),
+      slots: () => (sidecar === undefined ? {} : sidecar.#slots),
+      cells: () => (sidecar as Sidecar).#supervisor.retired,
     })
-    if (!(decisions instanceof DecisionLog))
-      return { kind: 'failed', exitCode: 2, problems: [decisions] }
-    const sidecar = new Sidecar(options, decisions, redactor)
-    dropped = () => sidecar.#supervisor.retired.add(DECISION_DROPPED)
+    if (opened.kind === 'problems')
+      return { kind: 'failed', exitCode: 2, problems: opened.problems }
+    sidecar = new Sidecar(options, opened.decisions, redactor)
     const failure = await sidecar.#start()
     if (failure === undefined) return { kind: 'started', sidecar }
     await sidecar.stop()
@@ -81,7 +83,7 @@ export class Sidecar {
 
   private constructor(
     options: SidecarOptions,
-    decisions: DecisionLog,
+    decisions: Decisions,
     redactor: ReturnType<typeof createRedactor>,
   ) {
     const { config, logger, fatal } = options
@@ -94,7 +96,7 @@ export class Sidecar {
       stallMs: config.stallMs,
       clock: now,
       events: {
-        records: (records, thread) => sink.take(records, thread),
+        records: (records, thread) => this.#records.take(records, thread),
         applied: (generation, thread) =>
           logger.debug({ event: 'applied', generation, thread }, 'Snapshot applied'),
         restarting: (thread, reason, detail, delayMs) => {
@@ -107,9 +109,9 @@ export class Sidecar {
         fatal,
       },
     })
-    const sink = new RecordSink({
+    this.#records = new RecordSink({
       logger,
-      decisions,
+      decisions: decisions.log,
       config: logSettings(() => this.#reloader.config),
       redactor,
       cells: this.#supervisor.retired,
@@ -139,7 +141,7 @@ export class Sidecar {
 
   /** Everything again, from the files, and the configuration with it. */
   async reload(reason: 'signal' | 'admin'): Promise<ReloadReport> {
-    const problem = this.#decisions.reopen()
+    const problem = this.#decisions.log.reopen()
     if (problem !== undefined) {
       this.#options.logger.error(
         { event: 'decision_log', ...problem },
@@ -166,6 +168,7 @@ export class Sidecar {
     this.#reloader.stop()
     await this.#supervisor.stop()
     await Promise.all(this.#servers.map(({ server }) => server.close()))
+    await this.#records.settled(LAST_RECORDS_MS)
     await this.#decisions.close()
   }
 
@@ -224,7 +227,10 @@ export class Sidecar {
     const starts: [string, Promise<RunningServer | Problem>][] = []
     if (config.metrics !== undefined) {
       const facade = {
-        metrics: () => this.#metrics.text(),
+        metrics: () => {
+          this.#decisions.showMetrics(this.#metrics, this.#supervisor.retired)
+          return this.#metrics.text()
+        },
         ready: () => this.#readiness(),
         started: () => this.#started,
         fault,
@@ -235,7 +241,8 @@ export class Sidecar {
       const facade = {
         config: () => printConfig(this.#reloader.config),
         snapshot: () => this.#reloader.current && snapshotView(this.#reloader.current),
-        decisions: this.#decisions.ring,
+        decisions: this.#decisions.log.ring,
+        reconsider: (record: DecisionRecord) => this.#decisions.reconsider(record),
         reload: async () => {
           const { result, generation, problems } = await this.reload('admin')
           return { ok: result !== 'failed', generation, problems }
@@ -256,6 +263,10 @@ export class Sidecar {
       else problem ??= server
     }
     return problem
+  }
+
+  get #slots(): PolicySlots {
+    return { active: this.#reloader.current?.snapshot.policy }
   }
 
   #readiness(): ReadyReport {
@@ -347,6 +358,9 @@ export class Sidecar {
     this.#validity.look()
   }
 }
+
+/** Records wait only for masks that take long. */
+const LAST_RECORDS_MS = 2_000
 
 /** Beside this file in `src/`, and as JavaScript beside it in `dist/`. */
 const DATA_THREAD = new URL(

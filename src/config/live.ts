@@ -16,7 +16,7 @@ export function applyLive(current: Config, wanted: Config): LiveConfig {
   )
   const { admin, metrics, probes, workers, stallMs } = current
   const { listen, forward, unsafeForward } = current.inbound
-  const { level, redact, decisionFile } = current.log
+  const { level, redact, decisionFile, labels, upload } = current.log
   const { access, decisions } = wanted.log
   const { identity, trust, allow, policy, drain } = wanted
   const config: Config = {
@@ -28,7 +28,15 @@ export function applyLive(current: Config, wanted: Config): LiveConfig {
     ...(admin && { admin }),
     ...(metrics && { metrics }),
     ...(probes && { probes }),
-    log: { level, access, decisions, ...(decisionFile && { decisionFile }), redact },
+    log: {
+      level,
+      access,
+      decisions,
+      ...(decisionFile && { decisionFile }),
+      redact,
+      labels,
+      ...(upload && { upload }),
+    },
     drain,
     workers,
     stallMs,
@@ -50,6 +58,8 @@ const FIXED: Readonly<Record<string, (config: Config) => unknown>> = {
   'log.level': ({ log }) => log.level,
   'log.decisionFile': ({ log }) => log.decisionFile,
   'log.redact': ({ log }) => log.redact,
+  'log.labels': ({ log }) => log.labels,
+  'log.upload': ({ log }) => log.upload,
   workers: ({ workers }) => workers,
   stall: ({ stallMs }) => stallMs,
 }

@@ -23,6 +23,7 @@ import {
   parseEntrypoint,
   parseForward,
   parseHeaderName,
+  parseLabel,
   parseKeyId,
   parseLabel,
   parseListener,
@@ -787,6 +788,8 @@ export const TYPES = {
     parse: parseLabel,
     format: formatLabel,
   },
+  logServer: { name: 'https:// URL', argument: 'URL', json: 'string', parse: parseLogServer },
+  label: { name: 'NAME=VALUE', argument: 'LABEL', json: 'string', parse: parseLabel },
   logServer: { name: 'https:// URL', argument: 'URL', json: 'string', parse: parseLogServer },
   later: { name: 'reserved', json: 'string', parse: notYet },
 } as const satisfies Record<string, ValueType<unknown>>

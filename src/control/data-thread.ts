@@ -25,6 +25,8 @@ export class DataThread {
   /** Of the snapshot that the thread applied last; 0 before it is ready. */
   generation = 0
   serving = false
+  /** Records of decisions that came from it. */
+  decisionsTaken = 0
   /** How long the heartbeat has stood still, as of the last `observe`. */
   silentMs = 0
 
@@ -119,6 +121,7 @@ export class DataThread {
   }
 
   async #take(records: readonly LogRecord[]): Promise<void> {
+    for (const { kind } of records) if (kind === 'decision') this.decisionsTaken++
     await this.#events.records(records)
     this.post({ kind: 'records_taken', count: records.length })
   }

@@ -1,7 +1,7 @@
 // Starts the data threads, hands them every snapshot, and replaces the ones that stall or die.
 // Promises that nothing half-starts, that counters never go back when a thread is replaced, and
 // that a thread which keeps dying is reported instead of restarted for ever.
-import { Cells, metricEntry, SERIES } from '../metrics.ts'
+import { Cells, cellOf, type MetricName, metricEntry, SERIES } from '../metrics.ts'
 import type { LogRecord, Snapshot } from '../threads.ts'
 import { DataThread, type StartOutcome } from './data-thread.ts'
 
@@ -163,6 +163,7 @@ export class Supervisor {
 
   #gone(seat: Seat, thread: DataThread, detail: string): void {
     fold(thread.cells, this.retired)
+    this.retired.add(THREAD_LOST, lostDecisions(thread))
     this.#dying.delete(thread)
     if (seat.cells === thread.cells) seat.cells = Cells.allocate()
     if (seat.current !== thread) return
@@ -234,6 +235,20 @@ function fold(from: Cells, into: Cells): void {
     for (let at = cell; at < cell + cells; at++) into.add(at, from.read(at))
   }
 }
+
+/** Decided, and neither left out nor handed over: they went down with their thread. */
+function lostDecisions({ cells, decisionsTaken }: DataThread): number {
+  const count = (name: MetricName, result?: string): number =>
+    SERIES.filter(({ metric }) => metric === name)
+      .filter(({ labels }) => result === undefined || labels['result'] === result)
+      .reduce((sum, { cell }) => sum + cells.read(cell), 0)
+  const leftOut =
+    count('decision_log_events_total', 'sampled_out') +
+    count('decision_log_events_total', 'queue_full')
+  return Math.max(0, count('decisions_total') - leftOut - decisionsTaken)
+}
+
+const THREAD_LOST = cellOf('decision_log_events_total', { result: 'thread_lost' })
 
 function portOf(snapshot: Snapshot | undefined): number | undefined {
   const listen = snapshot?.settings.inbound.listen

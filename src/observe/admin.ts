@@ -3,8 +3,10 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Address } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
+import type { DecisionRecord } from '../threads.ts'
 import { consoleRoutes } from './console.ts'
 import type { DecisionRing } from './decision-ring.ts'
+import { explain } from './explanation.ts'
 import { type Answer, type Call, type Route, type RunningServer, startServer } from './server.ts'
 
 export interface ReloadReport {
@@ -20,6 +22,8 @@ export interface AdminFacade {
   /** Generation, certificates, trust bundles, CRLs and policy slots, as plain data without keys. */
   snapshot(): unknown
   readonly decisions: DecisionRing
+  /** What the policies in force say about it now, by slot, as plain data. */
+  reconsider(record: DecisionRecord): object
   reload(): Promise<ReloadReport>
   drain(): void
   /** A handler threw. */
@@ -66,9 +70,10 @@ function routes(facade: AdminFacade): Route[] {
       path: '/decisions/*',
       answer: ({ rest }) => {
         const found = decisions.find(rest)
-        return found === undefined
-          ? { status: 404, body: { error: 'unknown_decision' } }
-          : { status: 200, body: `${found.json}\n` }
+        if (found === undefined) return { status: 404, body: { error: 'unknown_decision' } }
+        const { record, json } = found
+        const about = JSON.stringify({ ...explain(record), ...facade.reconsider(record) })
+        return { status: 200, body: `{"decision":${json},${about.slice(1)}\n` }
       },
     },
     {

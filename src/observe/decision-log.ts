@@ -1,21 +1,37 @@
-// Where decisions go: one NDJSON line each to standard output or a file, and the last ones into a
-// ring for the admin server. Never waits: what the destination cannot take is dropped and counted.
+// Where decisions go: as events to standard output or a file, to an upload, and the last ones into a
+// ring for the admin server. Never waits: what a destination cannot take is dropped and counted, and
+// each decision is counted once by what became of its event.
 import type { Problem } from '../errors.ts'
+import type { DECISION_DELIVERIES, DECISION_LOG_RESULTS, DECISION_SINKS } from '../metrics.ts'
 import type { DecisionRecord } from '../threads.ts'
-import { type DecisionLabels, decisionEvent } from './decision-event.ts'
-import { DecisionRing } from './decision-ring.ts'
-import { LineWriter } from './line-writer.ts'
+import { decisionEvent, type EventContext, type EventOutcome } from './decision-event.ts'
+import { DecisionRing, type RecentDecision } from './decision-ring.ts'
+import type { DecisionUpload } from './decision-upload.ts'
+import { type LineTally, LineWriter } from './line-writer.ts'
 import type { Logger } from './log.ts'
-import type { Redactor } from './redaction.ts'
 
-export interface DecisionLogOptions {
-  /** `log.decisionFile`; absent: standard output, through `logger`. */
-  readonly file?: string
+export interface DecisionLogOptions extends EventContext {
+  /** `log.decisionFile`. */
+  readonly file?: string | undefined
+  /** `log.upload`. Without a file and an upload, events go to standard output, through `logger`. */
+  readonly upload?: DecisionUpload | undefined
   readonly logger: Logger
-  readonly redactor: Redactor
-  readonly labels: DecisionLabels
-  /** Called for each decision that could not be written. */
-  readonly onDrop: () => void
+  /** Called once for each record. */
+  readonly onEvent: (result: DecisionLogResult, reason?: string) => void
+}
+
+export type DecisionLogResult = Exclude<
+  (typeof DECISION_LOG_RESULTS)[number],
+  'queue_full' | 'thread_lost'
+>
+export type DeliveryResult = (typeof DECISION_DELIVERIES)[number]
+
+/** What one destination did with the events it was given, since the start. */
+export interface Deliveries {
+  readonly sink: (typeof DECISION_SINKS)[number]
+  /** Given and neither written nor dropped yet. */
+  readonly pending: number
+  readonly results: Readonly<Partial<Record<DeliveryResult, number>>>
 }
 
 const FILE_KEY = 'log.decisionFile'
@@ -24,6 +40,7 @@ export class DecisionLog {
   readonly ring = new DecisionRing()
   readonly #options: DecisionLogOptions
   readonly #file: LineWriter | undefined
+  readonly #tally: LineTally = { pending: 0, written: 0, lost: 0, refused: 0 }
 
   private constructor(options: DecisionLogOptions, file: LineWriter | undefined) {
     this.#options = options
@@ -39,15 +56,31 @@ export class DecisionLog {
 
   /** `write` false: only into the ring. */
   record(record: DecisionRecord, write = true): void {
-    const { redactor, labels, logger, onDrop } = this.#options
-    const json = decisionEvent(record, labels, redactor)
-    if (json === undefined) {
-      onDrop()
+    const { onEvent } = this.#options
+    const outcome = this.eventOf(record)
+    if (outcome.kind !== 'event') {
+      onEvent(outcome.kind, outcome.kind === 'policy_failed' ? outcome.reason : undefined)
       return
     }
-    const { decisionId: id, outcome, principal } = record
-    this.ring.add({ id, outcome, principal, json })
-    if (write && !(this.#file ? this.#file.write(json) : logger.line(json))) onDrop()
+    const { decisionId: id, outcome: verdict, principal } = record
+    const recent: RecentDecision = { id, outcome: verdict, principal, json: outcome.json, record }
+    this.ring.add(recent)
+    onEvent(write ? 'logged' : 'sampled_out')
+    if (write) this.#write(outcome.json, record.timeMs)
+  }
+
+  /** The event as it would be logged now; also of a record that was made up to be shown. */
+  eventOf(record: DecisionRecord): EventOutcome {
+    return decisionEvent(record, this.#options)
+  }
+
+  deliveries(): readonly Deliveries[] {
+    const { upload, file } = this.#options
+    if (upload !== undefined && file === undefined) return [upload.deliveries()]
+    const { pending, written, lost, refused } = this.#tally
+    const results = { written, failed: lost, buffer_full: refused }
+    const lines: Deliveries = { sink: file === undefined ? 'console' : 'file', pending, results }
+    return upload === undefined ? [lines] : [lines, upload.deliveries()]
   }
 
   /** After the file was rotated; on failure the old one stays in use and the problem is returned. */
@@ -55,11 +88,29 @@ export class DecisionLog {
     return this.#file?.reopen(FILE_KEY)
   }
 
-  /** The file's part; what went to the logger is flushed by the logger. */
-  async close(deadlineMs = 1000): Promise<boolean> {
-    if (this.#file === undefined) return true
-    const flushed = await this.#file.flush(deadlineMs)
-    this.#file.close()
-    return flushed
+  /** What went to the logger is flushed by the logger. `true`: nothing is left. */
+  async close(deadlineMs = CLOSING_MS): Promise<boolean> {
+    const [flushed = true, uploaded = true] = await Promise.all([
+      this.#file?.flush(deadlineMs),
+      this.#options.upload?.close(deadlineMs),
+    ])
+    this.#file?.close()
+    return flushed && uploaded
+  }
+
+  #write(event: string, timeMs: number): void {
+    const { logger, upload, file } = this.#options
+    upload?.take(event)
+    if (upload !== undefined && file === undefined) return
+    // As OPA's console logger writes it, so that one pipeline reads both.
+    const time = new Date(timeMs).toISOString()
+    const line = `{"level":"info","time":"${time}","msg":"Decision Log","type":"${EVENT_TYPE}",${event.slice(1)}`
+    if (this.#file === undefined) logger.line(line, this.#tally)
+    else this.#file.write(line, 0, this.#tally)
   }
 }
+
+export const EVENT_TYPE = 'openpolicyagent.org/decision_logs'
+
+/** Longer than an answer of a server that lives, shorter than the patience of a kubelet. */
+const CLOSING_MS = 5_000

@@ -1,11 +1,14 @@
 // The last decisions, for `GET /decisions`: bounded by count and by size, newest first.
+import type { DecisionRecord } from '../threads.ts'
 
 export interface RecentDecision {
   readonly id: string
   readonly outcome: string
   readonly principal: string
-  /** The redacted event, as logged. */
+  /** The event, masked as in the log. */
   readonly json: string
+  /** What was decided, not masked: only to be asked again, never to be shown. */
+  readonly record: DecisionRecord
 }
 
 export interface DecisionFilter {
@@ -22,7 +25,7 @@ export class DecisionRing {
   #count = 0
   #size = 0
 
-  /** `maxSize` bounds the sum of the events' lengths, in UTF-16 units. */
+  /** `maxSize` bounds the sum of the lengths of events and documents, in UTF-16 units. */
   constructor(capacity = 1000, maxSize = 16 * 1024 * 1024) {
     this.#capacity = capacity
     this.#maxSize = maxSize
@@ -38,14 +41,15 @@ export class DecisionRing {
   }
 
   add(decision: RecentDecision): void {
-    const size = decision.json.length
+    const size = sizeOf(decision)
     if (size > this.#maxSize) return
     while (
       this.#count > 0 &&
       (this.#count === this.#capacity || this.#size + size > this.#maxSize)
     ) {
       const oldest = (this.#next - this.#count + this.#capacity) % this.#capacity
-      this.#size -= this.#slots[oldest]?.json.length ?? 0
+      const gone = this.#slots[oldest]
+      if (gone !== undefined) this.#size -= sizeOf(gone)
       this.#slots[oldest] = undefined
       this.#count--
     }
@@ -78,3 +82,6 @@ export class DecisionRing {
     }
   }
 }
+
+const sizeOf = ({ json, record }: RecentDecision): number =>
+  json.length + record.input.length + (record.result?.length ?? 0)

@@ -8,13 +8,24 @@ import type { Problem } from '../errors.ts'
 export interface LineSink {
   /**
    * Takes one line without its newline; `false`: it did not fit and is lost. `reserve` is how much of
-   * the space kept for rare but important lines this one may use, in UTF-16 units.
+   * the space kept for rare but important lines this one may use, in UTF-16 units. `tally` is told
+   * what becomes of the line.
    */
-  write(line: string, reserve?: number): boolean
+  write(line: string, reserve?: number, tally?: LineTally): boolean
   /** Resolves when nothing is pending any more (`true`) or `deadlineMs` later (`false`). */
   flush(deadlineMs: number): Promise<boolean>
   /** For the last moment of a process: writes what can be written without blocking. */
   flushSync(): void
+}
+
+/** Counts the lines that were offered with it, each in one place at a time. */
+export interface LineTally {
+  /** Accepted, and not written yet. */
+  pending: number
+  written: number
+  /** Accepted, and lost to a write error. */
+  lost: number
+  refused: number
 }
 
 const { O_APPEND, O_CREAT, O_NONBLOCK, O_WRONLY } = fs.constants
@@ -31,6 +42,8 @@ export class LineWriter implements LineSink {
   #fd: number
   #replacement: number | undefined
   #lines: string[] = []
+  /** Of each line in `#lines`, or undefined. */
+  #tallies: (LineTally | undefined)[] = []
   #pending = 0
   #batch: Buffer | undefined
   #scheduled = false
@@ -95,10 +108,15 @@ export class LineWriter implements LineSink {
     return this.#pending
   }
 
-  write(line: string, reserve = 0): boolean {
+  write(line: string, reserve = 0, tally?: LineTally): boolean {
     const size = line.length + 1
-    if (this.#closed || this.#pending + size > this.#maxPending + reserve) return false
+    if (this.#closed || this.#pending + size > this.#maxPending + reserve) {
+      if (tally !== undefined) tally.refused++
+      return false
+    }
     this.#lines.push(line)
+    this.#tallies.push(tally)
+    if (tally !== undefined) tally.pending++
     this.#pending += size
     if (!this.#scheduled) {
       this.#scheduled = true
@@ -124,10 +142,11 @@ export class LineWriter implements LineSink {
     if (this.#closed || (!this.#prompt && this.#batch !== undefined)) return
     try {
       while (this.#lines.length > 0) {
-        const { text } = this.#take()
+        const { text, tallies } = this.#take()
         this.#pending = Math.max(0, this.#pending - text.length)
         const bytes = Buffer.from(text)
         if (fs.writeSync(this.#fd, bytes) < bytes.length) return
+        settle(tallies, 'written')
       }
     } catch {
       // EAGAIN, EPIPE, ENOSPC: there is nobody left to tell.
@@ -150,18 +169,20 @@ export class LineWriter implements LineSink {
     if (this.#closed) return
     this.#closed = true
     this.#lines = []
+    settle(this.#tallies.splice(0), 'lost')
     this.#pending = 0
     this.#settle()
     if (!this.#scheduled) this.#release()
   }
 
-  #take(): { text: string; lines: number } {
+  #take(): { text: string; tallies: (LineTally | undefined)[] } {
     let size = 0
     let count = 0
     while (count < this.#lines.length && size < BATCH) size += this.#lines[count++]!.length + 1
     const lines = count === this.#lines.length ? this.#lines : this.#lines.slice(0, count)
     this.#lines = count === this.#lines.length ? [] : this.#lines.slice(count)
-    return { text: `${lines.join('\n')}\n`, lines: count }
+    const tallies = this.#tallies.splice(0, count)
+    return { text: `${lines.join('\n')}\n`, tallies }
   }
 
   #writeBatch(): void {
@@ -175,34 +196,31 @@ export class LineWriter implements LineSink {
       if (this.#pending === 0) this.#settle()
       return
     }
-    const { text, lines } = this.#take()
+    const { text, tallies } = this.#take()
     this.#batch = Buffer.from(text)
-    this.#writeRest(
-      0,
-      () => {
-        this.#batch = undefined
-        this.#pending = Math.max(0, this.#pending - text.length)
-        this.#writeBatch()
-      },
-      lines,
-    )
+    this.#writeRest(0, (result) => {
+      if (result === 'lost') this.#lost += tallies.length
+      settle(tallies, result)
+      this.#batch = undefined
+      this.#pending = Math.max(0, this.#pending - text.length)
+      this.#writeBatch()
+    })
   }
 
-  #writeRest(offset: number, done: () => void, lines: number): void {
+  #writeRest(offset: number, done: (result: 'written' | 'lost') => void): void {
     const batch = this.#batch!
     fs.write(this.#fd, batch, offset, batch.length - offset, null, (error, written) => {
       if (this.#closed) {
         this.#release()
       } else if (error?.code === 'EAGAIN') {
         // Not kept alive by this: a process that wants its last lines out awaits flush().
-        setTimeout(() => this.#writeRest(offset, done, lines), RETRY_MS).unref()
+        setTimeout(() => this.#writeRest(offset, done), RETRY_MS).unref()
       } else if (error) {
-        this.#lost += lines
-        done()
+        done('lost')
       } else if (offset + written < batch.length) {
-        this.#writeRest(offset + written, done, lines)
+        this.#writeRest(offset + written, done)
       } else {
-        done()
+        done('written')
       }
     })
   }
@@ -223,6 +241,14 @@ export class LineWriter implements LineSink {
     this.#swap()
     if (this.#handle) this.#handle.destroy()
     else if (this.#fd > 2) fs.close(this.#fd)
+  }
+}
+
+function settle(tallies: readonly (LineTally | undefined)[], result: 'written' | 'lost'): void {
+  for (const tally of tallies) {
+    if (tally === undefined) continue
+    tally.pending--
+    tally[result]++
   }
 }
 

@@ -1,7 +1,7 @@
 // The operator's log: one JSON line an event, with `level` as a word, `time` in ISO 8601 and `msg`.
 // Promises that logging never waits for the reader of standard output and never shows a secret.
 import { pino } from 'pino'
-import { type LineSink, LineWriter } from './line-writer.ts'
+import { type LineSink, type LineTally, LineWriter } from './line-writer.ts'
 import { createRedactor } from './redaction.ts'
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
@@ -13,7 +13,7 @@ type LogMethod = {
 
 export interface Logger extends Readonly<Record<LogLevel, LogMethod>> {
   /** One line that is JSON already; `false`: dropped, because the reader cannot keep up. */
-  line(json: string): boolean
+  line(json: string, tally?: LineTally): boolean
   /** Resolves when every line is out (`true`), or after `deadlineMs` (`false`; default 1,000). */
   flush(deadlineMs?: number): Promise<boolean>
   /** For an `exit` or `uncaughtException` handler; writes what can be written without blocking. */
@@ -58,7 +58,7 @@ export function createLogger(options: LoggerOptions): Logger {
     info: base.info.bind(base),
     warn: base.warn.bind(base),
     error: base.error.bind(base),
-    line: (json) => sink.write(json),
+    line: (json, tally) => sink.write(json, 0, tally),
     flush: (deadlineMs = 1000) => sink.flush(deadlineMs),
     flushSync: () => sink.flushSync(),
     get dropped() {

@@ -27,8 +27,9 @@ export interface RecordSinkOptions {
   readonly windowMs?: number
 }
 
+/** A heartbeat is looked at four times a second, an admin call wants an answer at once. */
+const SLICE_MS = 10
 const ACCESS_DROPPED = cellOf('log_records_dropped_total', { kind: 'access' })
-export const DECISION_DROPPED = cellOf('log_records_dropped_total', { kind: 'decision' })
 
 /** TCP probes and port scanners end as `client_closed`: worth a line only to someone who looks. */
 const HANDSHAKE_LEVELS: Readonly<Record<HandshakeRecord['reason'], LogLevel>> = {
@@ -37,6 +38,7 @@ const HANDSHAKE_LEVELS: Readonly<Record<HandshakeRecord['reason'], LogLevel>> = 
   expired: 'warn',
   not_yet_valid: 'warn',
   revoked: 'warn',
+  deny_listed: 'warn',
   revocation_unknown: 'error',
   purpose: 'warn',
   bad_identity: 'warn',
@@ -52,6 +54,8 @@ export class RecordSink {
   readonly #handshakes: Limiter<HandshakeRecord['reason']>
   readonly #cuts: Limiter<CutRecord['code']>
   readonly #faults: Limiter<'fault'>
+  /** Resolves when what was taken before has been written; absent: at once. */
+  #writing: Promise<void> | undefined
 
   constructor(options: RecordSinkOptions) {
     this.#options = options
@@ -73,9 +77,48 @@ export class RecordSink {
     )
   }
 
-  take(records: readonly LogRecord[], thread: number): void {
+  /**
+   * Writes records in the order they came in, a slice at a time, so that a mask which takes long holds
+   * up nothing else in this thread. A promise: they are not all written yet.
+   */
+  take(records: readonly LogRecord[], thread: number): void | Promise<void> {
+    if (this.#writing === undefined) {
+      const next = this.#writeSlice(records, 0, thread)
+      if (next === records.length) return
+      this.#writing = this.#writeRest(records, next, thread)
+    } else {
+      this.#writing = this.#writing.then(() => this.#writeRest(records, 0, thread))
+    }
+    const mine = this.#writing
+    void mine.then(() => {
+      if (this.#writing === mine) this.#writing = undefined
+    })
+    return mine
+  }
+
+  /** Everything that was taken is written, or `deadlineMs` have passed. */
+  async settled(deadlineMs: number): Promise<void> {
+    if (this.#writing === undefined) return
+    const late = Promise.withResolvers<void>()
+    const timer = setTimeout(late.resolve, deadlineMs)
+    await Promise.race([this.#writing, late.promise])
+    clearTimeout(timer)
+  }
+
+  async #writeRest(records: readonly LogRecord[], from: number, thread: number): Promise<void> {
+    for (let next = from; next < records.length; ) {
+      await new Promise((resolve) => setImmediate(resolve))
+      next = this.#writeSlice(records, next, thread)
+    }
+  }
+
+  /** Where the next slice begins. */
+  #writeSlice(records: readonly LogRecord[], from: number, thread: number): number {
     const { config, decisions } = this.#options
-    for (const record of records) {
+    const end = performance.now() + SLICE_MS
+    for (let at = from; at < records.length; at++) {
+      if (at > from && performance.now() > end) return at
+      const record = records[at] as LogRecord
       switch (record.kind) {
         case 'access':
           if (config.access === 'all' || (config.access === 'denied' && isDenied(record))) {
@@ -100,6 +143,7 @@ export class RecordSink {
           break
       }
     }
+    return records.length
   }
 
   /** Not through the logger's level: the access log has its own switch, as in Envoy. */

@@ -138,7 +138,8 @@ function failed(
   })
 }
 
-function reasonOf(outcome: Parameters<typeof failed>[0]): string {
+/** For the operator: why an evaluation gave no result. */
+export function reasonOf(outcome: Parameters<typeof failed>[0]): string {
   switch (outcome.kind) {
     case 'timeout':
       return `the evaluation used up its ${outcome.what}`

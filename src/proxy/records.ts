@@ -8,7 +8,7 @@ const MOST_UNACKNOWLEDGED = 8_192
 
 const DROPPED = {
   access: cellOf('log_records_dropped_total', { kind: 'access' }),
-  decision: cellOf('log_records_dropped_total', { kind: 'decision' }),
+  decision: cellOf('decision_log_events_total', { result: 'queue_full' }),
   connection: cellOf('log_records_dropped_total', { kind: 'connection' }),
 }
 

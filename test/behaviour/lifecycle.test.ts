@@ -310,6 +310,6 @@ describe('the end', () => {
     assert.equal(await sidecar.exited, 0)
     const lines = (await readFile(file, 'utf8')).trimEnd().split('\n')
     assert.equal(lines.length, 20)
-    for (const line of lines) assert.equal(JSON.parse(line).outcome, 'allow')
+    for (const line of lines) assert.equal(JSON.parse(line).custom.outcome, 'allow')
   })
 })

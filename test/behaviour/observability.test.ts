@@ -91,13 +91,14 @@ describe('what an operator sees', () => {
     )
     const { active } = (await json('/snapshot'))['policy'] as { active: Record<string, string> }
     assert.equal(active['digest'], hash('sha256', await readFile(SAMPLE_POLICY)))
-    assert.equal(event['bundle_digest'], active['digest'])
+    const custom = event['custom'] as Record<string, unknown>
+    assert.equal(custom['bundle_digest'], active['digest'])
     assert.deepEqual(event['bundles'], {
       policy: active['revision'] === '' ? {} : { revision: active['revision'] },
     })
-    assert.match(String(event['input_digest']), /^[0-9a-f]{64}$/)
+    assert.match(String(custom['input_digest']), /^[0-9a-f]{64}$/)
     assert.equal(event['path'], active['entrypoint'])
-    assert.equal(event['outcome'], 'deny')
+    assert.equal(custom['outcome'], 'deny')
     assert.equal(event['trace_id'], '0af7651916cd43dd8448eb211c80319c')
     assert.match(String(event['timestamp']), /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
     assert.ok((event['metrics'] as Record<string, number>)['timer_rego_query_eval_ns'])
@@ -158,12 +159,19 @@ describe('what an operator sees', () => {
     const list = async (query: string): Promise<LogLine[]> =>
       (await json(`/decisions${query}`))['decisions'] as LogLine[]
     await eventually('it is there', async () => (await list('?limit=1'))[0]?.['decision_id'] === id)
-    for (const one of await list('?outcome=deny')) assert.equal(one['outcome'], 'deny')
+    for (const one of await list('?outcome=deny'))
+      assert.equal((one['custom'] as { outcome: string }).outcome, 'deny')
     const ofWeb = await list(`?principal=${encodeURIComponent(WEB)}&outcome=allow`)
     assert.ok(ofWeb.length > 0)
     for (const one of ofWeb) assert.match(JSON.stringify(one['input']), /sa\/web/)
     assert.deepEqual(await list('?principal=nobody'), [])
-    assert.equal((await json(`/decisions/${id}`))['decision_id'], id)
+    const { decision, why, active } = await json(`/decisions/${id}`)
+    assert.equal((decision as LogLine)['decision_id'], id)
+    assert.equal(why, 'The policy said no.')
+    assert.deepEqual(
+      [(active as LogLine)['outcome'], (active as LogLine)['differs']],
+      ['deny', false],
+    )
     assert.equal((await sidecar.admin('GET', '/decisions/none')).status, 404)
     assert.equal((await sidecar.admin('GET', '/decisions?limit=0')).status, 400)
   })

@@ -5,7 +5,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { after, test } from 'node:test'
 import { decisionEvent } from '../../src/observe/decision-event.ts'
-import { DecisionLog } from '../../src/observe/decision-log.ts'
+import { DecisionLog, type DecisionLogOptions } from '../../src/observe/decision-log.ts'
 import { DecisionRing } from '../../src/observe/decision-ring.ts'
 import { createLogger } from '../../src/observe/log.ts'
 import { createRedactor, REDACTED } from '../../src/observe/redaction.ts'
@@ -17,8 +17,9 @@ const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'postern-decisions-'))
 after(() => fs.rmSync(directory, { recursive: true }))
 
 const event = (changes: Parameters<typeof decisionRecord>[0] = {}) => {
-  const json = decisionEvent(decisionRecord(changes), labels, redactor)
-  assert.ok(json !== undefined)
+  const outcome = decisionEvent(decisionRecord(changes), { labels, redactor })
+  assert.equal(outcome.kind, 'event')
+  const json = outcome.kind === 'event' ? outcome.json : ''
   assert.ok(!json.includes('\n'))
   return JSON.parse(json) as Record<string, unknown>
 }
@@ -28,10 +29,6 @@ test('an event has the shape and order of EventV1, then our own fields', () => {
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
   const json = event({ input, traceparent, outcome: 'error', error: 'trap' })
   assert.deepEqual(Object.keys(json), [
-    'level',
-    'time',
-    'msg',
-    'type',
     'labels',
     'decision_id',
     'trace_id',
@@ -45,13 +42,14 @@ test('an event has the shape and order of EventV1, then our own fields', () => {
     'timestamp',
     'metrics',
     'req_id',
+    'custom',
+  ])
+  assert.deepEqual(Object.keys(json['custom'] as object), [
     'outcome',
     'rule',
     'bundle_digest',
     'input_digest',
   ])
-  assert.equal(json['type'], 'openpolicyagent.org/decision_logs')
-  assert.equal(json['msg'], 'Decision Log')
   assert.deepEqual(json['labels'], labels)
   assert.equal(json['trace_id'], '0af7651916cd43dd8448eb211c80319c')
   assert.equal(json['span_id'], 'b7ad6b7169203331')
@@ -71,15 +69,27 @@ test('an event has the shape and order of EventV1, then our own fields', () => {
   assert.equal(http['path'], `/a?token=${REDACTED}`)
 })
 
-test('the input digest is that of the text the policy read, before redaction', () => {
-  const input = inputText({ authorization: 'Bearer abc' })
-  const digest = createHash('sha256').update(input).digest('hex')
-  assert.equal(event({ input })['input_digest'], digest)
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
+const digestIn = (json: Record<string, unknown>): unknown =>
+  (json['custom'] as Record<string, unknown>)['input_digest']
+
+test('the input digest is that of the text that the policy read, where nothing is masked', () => {
+  // Neither order nor number survives a JSON.parse.
+  const input = '{"b":1.0,"10":1,"2":12345678901234567890,"attributes":{}}'
+  const outcome = decisionEvent(decisionRecord({ input }), { labels, redactor })
+  assert.ok(outcome.kind === 'event' && outcome.json.includes(`"input":${input},`))
+  assert.equal(digestIn(JSON.parse(outcome.json)), sha256(input))
+})
+
+test('the input digest tells nothing about what was masked', () => {
+  const json = event({ input: inputText({ authorization: 'Bearer abc' }) })
+  assert.equal(digestIn(json), sha256(JSON.stringify(json['input'])))
 })
 
 test('what does not exist is left out', () => {
   const { result, entrypoint, revision, bundleDigest, ...rest } = decisionRecord({ evalNs: 0 })
-  const json = JSON.parse(decisionEvent(rest, labels, redactor) ?? '') as object
+  const outcome = decisionEvent(rest, { labels, redactor })
+  const json = JSON.parse(outcome.kind === 'event' ? outcome.json : '') as object
   for (const name of ['trace_id', 'bundles', 'path', 'result', 'masked', 'error', 'metrics']) {
     assert.ok(!(name in json), name)
   }
@@ -102,46 +112,61 @@ test('a line stays one line whatever the texts hold', () => {
   assert.deepEqual(json['input'], { x: 1 })
 })
 
-test('what cannot be redacted is not logged, and counted', () => {
+function opened(changes: Partial<DecisionLogOptions> = {}) {
   const sink = new MemorySink()
-  const logger = createLogger({ level: 'info', destination: sink })
-  let drops = 0
-  const log = DecisionLog.open({ logger, redactor, labels, onDrop: () => drops++ })
+  const results: string[] = []
+  const log = DecisionLog.open({
+    logger: createLogger({ level: 'info', destination: sink }),
+    redactor,
+    labels,
+    onEvent: (result) => void results.push(result),
+    ...changes,
+  })
   assert.ok(log instanceof DecisionLog)
+  return { log, sink, results }
+}
+
+test('what cannot be redacted is not logged, and counted', () => {
+  const { log, sink, results } = opened()
   log.record(decisionRecord({ input: 'token {' }))
   log.record(decisionRecord({ result: 'nonsense' }))
-  assert.equal(drops, 2)
+  assert.deepEqual(results, ['unreadable', 'unreadable'])
   assert.equal(sink.lines.length, 0)
   assert.equal(log.ring.count, 0)
 })
 
+test('a line on the console is one that collectors of OPA know', () => {
+  const { log, sink } = opened()
+  log.record(decisionRecord())
+  const [line] = sink.events
+  assert.deepEqual(Object.keys(line ?? {}).slice(0, 5), ['level', 'time', 'msg', 'type', 'labels'])
+  assert.equal(line?.['type'], 'openpolicyagent.org/decision_logs')
+  assert.equal(line?.['msg'], 'Decision Log')
+})
+
 test('a full destination drops and counts, and the ring still has the decision', () => {
-  const sink = new MemorySink()
-  const logger = createLogger({ level: 'info', destination: sink })
-  let drops = 0
-  const log = DecisionLog.open({ logger, redactor, labels, onDrop: () => drops++ })
-  assert.ok(log instanceof DecisionLog)
+  const { log, sink, results } = opened()
   sink.full = true
   log.record(decisionRecord())
-  assert.equal(drops, 1)
+  assert.deepEqual(log.deliveries(), [
+    { sink: 'console', pending: 0, results: { written: 0, failed: 0, buffer_full: 1 } },
+  ])
   assert.equal(log.ring.count, 1)
   sink.full = false
   log.record(decisionRecord(), false)
   assert.equal(sink.lines.length, 0)
-  assert.equal(drops, 1)
+  assert.deepEqual(results, ['logged', 'sampled_out'])
 })
 
 test('a file gets the lines, and again after it was rotated', async () => {
   const file = path.join(directory, 'decisions.ndjson')
-  const sink = new MemorySink()
-  const logger = createLogger({ level: 'info', destination: sink })
-  const log = DecisionLog.open({ file, logger, redactor, labels, onDrop: assert.fail })
-  assert.ok(log instanceof DecisionLog)
+  const { log, sink } = opened({ file })
   log.record(decisionRecord({ decisionId: 'one' }))
   fs.renameSync(file, `${file}.1`)
   assert.equal(log.reopen(), undefined)
   log.record(decisionRecord({ decisionId: 'two' }))
   assert.equal(await log.close(10_000), true)
+  assert.deepEqual(log.deliveries()[0]?.results, { written: 2, failed: 0, buffer_full: 0 })
   const text = fs.readFileSync(file, 'utf8')
   const ids = text
     .trimEnd()
@@ -154,7 +179,8 @@ test('a file gets the lines, and again after it was rotated', async () => {
 
 test('a directory as decision file is a problem at start', () => {
   const logger = createLogger({ level: 'info', destination: new MemorySink() })
-  const problem = DecisionLog.open({ file: directory, logger, redactor, labels, onDrop: () => {} })
+  const onEvent = assert.fail
+  const problem = DecisionLog.open({ file: directory, logger, redactor, labels, onEvent })
   assert.ok(!(problem instanceof DecisionLog))
   assert.equal(problem.where, 'log.decisionFile')
 })
@@ -167,6 +193,7 @@ const recent = (
   outcome: 'allow',
   principal: 'a',
   json: '{}',
+  record: decisionRecord({ input: '{}', result: 'true' }),
   ...changes,
 })
 
@@ -183,7 +210,7 @@ test('the ring keeps the newest, newest first, and finds by identifier', () => {
   )
   assert.equal(ring.find('4')?.id, '4')
   assert.equal(ring.find('1'), undefined)
-  assert.equal(ring.size, 6)
+  assert.equal(ring.size, 3 * '{}{}true'.length)
 })
 
 test('the ring filters by outcome and principal', () => {
@@ -204,14 +231,14 @@ test('the ring filters by outcome and principal', () => {
 test('the ring is bounded by size as well, and skips what alone would exceed it', () => {
   const ring = new DecisionRing(100, 1000)
   for (let i = 0; i < 50; i++) {
-    ring.add(recent(`${i}`, { json: 'x'.repeat(300) }))
+    ring.add(recent(`${i}`, { json: 'x'.repeat(294) }))
     assert.ok(ring.size <= 1000)
   }
   assert.deepEqual(
     ring.list({ limit: 10 }).map(({ id }) => id),
     ['49', '48', '47'],
   )
-  ring.add(recent('huge', { json: 'x'.repeat(1001) }))
+  ring.add(recent('huge', { json: 'x'.repeat(995) }))
   assert.equal(ring.count, 3)
   assert.equal(ring.find('huge'), undefined)
 })

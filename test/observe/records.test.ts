@@ -17,7 +17,7 @@ function setUp(config: Partial<Config['log']> = {}, level: LogLevel = 'info', wi
     logger,
     redactor,
     labels: { id: 'a', version: '1' },
-    onDrop: () => {},
+    onEvent: () => {},
   })
   assert.ok(decisions instanceof DecisionLog)
   const sink = new RecordSink({
@@ -91,7 +91,7 @@ for (const [mode, outcomes] of [
       0,
     )
     assert.deepEqual(
-      lines.events.map((one) => one['outcome']),
+      lines.events.map(({ custom }) => (custom as { outcome: string }).outcome),
       outcomes,
     )
   })

@@ -10,7 +10,7 @@ import { type AdminFacade, startAdmin } from '../../src/observe/admin.ts'
 import { DecisionRing } from '../../src/observe/decision-ring.ts'
 import { type HealthFacade, type ReadyPart, startMetricsServer } from '../../src/observe/health.ts'
 import { isRunning, type RunningServer } from '../../src/observe/server.ts'
-import { ask } from './support.ts'
+import { ask, decisionRecord } from './support.ts'
 
 const LOOPBACK: Address = { kind: 'tcp', host: '127.0.0.1', port: 0 }
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'postern-servers-'))
@@ -44,12 +44,15 @@ function adminFacade(changes: Partial<AdminFacade> = {}): AdminFacade {
     ['d-2', 'allow', 'spiffe://a/y'],
     ['d-3', 'deny', 'spiffe://a/y'],
   ] as const) {
-    decisions.add({ id, outcome, principal, json: JSON.stringify({ decision_id: id, outcome }) })
+    const json = JSON.stringify({ decision_id: id, custom: { outcome } })
+    const record = decisionRecord({ decisionId: id, outcome, principal })
+    decisions.add({ id, outcome, principal, json, record })
   }
   return {
     config: () => 'workers: 1\n',
     snapshot: () => ({ generation: 7 }),
     decisions,
+    reconsider: ({ decisionId }) => ({ active: { outcome: 'allow', asked: decisionId } }),
     reload: async () => ({ ok: true, generation: 8, problems: [] }),
     drain: () => {},
     ...changes,
@@ -146,10 +149,12 @@ test('admin lists decisions newest first, filters them, and shows one', async ()
   assert.deepEqual(await ids('?limit=1'), ['d-3'])
   assert.deepEqual(await ids('?outcome=deny'), ['d-3', 'd-1'])
   assert.deepEqual(await ids('?principal=spiffe%3A%2F%2Fa%2Fy&outcome=allow'), ['d-2'])
-  assert.equal(
-    (await ask(address, '/decisions/d-2')).text,
-    '{"decision_id":"d-2","outcome":"allow"}\n',
-  )
+  assert.deepEqual(JSON.parse((await ask(address, '/decisions/d-1')).text), {
+    decision: { decision_id: 'd-1', custom: { outcome: 'deny' } },
+    code: 'denied',
+    why: 'The policy said no.',
+    active: { outcome: 'allow', asked: 'd-1' },
+  })
   assert.equal((await ask(address, '/decisions/none')).status, 404)
   for (const limit of ['0', '-1', '1001', 'x', '']) {
     assert.equal((await ask(address, `/decisions?limit=${limit}`)).status, 400, limit)

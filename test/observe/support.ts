@@ -1,7 +1,7 @@
 // What several tests of this room need: a sink that can be full, records, a request over a socket.
 import http from 'node:http'
 import type { Address } from '../../src/config/config.ts'
-import type { LineSink } from '../../src/observe/line-writer.ts'
+import type { LineSink, LineTally } from '../../src/observe/line-writer.ts'
 import type { AccessRecord, DecisionRecord, HandshakeRecord } from '../../src/threads.ts'
 
 /** Keeps lines; `full` refuses them as a blocked pipe would. */
@@ -9,7 +9,8 @@ export class MemorySink implements LineSink {
   readonly lines: string[] = []
   full = false
 
-  write(line: string): boolean {
+  write(line: string, _reserve?: number, tally?: LineTally): boolean {
+    if (tally !== undefined) tally[this.full ? 'refused' : 'written']++
     if (this.full) return false
     this.lines.push(line)
     return true
