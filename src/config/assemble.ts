@@ -5,6 +5,7 @@ import type {
   BundleServiceConfig,
   Config,
   MaterialsConfig,
+  PolicyInputConfig,
   SigningConfig,
   TrustBundleConfig,
 } from './config.ts'
@@ -95,6 +96,7 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
         targetBytes: at('inbound.limits.targetBytes'),
         bodyBytes: at('inbound.limits.bodyBytes'),
         requestsPerConnection: at('inbound.limits.requestsPerConnection'),
+        streamsPerConnection: at('inbound.limits.streamsPerConnection'),
         upstreamConnections: at('inbound.limits.upstreamConnections'),
       },
       timeouts: {
@@ -246,6 +248,26 @@ function policyFrom(values: Values): Config['policy'] {
     ...(entrypoint === undefined ? {} : { entrypoint }),
     memoryBytes: values.at('policy.memoryBytes'),
     fuel: values.at('policy.fuel'),
+    input: policyInputFrom(values),
+  }
+}
+
+function policyInputFrom(values: Values): PolicyInputConfig {
+  const maxBytes = values.at('policy.input.body.maxBytes')
+  const protoDescriptor = values.at('policy.input.protoDescriptor')
+  return {
+    body: {
+      ...(maxBytes === undefined ? {} : { maxBytes }),
+      totalBytes: values.at('policy.input.body.totalBytes'),
+    },
+    ...(protoDescriptor === undefined ? {} : { protoDescriptor }),
+    certificate: values.at('policy.input.certificate'),
+    contextExtensions: values.indices('policy.input.contextExtensions').flatMap((index) => {
+      const name = values.in('policy.input.contextExtensions[].name', index)
+      const value = values.in('policy.input.contextExtensions[].value', index)
+      return name === undefined || value === undefined ? [] : { name, value }
+    }),
+    v2: values.at('policy.input.v2'),
   }
 }
 

@@ -157,13 +157,47 @@ function accessProblems(values: Values): Problem[] {
       })
     }
   }
-  if (hasPolicy) return [...problems, ...signingProblems(values), ...serviceProblems(values)]
+  if (hasPolicy) {
+    return [
+      ...problems,
+      ...signingProblems(values),
+      ...serviceProblems(values),
+      ...inputProblems(values),
+    ]
+  }
   for (const path of values.within('policy').filter((one) => values.holds(one))) {
     problems.push({
       where: place(values, path),
       what: 'has no effect without policy.bundle',
       remedy: 'set policy.bundle (--policy), or leave it out',
     })
+  }
+  return problems
+}
+
+function inputProblems(values: Values): Problem[] {
+  const list = 'policy.input.contextExtensions'
+  const problems: Problem[] = []
+  const names = new Set<string>()
+  for (const index of values.indices(list)) {
+    const missing = (['name', 'value'] as const).find(
+      (one) => !isWritten(values, `${list}[${index}].${one}`),
+    )
+    const name = values.in(`${list}[].name`, index)
+    if (missing !== undefined) {
+      problems.push({
+        where: `${list}[${index}]`,
+        what: `has no ${missing}`,
+        remedy: 'write { KEY: VALUE }',
+      })
+    } else if (name !== undefined && names.has(name)) {
+      problems.push({
+        where: place(values, `${list}[${index}].name`),
+        what: `${JSON.stringify(name)} is written twice`,
+        remedy: 'keep one of them',
+      })
+    }
+    if (name !== undefined) names.add(name)
   }
   return problems
 }

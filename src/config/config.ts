@@ -8,9 +8,9 @@ export type Address =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
 
-/** The workload. Other schemes of the contract are refused until they are built. */
+/** The workload: HTTP/1.1, or HTTP/2 without TLS and with prior knowledge. */
 export interface Forward {
-  readonly scheme: 'http'
+  readonly scheme: 'http' | 'h2c'
   readonly address: Address
 }
 
@@ -36,6 +36,8 @@ export interface Limits {
   readonly bodyBytes: number
   /** 0: no limit. */
   readonly requestsPerConnection: number
+  /** That a client may have open at once; HTTP/2 only. */
+  readonly streamsPerConnection: number
   readonly upstreamConnections: number
 }
 
@@ -144,6 +146,22 @@ export interface LogUploadConfig {
 /** The part that names files and says how they are read. */
 export type MaterialsConfig = Pick<Config, 'identity' | 'trust' | 'policy'>
 
+/** What of a request the policy is given. */
+export interface PolicyInputConfig {
+  readonly body: {
+    /** Absent: as the bundle asks. 0: none. */
+    readonly maxBytes?: number
+    /** Of one data thread. */
+    readonly totalBytes: number
+  }
+  /** A FileDescriptorSet. */
+  readonly protoDescriptor?: string
+  readonly certificate: boolean
+  readonly contextExtensions: readonly { readonly name: string; readonly value: string }[]
+  /** Add the names of ext_authz v2. */
+  readonly v2: boolean
+}
+
 export interface Config {
   readonly inbound: {
     readonly listen: Address
@@ -190,6 +208,7 @@ export interface Config {
     readonly memoryBytes: number
     /** Loop iterations that one evaluation may use. */
     readonly fuel: number
+    readonly input: PolicyInputConfig
   }
   readonly admin?: { readonly listen: Address }
   readonly metrics?: { readonly listen: Address }

@@ -23,7 +23,6 @@ import {
   parseEntrypoint,
   parseForward,
   parseHeaderName,
-  parseLabel,
   parseKeyId,
   parseLabel,
   parseListener,
@@ -202,8 +201,11 @@ export const KEYS = [
   },
   {
     path: 'inbound.limits.streamsPerConnection',
-    type: 'later',
-    sentence: 'Streams of one HTTP/2 connection.',
+    type: 'count',
+    default: '100',
+    min: '1',
+    max: '10000',
+    sentence: 'Requests that an HTTP/2 client may have open at once on one connection.',
   },
   {
     path: 'inbound.limits.upstreamConnections',
@@ -540,7 +542,54 @@ export const KEYS = [
     unsafe: true,
   },
   { path: 'policy.candidate', type: 'later', sentence: 'A second policy that is only compared.' },
-  { path: 'policy.input', type: 'later', sentence: 'What of a request the policy is given.' },
+  {
+    path: 'policy.input.body.maxBytes',
+    type: 'size',
+    max: '128KiB',
+    sentence:
+      'Of a request body, collected before the policy is asked; a longer one is truncated_body. 0: none. Absent: what metadata.postern.input.body of the manifest says, or 64KiB for a policy that is seen to read parsed_body.',
+  },
+  {
+    path: 'policy.input.body.totalBytes',
+    type: 'size',
+    default: '32MiB',
+    min: '128KiB',
+    max: '4GiB',
+    sentence:
+      'All bodies that one data thread collects at a time; a request that finds no room gets 503.',
+  },
+  {
+    path: 'policy.input.protoDescriptor',
+    type: 'path',
+    sentence:
+      'FileDescriptorSet (`protoc --include_imports -o`, `buf build -o`) for parsed_body of gRPC calls.',
+  },
+  {
+    path: 'policy.input.certificate',
+    type: 'boolean',
+    default: 'false',
+    sentence: 'Show attributes.source.certificate, the client certificate as URL-encoded PEM.',
+  },
+  {
+    path: 'policy.input.contextExtensions[].name',
+    type: 'text',
+    sentence:
+      'Key in attributes.contextExtensions, for policies that several workloads share. Written as a map: `contextExtensions: { KEY: VALUE }`.',
+    inMap: 'name',
+  },
+  {
+    path: 'policy.input.contextExtensions[].value',
+    type: 'text',
+    sentence: 'Its value.',
+    inMap: 'value',
+  },
+  {
+    path: 'policy.input.v2',
+    type: 'boolean',
+    default: 'false',
+    sentence:
+      'Add the names of the older ext_authz v2 input (attributes.source.address.Address.SocketAddress, metadata_context).',
+  },
 
   {
     path: 'admin.listen',
@@ -788,8 +837,6 @@ export const TYPES = {
     parse: parseLabel,
     format: formatLabel,
   },
-  logServer: { name: 'https:// URL', argument: 'URL', json: 'string', parse: parseLogServer },
-  label: { name: 'NAME=VALUE', argument: 'LABEL', json: 'string', parse: parseLabel },
   logServer: { name: 'https:// URL', argument: 'URL', json: 'string', parse: parseLogServer },
   later: { name: 'reserved', json: 'string', parse: notYet },
 } as const satisfies Record<string, ValueType<unknown>>

@@ -9,8 +9,11 @@ import type { Config, IdentityConfig } from '../config/config.ts'
 import { fingerprint } from './files.ts'
 
 export interface WatcherEvents {
-  /** One of the files is not what it was; called once for what changed within one look. */
-  changed(): void
+  /**
+   * One of the files is not what it was; called once for what changed within one look. `sinceMs`: not
+   * before this, in epoch milliseconds: the first hint, or the last look that found it as it was.
+   */
+  changed(sinceMs: number): void
   /** A directory cannot be watched: changes are noticed by looking only. Said once. */
   degraded(message: string): void
 }
@@ -18,6 +21,8 @@ export interface WatcherEvents {
 export interface WatcherOptions {
   readonly paths: readonly string[]
   readonly events: WatcherEvents
+  /** Epoch milliseconds. */
+  readonly clock: () => number
   /** How long to wait after a hint for the other files that belong with it. */
   readonly settleMs?: number
   readonly pollMs?: number
@@ -32,6 +37,8 @@ export class Watcher {
   #seen: string | undefined
   #timer: NodeJS.Timeout | undefined
   #hinted = false
+  #hintedAtMs: number | undefined
+  #lookedAtMs = 0
   #degraded = false
   #stopped = false
 
@@ -57,15 +64,20 @@ export class Watcher {
   }
 
   async #look(): Promise<void> {
+    const hintedAtMs = this.#hintedAtMs
     this.#hinted = false
+    this.#hintedAtMs = undefined
+    const nowMs = this.#options.clock()
     // Armed first, so that nothing can happen between the comparison and the watch.
     await Promise.all(this.#directories.map((directory) => this.#arm(directory)))
     const seen = (await Promise.all(this.#options.paths.map(fingerprint))).join('\n')
     if (this.#stopped) return
     const changed = this.#seen !== undefined && seen !== this.#seen
     this.#seen = seen
+    const sinceMs = hintedAtMs ?? this.#lookedAtMs
+    this.#lookedAtMs = nowMs
     this.#lookIn(this.#hinted ? this.#options.settleMs : this.#options.pollMs)
-    if (changed) this.#options.events.changed()
+    if (changed) this.#options.events.changed(sinceMs)
   }
 
   #lookIn(ms: number): void {
@@ -80,6 +92,7 @@ export class Watcher {
   #hint(): void {
     if (this.#hinted || this.#stopped) return
     this.#hinted = true
+    this.#hintedAtMs = this.#options.clock()
     if (this.#timer !== undefined) this.#lookIn(this.#options.settleMs)
   }
 
@@ -123,6 +136,7 @@ export function watchedPaths({ identity, trust, policy }: Config): string[] {
     ...trust.crls,
     ...(trust.revoked === undefined ? [] : [trust.revoked]),
     ...(policy === undefined ? [] : [policy.bundle]),
+    ...(policy?.input.protoDescriptor === undefined ? [] : [policy.input.protoDescriptor]),
   ]
 }
 

@@ -160,7 +160,6 @@ test('keys that are reserved for later versions are refused by name', () => {
   const later = {
     'trust.revoked': ['trust:', 'trust:\n  revoked: r.yaml'],
     'policy.candidate': ['policy:', 'policy:\n  candidate:'],
-    'policy.input': ['policy:', 'policy:\n  input: []'],
     'inbound.limits.streamsPerConnection': [
       'inbound:',
       'inbound:\n  limits: { streamsPerConnection: 1 }',

@@ -73,9 +73,16 @@ stall: 10s
   ])
   assert.deepEqual(config.policy, {
     bundle: '/policy',
+    data: [],
     entrypoint: 'a/b',
     memoryBytes: 1_048_576,
     fuel: 5000,
+    input: {
+      body: { totalBytes: 32 << 20 },
+      certificate: false,
+      contextExtensions: [],
+      v2: false,
+    },
   })
   assert.equal(config.admin, undefined)
   assert.deepEqual(config.metrics, { listen: { kind: 'unix', path: '/run/metrics.sock' } })
