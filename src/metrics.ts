@@ -3,7 +3,7 @@
 // reads the cells of all threads when it is scraped. No label takes a value that a client chooses.
 import { ERRORS, type ErrorCode } from './errors.ts'
 
-export const PROTOCOLS = ['http/1.1'] as const
+export const PROTOCOLS = ['http/1.1', 'http/2', 'tcp'] as const
 export const REQUEST_OUTCOMES = [
   'allow',
   'deny',
@@ -121,6 +121,12 @@ export const METRICS = {
     help: 'When a source was last brought into force.',
     labels: { source: RELOAD_SOURCES },
   },
+  reload_lag_seconds: {
+    type: 'gauge',
+    from: 'control',
+    help: 'Time from the last change of a source, in its file or at its agent, to its use by every data thread.',
+    labels: { source: RELOAD_SOURCES },
+  },
   certificate_expiration_timestamp_seconds: {
     type: 'gauge',
     from: 'control',
@@ -149,6 +155,12 @@ export const METRICS = {
     type: 'gauge',
     from: 'data',
     help: 'Client connections that are open.',
+    labels: {},
+  },
+  connections_older_identity: {
+    type: 'gauge',
+    from: 'data',
+    help: 'Open client connections whose handshake showed a certificate of ours that has been replaced since.',
     labels: {},
   },
   connections_closed_total: {

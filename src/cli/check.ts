@@ -1,6 +1,9 @@
 // `postern check`: everything that `run` would load, loaded and held against each other; no port.
 import { Command } from 'commander'
+import type { MaterialsConfig } from '../config/config.ts'
 import { printConfig } from '../config/print.ts'
+import { fetchDelivery } from '../control/workload-api.ts'
+import type { Problem } from '../errors.ts'
 import { uploadProblems } from './decision-server.ts'
 import { formatProblem } from './failure.ts'
 import { loadChecked } from './materials.ts'
@@ -17,9 +20,9 @@ export function command(env: Environment): Command {
     async ({ print, ...options }: Record<string, string | boolean | string[]>) => {
       const { config, problems, materials, unsafeOptions } = readConfiguration(options, env)
       const found = [...problems]
-      if (materials !== undefined)
-        found.push(...(await loadChecked(materials, Date.now())).problems)
-      if (config?.log.upload !== undefined) found.push(...(await uploadProblems(config.log.upload)))
+      if (materials !== undefined) found.push(...(await problemsOf(materials)))
+      const upload = config?.log.upload
+      if (upload !== undefined) found.push(...(await uploadProblems(upload)))
       if (config !== undefined && print === true) process.stdout.write(printConfig(config))
       for (const option of unsafeOptions) {
         process.stderr.write(
@@ -37,3 +40,19 @@ export function command(env: Environment): Command {
     },
   )
 }
+
+async function problemsOf(materials: MaterialsConfig): Promise<readonly Problem[]> {
+  const { identity } = materials
+  // One attempt: `run` would wait for the agent and try again.
+  const delivered =
+    identity.kind === 'workloadApi'
+      ? await fetchDelivery(identity.workloadApi, WORKLOAD_API_DEADLINE_MS)
+      : undefined
+  if (delivered === undefined || !('what' in delivered)) {
+    return (await loadChecked(materials, Date.now(), { delivery: delivered })).problems
+  }
+  const { problems } = await loadChecked(materials, Date.now())
+  return [delivered, ...problems.filter(({ where }) => where !== delivered.where)]
+}
+
+const WORKLOAD_API_DEADLINE_MS = 5_000

@@ -1,6 +1,10 @@
 // The lines of the log that tell what came into force, what did not, and what ends soon.
+import type { Address } from '../config/config.ts'
+import { formatWorkloadApi } from '../config/values.ts'
+import { chooseSvid } from '../control/delivered-materials.ts'
 import type { ReloadReport } from '../control/reloader.ts'
 import type { ValidityNotice } from '../control/validity.ts'
+import type { Delivery } from '../control/workload-api-messages.ts'
 import type { Logger } from '../observe/log.ts'
 
 /** One line for each problem and one for the reload; a failure that repeats itself is told once. */
@@ -39,4 +43,26 @@ export function logValidity(logger: Logger, notice: ValidityNotice): void {
   }
   const level = stage === 'expired' ? 'error' : stage === 'third' ? 'info' : 'warn'
   logger[level](fields, stage === 'expired' ? 'Expired' : 'Must be renewed soon')
+}
+
+/** What came, and which identity of it is used. */
+export function logDelivery(
+  logger: Logger,
+  address: Address,
+  hint: string | undefined,
+  delivery: Delivery,
+): void {
+  const from = formatWorkloadApi(address)
+  const svid = chooseSvid(delivery, hint, from)
+  logger.info(
+    {
+      event: 'workload_api',
+      from,
+      ...('what' in svid ? {} : { spiffe_id: svid.spiffeId.slice(0, 300), hint: svid.hint }),
+      identities: delivery.svids.length,
+      federated: [...delivery.federated.keys()].slice(0, 20),
+      crls: delivery.crls.length,
+    },
+    'The Workload API delivered',
+  )
 }

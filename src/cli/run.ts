@@ -47,18 +47,31 @@ async function run(
     process.exit(1)
   }
   const reread = (): ConfigurationRead => readConfiguration(options, env)
-  const start = Sidecar.start({ config, unsafeOptions, reread, logger, fatal })
+  const ending = new AbortController()
+  const start = Sidecar.start({
+    config,
+    unsafeOptions,
+    reread,
+    logger,
+    fatal,
+    giveUp: ending.signal,
+  })
   // Before the start has ended, too: as process 1 of a container we would not hear SIGTERM
   // otherwise, and SIGHUP would end the process anywhere else.
-  handleSignals(start, logger)
+  handleSignals(start, logger, ending)
   const started = await start
   if (started.kind === 'started') return
   await logger.flush()
+  if (started.kind === 'given_up') process.exit(0)
   fail(started.exitCode, started.problems.map(formatProblem))
   process.exit(started.exitCode)
 }
 
-function handleSignals(start: Promise<SidecarStart>, logger: Logger): void {
+function handleSignals(
+  start: Promise<SidecarStart>,
+  logger: Logger,
+  giveUp: AbortController,
+): void {
   let ending = false
   const end = async (signal: string): Promise<void> => {
     if (ending) {
@@ -66,8 +79,9 @@ function handleSignals(start: Promise<SidecarStart>, logger: Logger): void {
       process.exit(1)
     }
     ending = true
+    giveUp.abort()
     const started = await start
-    if (started.kind === 'failed') return
+    if (started.kind !== 'started') return
     const { left } = await started.sidecar.drain()
     const exitCode = left === 0 ? 0 : 1
     const fields = { event: 'exit', signal, connections_left: left, exit_code: exitCode }

@@ -3,13 +3,18 @@
 import type { Config } from '../config/config.ts'
 import { applyLive, takesRestart } from '../config/live.ts'
 import { printConfig } from '../config/print.ts'
+import { formatWorkloadApi } from '../config/values.ts'
+import { PolicyBundles } from '../control/policy-bundles.ts'
+import { ReloadLag } from '../control/reload-lag.ts'
 import { type ConfigReading, Reloader, type ReloadReport } from '../control/reloader.ts'
+import type { Generation } from '../control/snapshot-builder.ts'
+import { isError } from '../control/sources.ts'
 import { Supervisor } from '../control/supervisor.ts'
 import { ValidityWatch } from '../control/validity.ts'
 import { Watcher, watchedPaths } from '../control/watcher.ts'
+import { notDelivered, WorkloadApi } from '../control/workload-api.ts'
 import type { Problem } from '../errors.ts'
 import { startAdmin } from '../observe/admin.ts'
-import { DecisionLog } from '../observe/decision-log.ts'
 import { type ReadyReport, startMetricsServer } from '../observe/health.ts'
 import type { Logger } from '../observe/log.ts'
 import { MetricsRegistry } from '../observe/metrics.ts'
@@ -21,8 +26,8 @@ import type { DecisionRecord } from '../threads.ts'
 import { VERSION } from '../version.ts'
 import { Decisions } from './decisions.ts'
 import type { PolicySlots } from './inquiry.ts'
-import { logReload, logValidity } from './journal.ts'
-import { loadChecked } from './materials.ts'
+import { logDelivery, logReload, logValidity } from './journal.ts'
+import { loadChecked, proofProblem } from './materials.ts'
 import type { ConfigurationRead } from './options.ts'
 import { bindFailure, type StartFailure, threadFault } from './start-failure.ts'
 import { countReload, readiness, showGeneration, snapshotView } from './status.ts'
@@ -35,9 +40,14 @@ export interface SidecarOptions {
   readonly logger: Logger
   /** The process cannot go on. */
   readonly fatal: (message: string) => void
+  /** Ends a start that waits for an identity; one that does not wait goes on to its end. */
+  readonly giveUp: AbortSignal
 }
 
-export type SidecarStart = { readonly kind: 'started'; readonly sidecar: Sidecar } | StartFailure
+export type SidecarStart =
+  | { readonly kind: 'started'; readonly sidecar: Sidecar }
+  | { readonly kind: 'given_up' }
+  | StartFailure
 
 const now = (): number => Date.now()
 
@@ -50,6 +60,14 @@ export class Sidecar {
   readonly #validity: ValidityWatch
   readonly #decisions: Decisions
   readonly #records: RecordSink
+  readonly #workloadApi: WorkloadApi | undefined
+  readonly #bundles = new PolicyBundles({
+    clock: now,
+    changed: () => void this.#reloader.reload('bundle_server', now()),
+  })
+  readonly #lag: ReloadLag
+  /** To be called as soon as there is a first generation. */
+  #identityAwaited: (() => void) | undefined
   readonly #servers: { readonly name: string; readonly server: RunningServer }[] = []
   #unsafeOptions: readonly string[]
   /** As last read; in force once the reload has adopted the configuration they came with. */
@@ -97,8 +115,10 @@ export class Sidecar {
       clock: now,
       events: {
         records: (records, thread) => this.#records.take(records, thread),
-        applied: (generation, thread) =>
-          logger.debug({ event: 'applied', generation, thread }, 'Snapshot applied'),
+        applied: (generation, thread) => {
+          logger.debug({ event: 'applied', generation, thread }, 'Snapshot applied')
+          this.#lag.applied(this.#supervisor.appliedGeneration(), now())
+        },
         restarting: (thread, reason, detail, delayMs) => {
           this.#metrics.inc('data_thread_restarts_total', { reason })
           logger.error(
@@ -125,12 +145,23 @@ export class Sidecar {
       config,
       configuration: (inForce) => this.#readConfiguration(inForce),
       clock: now,
-      load: loadChecked,
+      load: (wanted, nowMs, previous) =>
+        loadChecked(wanted, nowMs, {
+          previous,
+          delivery: this.#workloadApi?.delivery,
+          bundles: this.#bundles,
+          // The first one is proven while the threads start.
+          unproven: !this.#started && previous === undefined,
+        }),
       publish: (snapshot) => {
         if (this.#started) this.#supervisor.publish(snapshot)
       },
       onReload: (report) => this.#reloaded(report),
     })
+    this.#lag = new ReloadLag((source, seconds) =>
+      this.#metrics.set('reload_lag_seconds', { source }, seconds),
+    )
+    this.#workloadApi = this.#workloadApiOf(config)
     this.#watcher = this.#watcherOf(config)
     this.#validity = new ValidityWatch({
       loaded: () => this.#reloader.current?.loaded,
@@ -165,6 +196,8 @@ export class Sidecar {
   async stop(): Promise<void> {
     this.#watcher.stop()
     this.#validity.stop()
+    this.#workloadApi?.stop()
+    this.#bundles.stop()
     this.#reloader.stop()
     await this.#supervisor.stop()
     await Promise.all(this.#servers.map(({ server }) => server.close()))
@@ -172,17 +205,19 @@ export class Sidecar {
     await this.#decisions.close()
   }
 
-  async #start(): Promise<StartFailure | undefined> {
+  async #start(): Promise<StartFailure | { readonly kind: 'given_up' } | undefined> {
     const { config, logger } = this.#options
     this.#showUnsafeOptions()
     const { node, openssl } = process.versions
     this.#metrics.set('build_info', { version: VERSION, node, openssl: openssl ?? '' }, 1)
 
     this.#supervisor.prepare()
+    this.#workloadApi?.start()
     await this.#watcher.start()
     const loaded = await this.#reloader.reload('start')
-    const generation = this.#reloader.current
-    if (generation === undefined) return { kind: 'failed', exitCode: 2, problems: loaded.problems }
+    const waits = this.#reloader.current === undefined && this.#lacksIdentityOnly(loaded)
+    if (this.#reloader.current === undefined && !waits)
+      return { kind: 'failed', exitCode: 2, problems: loaded.problems }
 
     const { listen } = config.inbound
     for (const [where, address] of [
@@ -197,12 +232,19 @@ export class Sidecar {
     if (taken !== undefined) return bindFailure('inbound.listen', taken)
     const problem = await this.#startServers()
     if (problem !== undefined) return { kind: 'failed', exitCode: 1, problems: [problem] }
-    const outcome = await this.#supervisor.start(generation.snapshot)
+    const generation = waits ? await this.#identityDelivered() : this.#reloader.current
+    if (generation === undefined) return { kind: 'given_up' }
+    // Side by side: this thread has nothing else to do while the others get ready.
+    const [outcome, unfit] = await Promise.all([
+      this.#supervisor.start(generation.snapshot),
+      proofProblem(generation.loaded),
+    ])
     if (outcome.kind === 'failed') {
       return outcome.code === undefined
         ? threadFault(outcome)
         : bindFailure('inbound.listen', outcome)
     }
+    if (unfit !== undefined) return { kind: 'failed', exitCode: 2, problems: [unfit] }
     this.#started = true
     // Something may have changed while the threads were starting.
     const current = this.#reloader.current
@@ -218,6 +260,55 @@ export class Sidecar {
       'Ready',
     )
     return undefined
+  }
+
+  /** What is configured is good, as far as it can be told before the agent has answered. */
+  #lacksIdentityOnly({ problems }: ReloadReport): boolean {
+    if (this.#workloadApi === undefined) return false
+    const from = formatWorkloadApi(this.#workloadApi.address)
+    return problems
+      .filter(isError)
+      .every(({ where }) => where.startsWith('identity.') || where.startsWith(from))
+  }
+
+  /** Undefined when the start is given up before. Every delivery and every changed file is tried. */
+  async #identityDelivered(): Promise<Generation | undefined> {
+    const { giveUp, logger } = this.#options
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#identityAwaited = resolve
+    giveUp.addEventListener('abort', () => resolve())
+    logger.info({ event: 'waiting', reason: this.#waitingFor() }, 'Waiting for an identity')
+    if (this.#reloader.current === undefined && !giveUp.aborted) await promise
+    this.#identityAwaited = undefined
+    return giveUp.aborted ? undefined : this.#reloader.current
+  }
+
+  #waitingFor(): string | undefined {
+    const api = this.#workloadApi
+    if (api === undefined || this.#reloader.current !== undefined) return undefined
+    const told = this.#reloader.lastReport?.problems.find(isError)
+    return (api.trouble ?? told ?? notDelivered(api.address)).what
+  }
+
+  #workloadApiOf({ identity }: Config): WorkloadApi | undefined {
+    if (identity.kind !== 'workloadApi') return undefined
+    const { logger } = this.#options
+    return new WorkloadApi({
+      address: identity.workloadApi,
+      events: {
+        delivered: (delivery) => {
+          const { identity: current } = this.#reloader.config
+          const hint = current.kind === 'workloadApi' ? current.hint : undefined
+          logDelivery(logger, identity.workloadApi, hint, delivery)
+          void this.#reloader.reload('workload_api', now())
+        },
+        trouble: (problem) =>
+          logger.warn(
+            { event: 'workload_api_trouble', ...problem },
+            'No word from the Workload API',
+          ),
+      },
+    })
   }
 
   async #startServers(): Promise<Problem | undefined> {
@@ -240,7 +331,8 @@ export class Sidecar {
     if (config.admin !== undefined) {
       const facade = {
         config: () => printConfig(this.#reloader.config),
-        snapshot: () => this.#reloader.current && snapshotView(this.#reloader.current),
+        snapshot: () =>
+          this.#reloader.current && snapshotView(this.#reloader.current, this.#bundles.status()),
         decisions: this.#decisions.log.ring,
         reconsider: (record: DecisionRecord) => this.#decisions.reconsider(record),
         reload: async () => {
@@ -283,6 +375,8 @@ export class Sidecar {
       lastReload: report?.result ?? 'none',
       failedSources: [...new Set([...failing, ...(refused.length > 0 ? ['config'] : [])])],
       problems: failing.length > 0 ? (report?.problems ?? []) : refused,
+      waitingFor: this.#waitingFor(),
+      workloadApiTrouble: this.#workloadApi?.trouble,
       nowMs: now(),
     })
   }
@@ -318,8 +412,9 @@ export class Sidecar {
     const { logger } = this.#options
     return new Watcher({
       paths: watchedPaths(config),
+      clock: now,
       events: {
-        changed: () => void this.#reloader.reload('watch'),
+        changed: (sinceMs) => void this.#reloader.reload('watch', sinceMs),
         degraded: (message) =>
           logger.warn(
             { event: 'watch_degraded', detail: message },
@@ -343,6 +438,8 @@ export class Sidecar {
   #reloaded(report: ReloadReport): void {
     const { logger } = this.#options
     countReload(this.#metrics, report, now())
+    this.#bundles.keep(this.#reloader.config.policy)
+    this.#lag.reloaded(report)
     const { config } = report.perSource
     if (config !== undefined) {
       this.#refusedConfiguration = config === 'failed' ? report.problems : []
@@ -351,8 +448,12 @@ export class Sidecar {
     const failedBefore = this.#failing
     this.#failing = report.result === 'failed'
     const generation = this.#reloader.current
-    // A start that cannot load anything is told on standard error, once.
-    if (generation === undefined) return
+    if (generation === undefined) {
+      // A start that cannot load anything is told on standard error, once.
+      if (this.#identityAwaited !== undefined) logReload(logger, report, failedBefore)
+      return
+    }
+    this.#identityAwaited?.()
     showGeneration(this.#metrics, generation)
     logReload(logger, report, failedBefore)
     this.#validity.look()

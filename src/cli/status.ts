@@ -1,4 +1,6 @@
 // What is in force, as the admin server and the metrics show it.
+import type { BundleServerStatus } from '../control/bundle-server.ts'
+import type { VerifiedPart } from '../control/policy-bundles.ts'
 import type { ReloadReport } from '../control/reloader.ts'
 import type { Generation } from '../control/snapshot-builder.ts'
 import type { Problem } from '../errors.ts'
@@ -9,7 +11,10 @@ import type { ReadyPart, ReadyReport } from '../observe/health.ts'
 import type { MetricsRegistry } from '../observe/metrics.ts'
 
 /** `GET /snapshot`: plain data, no key material. */
-export function snapshotView({ snapshot }: Generation): unknown {
+export function snapshotView(
+  { snapshot, loaded }: Generation,
+  servers: readonly BundleServerStatus[],
+): unknown {
   const { generation, createdAtMs, identity, trust, policy, allow } = snapshot
   return {
     generation,
@@ -42,8 +47,36 @@ export function snapshotView({ snapshot }: Generation): unknown {
               revision: policy.revision,
               digest: policy.digest,
               entrypoint: policy.entrypoint,
+              bundles: (loaded.policy?.parts ?? []).map(bundleView),
             },
           },
+    ...(snapshot.policyPending ? { policy_pending: true } : {}),
+    ...(servers.length > 0 ? { bundle_servers: servers.map(serverView) } : {}),
+  }
+}
+
+function bundleView({ digest, part, keyId, issuedAt }: VerifiedPart): unknown {
+  return {
+    file: part.file,
+    revision: part.revision,
+    roots: part.roots,
+    digest,
+    ...(keyId === undefined ? {} : { signed_by: keyId }),
+    ...(issuedAt === undefined ? {} : { issued_at: issuedAt }),
+  }
+}
+
+/** Named as in OPA's status of a bundle. */
+function serverView(status: BundleServerStatus): unknown {
+  const at = (name: string, ms: number | undefined) => (ms === undefined ? {} : { [name]: iso(ms) })
+  const { problem } = status
+  return {
+    name: status.url,
+    ...at('last_request', status.lastRequestMs),
+    ...at('last_successful_request', status.lastSuccessfulRequestMs),
+    ...at('last_successful_download', status.lastSuccessfulDownloadMs),
+    ...at('last_successful_activation', status.lastActivationMs),
+    ...(problem === undefined ? {} : { code: 'bundle_error', message: problem.what }),
   }
 }
 
@@ -97,6 +130,9 @@ export interface ReadinessFacts {
   readonly lastReload: string
   readonly failedSources: readonly string[]
   readonly problems: readonly Problem[]
+  /** Why there is no generation yet, where something is waited for. */
+  readonly waitingFor: string | undefined
+  readonly workloadApiTrouble: Problem | undefined
   readonly nowMs: number
 }
 
@@ -106,13 +142,14 @@ export function readiness(facts: ReadinessFacts): ReadyReport {
   const own = generation?.snapshot.identity.facts
   return {
     parts: [
-      part('snapshot', generation !== undefined, 'nothing is loaded yet'),
+      part('snapshot', generation !== undefined, facts.waitingFor ?? 'nothing is loaded yet'),
       part(
         'data_threads',
         serving === threads,
         `${serving} of ${threads} data threads are serving`,
       ),
       part('applied', !lagsBehind(facts), 'a data thread does not apply the newest generation'),
+      part('policy', !generation?.snapshot.policyPending, 'the policy has not come yet'),
       part('drain', !facts.draining, 'draining'),
     ],
     details: {
@@ -125,7 +162,9 @@ export function readiness(facts: ReadinessFacts): ReadyReport {
         : {
             certificate_not_after: iso(own.notAfterMs),
             certificate_expired: own.notAfterMs <= facts.nowMs,
+            certificate_seconds_left: Math.floor((own.notAfterMs - facts.nowMs) / 1000),
           }),
+      ...(facts.workloadApiTrouble && { workload_api: facts.workloadApiTrouble }),
     },
   }
 }

@@ -2,6 +2,7 @@
 // destinations are made once, at the start: a change of those waits for a restart, and is told.
 import { isDeepStrictEqual } from 'node:util'
 import type { Config } from './config.ts'
+import { formatWorkloadApi } from './values.ts'
 
 export interface LiveConfig {
   /** `wanted`, with what cannot change taken from `current`. */
@@ -18,7 +19,9 @@ export function applyLive(current: Config, wanted: Config): LiveConfig {
   const { listen, forward, unsafeForward } = current.inbound
   const { level, redact, decisionFile, labels, upload } = current.log
   const { access, decisions } = wanted.log
-  const { identity, trust, allow, policy, drain } = wanted
+  const { allow, policy, drain } = wanted
+  // Trust may come with the identity: they change together or not at all.
+  const { identity, trust } = workloadApiOf(current) === workloadApiOf(wanted) ? wanted : current
   const config: Config = {
     inbound: { ...wanted.inbound, listen, forward, unsafeForward },
     identity,
@@ -47,6 +50,9 @@ export function applyLive(current: Config, wanted: Config): LiveConfig {
 /** True for a key as problems and `unsafeOptions` name it. */
 export const takesRestart = (key: string): boolean => Object.hasOwn(FIXED, key)
 
+const workloadApiOf = ({ identity }: Config): string | undefined =>
+  identity.kind === 'workloadApi' ? formatWorkloadApi(identity.workloadApi) : undefined
+
 const FIXED: Readonly<Record<string, (config: Config) => unknown>> = {
   'inbound.listen': ({ inbound }) => inbound.listen,
   'inbound.forward': ({ inbound }) => inbound.forward,
@@ -55,6 +61,7 @@ const FIXED: Readonly<Record<string, (config: Config) => unknown>> = {
   'metrics.listen': ({ metrics }) => metrics?.listen,
   'probes.listen': ({ probes }) => probes?.listen,
   'probes.paths': ({ probes }) => probes?.paths,
+  'identity.workloadApi': workloadApiOf,
   'log.level': ({ log }) => log.level,
   'log.decisionFile': ({ log }) => log.decisionFile,
   'log.redact': ({ log }) => log.redact,

@@ -6,10 +6,16 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Config } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
 import type { Snapshot } from '../threads.ts'
-import { type LoadOutcome, loadMaterials, type Source, type SourceResult } from './loader.ts'
+import {
+  type Loaded,
+  type LoadOutcome,
+  loadMaterials,
+  type Source,
+  type SourceResult,
+} from './loader.ts'
 import { type Generation, nextGeneration } from './snapshot-builder.ts'
 
-export type ReloadReason = 'start' | 'watch' | 'signal' | 'admin' | 'retry'
+export type ReloadReason = 'start' | 'watch' | 'workload_api' | 'signal' | 'admin' | 'retry'
 
 export interface ReloadReport {
   readonly reason: ReloadReason
@@ -22,6 +28,8 @@ export interface ReloadReport {
   readonly problems: readonly Problem[]
   readonly beganMs: number
   readonly durationMs: number
+  /** When what is new was written or delivered, as far as that is known; epoch milliseconds. */
+  readonly sinceMs?: number
   /** The same failure as the last time: worth counting, not worth another line in the log. */
   readonly repeated: boolean
 }
@@ -41,8 +49,8 @@ export interface ReloaderOptions {
   /** Hands a new snapshot to the data threads. */
   readonly publish: (snapshot: Snapshot) => void
   readonly onReload: (report: ReloadReport) => void
-  /** In place of `loadMaterials`, for tests. */
-  readonly load?: typeof loadMaterials
+  /** In place of `loadMaterials`. */
+  readonly load?: (config: Config, nowMs: number, previous?: Loaded) => Promise<LoadOutcome>
 }
 
 export class Reloader {
@@ -50,7 +58,9 @@ export class Reloader {
   #current: Generation | undefined
   #lastReport: ReloadReport | undefined
   /** Waits for the load that is running; joined by everybody who asks meanwhile. */
-  #queued: { reason: ReloadReason; readonly report: Promise<ReloadReport> } | undefined
+  #queued:
+    | { reason: ReloadReason; sinceMs: number | undefined; readonly report: Promise<ReloadReport> }
+    | undefined
   #last: Promise<unknown> = Promise.resolve()
   #retry: NodeJS.Timeout | undefined
   #retryMs = FIRST_RETRY_MS
@@ -74,19 +84,23 @@ export class Reloader {
     return this.#lastReport
   }
 
-  /** Never rejects. One load serves all who ask before it begins. */
-  reload(reason: ReloadReason): Promise<ReloadReport> {
+  /**
+   * Never rejects. One load serves all who ask before it begins. `sinceMs`: when what is new was
+   * written or delivered.
+   */
+  reload(reason: ReloadReason, sinceMs?: number): Promise<ReloadReport> {
     if (this.#queued !== undefined) {
+      this.#queued.sinceMs = earlier(this.#queued.sinceMs, sinceMs)
       // Whoever asks wants the configuration read as well, which a notice of a file does not do.
       if (isOnDemand(reason)) this.#queued.reason = reason
       return this.#queued.report
     }
     const report = this.#last.then(() => {
-      const { reason: last } = this.#queued ?? { reason }
+      const last = this.#queued ?? { reason, sinceMs }
       this.#queued = undefined
-      return this.#run(last)
+      return this.#run(last.reason, last.sinceMs)
     })
-    this.#queued = { reason, report }
+    this.#queued = { reason, sinceMs, report }
     this.#last = report
     return report
   }
@@ -97,8 +111,10 @@ export class Reloader {
     clearTimeout(this.#retry)
   }
 
-  async #run(reason: ReloadReason): Promise<ReloadReport> {
+  async #run(reason: ReloadReason, toldMs: number | undefined): Promise<ReloadReport> {
     clearTimeout(this.#retry)
+    // What is tried again has been waiting since it was told.
+    const sinceMs = toldMs ?? (reason === 'retry' ? this.#lastReport?.sinceMs : undefined)
     const { clock, onReload } = this.#options
     const beganMs = clock()
     const outcome = await this.#attempt(reason, beganMs)
@@ -108,6 +124,7 @@ export class Reloader {
       generation: this.#current?.snapshot.generation ?? 0,
       beganMs,
       durationMs: clock() - beganMs,
+      ...(sinceMs === undefined ? {} : { sinceMs }),
       repeated: reason === 'retry' && sameFailure(outcome, this.#lastReport),
     }
     this.#lastReport = report
@@ -172,6 +189,9 @@ interface Reconfigured {
   readonly problems: readonly Problem[]
   readonly adopted?: { readonly config: Config; readonly outcome: LoadOutcome }
 }
+
+const earlier = (one: number | undefined, other: number | undefined): number | undefined =>
+  one === undefined || other === undefined ? (one ?? other) : Math.min(one, other)
 
 const isOnDemand = (reason: ReloadReason): boolean => reason === 'signal' || reason === 'admin'
 

@@ -6,6 +6,7 @@ import { type FSWatcher, watch } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Config, IdentityConfig } from '../config/config.ts'
+import { isRemote } from '../config/values.ts'
 import { fingerprint } from './files.ts'
 
 export interface WatcherEvents {
@@ -135,7 +136,10 @@ export function watchedPaths({ identity, trust, policy }: Config): string[] {
     ...trust.bundles.map(({ file }) => file),
     ...trust.crls,
     ...(trust.revoked === undefined ? [] : [trust.revoked]),
-    ...(policy === undefined ? [] : [policy.bundle]),
+    ...(policy === undefined
+      ? []
+      : [policy.bundle, ...policy.data].filter((one) => !isRemote(one))),
+    ...(policy?.signing?.keys ?? []).map(({ file }) => file),
     ...(policy?.input.protoDescriptor === undefined ? [] : [policy.input.protoDescriptor]),
   ]
 }

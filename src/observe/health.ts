@@ -58,11 +58,15 @@ export function startMetricsServer(
         answer: () =>
           facade.started()
             ? { status: 200, body: { status: 'started' } }
-            : { status: 503, body: { status: 'starting' } },
+            : { status: 503, body: { status: 'starting', ...waiting(facade.ready()) } },
       },
     ],
   })
 }
+
+const waiting = ({ parts }: ReadyReport) => ({
+  reasons: parts.flatMap(({ ready, reason }) => (ready || reason === undefined ? [] : reason)),
+})
 
 /** No part at all is not ready: an empty report says that nothing was checked. */
 function readiness({ parts, details }: ReadyReport): Answer {

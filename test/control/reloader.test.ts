@@ -141,7 +141,8 @@ test('what changes on disk is in force without being asked for', async (t) => {
   const { reloader } = reloading(t, made)
   const watcher = new Watcher({
     paths: watchedPaths(made.config),
-    events: { changed: () => void reloader.reload('watch'), degraded: assert.fail },
+    clock: Date.now,
+    events: { changed: (since) => void reloader.reload('watch', since), degraded: assert.fail },
   })
   t.after(() => watcher.stop())
   await watcher.start()

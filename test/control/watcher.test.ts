@@ -12,10 +12,17 @@ type Options = Partial<Pick<WatcherOptions, 'settleMs' | 'pollMs' | 'watchDirect
 const POLLING = 60 * 60 * 1000
 
 async function watching(t: TestContext, paths: readonly string[], options: Options = {}) {
-  const seen = { changes: 0, degraded: [] as string[] }
+  const seen = { changes: 0, sinceMs: 0, degraded: [] as string[] }
   const watcher = new Watcher({
     paths,
-    events: { changed: () => seen.changes++, degraded: (message) => seen.degraded.push(message) },
+    clock: Date.now,
+    events: {
+      changed: (sinceMs) => {
+        seen.sinceMs = sinceMs
+        seen.changes++
+      },
+      degraded: (message) => seen.degraded.push(message),
+    },
     settleMs: 10,
     ...options,
   })
@@ -114,3 +121,17 @@ test('tells what is written together as one change, and nothing of other files',
   await noticed(seen, () => writeFile(a, 'newer'))
   assert.equal(seen.changes, 2)
 })
+
+for (const [means, options] of MEANS) {
+  test(`says since when a file may have been what it is now: ${means}`, async (t) => {
+    const directory = await temporaryDirectory(t)
+    const path = join(directory, 'one')
+    await writeFile(path, 'a')
+    const seen = await watching(t, [path], options)
+    const beforeMs = Date.now()
+    await noticed(seen, () => writeFile(path, 'b'))
+    // Never later than it was; and not earlier than the last look, which was at most one poll before.
+    const earliestMs = options.pollMs === POLLING ? beforeMs : beforeMs - 1_000
+    assert.ok(seen.sinceMs >= earliestMs && seen.sinceMs <= Date.now(), String(seen.sinceMs))
+  })
+}

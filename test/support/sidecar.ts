@@ -1,6 +1,7 @@
 // The real sidecar as a process of its own, with issued certificates and free ports, and clients that
 // talk to it over real TLS.
 import { spawn } from 'node:child_process'
+import type { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import https from 'node:https'
 import tls from 'node:tls'
@@ -193,6 +194,23 @@ export async function startSidecar(t: Cleanup, setup: SidecarSetup): Promise<Tes
       ALPNProtocols: ['http/1.1'],
       ...(client === undefined ? {} : { cert: client.chainPem, key: client.privateKeyPem }),
     }),
+  }
+}
+
+/** What a new handshake shows. */
+export async function serverCertificate(
+  sidecar: TestSidecar,
+  client: IssuedCertificate,
+): Promise<X509Certificate> {
+  const socket = tls.connect(sidecar.clientOptions(client))
+  try {
+    await once(socket, 'secureConnect')
+    const certificate = socket.getPeerX509Certificate()
+    if (certificate === undefined) throw new Error('the server showed no certificate')
+    return certificate
+  } finally {
+    // Not destroy: that would take the client's last message of the handshake with it.
+    socket.end()
   }
 }
 

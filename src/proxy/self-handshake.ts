@@ -1,0 +1,64 @@
+// The proof that an identity serves: a TLS handshake with ourselves, in memory, with the options that
+// the listener will have. What OpenSSL takes into a context can still fail at the first client, such
+// as a key whose signatures nobody can use.
+import { duplexPair } from 'node:stream'
+import tls from 'node:tls'
+import type { Problem } from '../errors.ts'
+import type { IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
+import { contextOptions, SERVER_OPTIONS } from './tls-options.ts'
+
+/** Undefined when it came to its end with our certificate on both sides. */
+export async function selfHandshakeProblem(
+  identity: IdentityMaterial,
+  bundles: readonly TrustBundleMaterial[],
+): Promise<Problem | undefined> {
+  try {
+    await handshake(contextOptions(identity, bundles))
+    return undefined
+  } catch (error) {
+    return {
+      where: identity.facts.file,
+      what: `a TLS handshake with this certificate and key fails: ${(error as Error).message}`,
+      remedy: 'issue a certificate with an ECDSA P-256, Ed25519 or RSA key of at least 2048 bits',
+    }
+  }
+}
+
+async function handshake(options: tls.SecureContextOptions): Promise<void> {
+  const [near, far] = duplexPair()
+  const server = tls.createServer({ ...SERVER_OPTIONS, ...options })
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const timer = setTimeout(() => reject(new Error('it does not end')), LIMIT_MS)
+  let client: tls.TLSSocket | undefined
+  try {
+    server.on('tlsClientError', reject)
+    server.on('secureConnection', (socket) => {
+      socket.on('error', reject)
+      // The end of the handshake for both: in TLS 1.3 the client is done before its certificate is read.
+      const shown = socket.getPeerX509Certificate()
+      if (shown === undefined) reject(new Error('our certificate was not shown'))
+      else resolve()
+    })
+    server.emit('connection', near)
+    client = tls.connect({
+      socket: far,
+      cert: options.cert,
+      key: options.key,
+      ca: options.ca,
+      ALPNProtocols: [...SERVER_OPTIONS.ALPNProtocols],
+      // Whether others believe our certificate is for them to say.
+      rejectUnauthorized: false,
+      checkServerIdentity: () => undefined,
+    })
+    client.on('error', reject)
+    await promise
+  } finally {
+    clearTimeout(timer)
+    client?.destroy()
+    near.destroy()
+    far.destroy()
+  }
+}
+
+/** Milliseconds are usual. */
+const LIMIT_MS = 5_000
