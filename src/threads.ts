@@ -15,6 +15,8 @@ export interface Snapshot {
   readonly allow: readonly AllowRule[]
   /** Absent when the configuration has no policy: then the allow rules alone decide. */
   readonly policy?: PolicyMaterial
+  /** The configuration has a policy that has not come yet: nothing is admitted. */
+  readonly policyPending?: true
   readonly settings: DataSettings
 }
 

@@ -5,11 +5,11 @@ import type { DenyEntry, MaterialsConfig } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import { parseSpiffeId } from '../identity/spiffe-id.ts'
-import type { PolicyMaterial } from '../policy/material.ts'
 import { crossCheck } from './cross-check.ts'
 import { type FileContent, readFiles } from './files.ts'
 import { OWN_TRUST_DOMAIN } from './identity-directory.ts'
 import { contentsOf, filesOf, type Origin, originOf, type PendingBundle } from './origin.ts'
+import { PolicyBundles, type PolicyPiece } from './policy-bundles.ts'
 import { warnOfSingleFileMounts } from './single-file-mounts.ts'
 import {
   denyListRequest,
@@ -19,7 +19,6 @@ import {
   readCrl,
   readDenied,
   readIdentity,
-  readPolicy,
   readTrust,
 } from './sources.ts'
 import type { Delivery } from './workload-api-messages.ts'
@@ -35,7 +34,8 @@ export interface Loaded {
   readonly trust: readonly Piece<TrustBundleMaterial>[]
   readonly crls: readonly Piece<readonly CrlMaterial[]>[]
   readonly denied?: Piece<readonly DenyEntry[]>
-  readonly policy?: Piece<PolicyMaterial>
+  /** Absent, too, while a bundle server has not delivered what the configuration asks for. */
+  readonly policy?: PolicyPiece
 }
 
 export interface LoadOutcome {
@@ -47,13 +47,15 @@ export interface LoadOutcome {
 
 /**
  * `nowMs`: epoch milliseconds by which validity is judged. `delivery`: what the Workload API delivered
- * last, where it is configured.
+ * last, where it is configured. `bundles`: where policies come from; it outlives a single load where
+ * bundle servers are asked again and again.
  */
 export async function loadMaterials(
   config: MaterialsConfig,
   nowMs: number,
   previous?: Loaded,
   delivery?: Delivery,
+  bundles = new PolicyBundles({ clock: () => nowMs }),
 ): Promise<LoadOutcome> {
   const origin = await originOf(config, delivery)
   // All in one go, so that what lies in one volume comes from one generation of it.
@@ -73,7 +75,7 @@ export async function loadMaterials(
   const trust = loadTrust(origin.bundles, trustContents, identity.piece, nowMs, previous)
   const crls = loadCrls(origin.crls, crlContents, trust.pieces, nowMs, previous)
   const denied = await loadDenied(config, nowMs, previous)
-  const policy = settle(await readPolicy(config, previous?.policy), previous?.policy)
+  const policy = await loadPolicy(config, bundles, previous)
 
   const perSource = {
     identity: identity.result,
@@ -83,7 +85,7 @@ export async function loadMaterials(
   }
   const problems = [identity, trust, crls, denied, policy].flatMap((one) => one.problems)
   if (previous === undefined) problems.push(...(await warnOfSingleFileMounts(filesOf(pending))))
-  const policyLacks = config.policy !== undefined && policy.piece === undefined
+  const policyLacks = config.policy !== undefined && !policy.piece && !policy.pending
   const deniedLacks = config.trust.revoked !== undefined && denied.piece === undefined
   if (!identity.piece || !trust.pieces || !crls.pieces || deniedLacks || policyLacks) {
     return { loaded: undefined, problems, perSource }
@@ -190,6 +192,26 @@ async function loadDenied(
 
 const worseOf = (...results: readonly SourceResult[]): SourceResult =>
   (['failed', 'changed'] as const).find((one) => results.includes(one)) ?? 'unchanged'
+
+/** What is pending has failed for the metrics; for the operator it is no error of the start. */
+async function loadPolicy(
+  { policy }: MaterialsConfig,
+  bundles: PolicyBundles,
+  previous: Loaded | undefined,
+): Promise<Settled<PolicyPiece> & { readonly pending: boolean }> {
+  const before = previous?.policy
+  if (policy === undefined) return { problems: [], result: 'unchanged', pending: false }
+  const reading = await bundles.read(policy, before)
+  const { problems } = reading
+  const piece = reading.piece ?? before
+  if (piece === undefined && reading.pending) {
+    const warnings = problems.map((one): Problem => ({ ...one, severity: 'warning' }))
+    return { problems: warnings, result: 'failed', pending: true }
+  }
+  // One bundle may have failed while another is new: then that one counts all the same.
+  const settled = settle({ ...(piece && { piece }), problems }, before)
+  return { ...settled, ...(piece && { piece }), pending: false }
+}
 
 interface Settled<P> extends Reading<P> {
   readonly result: SourceResult

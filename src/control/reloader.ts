@@ -15,7 +15,14 @@ import {
 } from './loader.ts'
 import { type Generation, nextGeneration } from './snapshot-builder.ts'
 
-export type ReloadReason = 'start' | 'watch' | 'workload_api' | 'signal' | 'admin' | 'retry'
+export type ReloadReason =
+  | 'start'
+  | 'watch'
+  | 'workload_api'
+  | 'bundle_server'
+  | 'signal'
+  | 'admin'
+  | 'retry'
 
 export interface ReloadReport {
   readonly reason: ReloadReason

@@ -38,6 +38,7 @@ export function nextGeneration(
     trust,
     allow: config.allow,
     ...(loaded.policy && { policy: loaded.policy.material }),
+    ...(config.policy && !loaded.policy && { policyPending: true as const }),
     settings: { inbound, log: { access: log.access, decisions: log.decisions } },
   }
   return { config, loaded, snapshot: sealed(snapshot) }

@@ -1,7 +1,6 @@
 // One reader for each source: bytes in, piece or problems out. A piece whose bytes are the same as
 // before is the same object as before: nothing is parsed, compiled or published twice.
 import { createHash } from 'node:crypto'
-import { stat } from 'node:fs/promises'
 import type { DenyEntry, IdentityFiles, MaterialsConfig } from '../config/config.ts'
 import { readDenyList } from '../config/deny-list.ts'
 import type { Problem } from '../errors.ts'
@@ -9,10 +8,7 @@ import { loadIdentity } from '../identity/credentials.ts'
 import { isOlder, mergeCrls, parseCrl } from '../identity/crl.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import { parseTrustBundle } from '../identity/trust.ts'
-import { ARCHIVE_LIMITS, unpackArchive } from '../policy/bundle.ts'
-import { loadPolicy } from '../policy/load.ts'
-import type { PolicyMaterial } from '../policy/material.ts'
-import { type FileContent, type FileRequest, readFiles, readTree } from './files.ts'
+import type { FileContent, FileRequest } from './files.ts'
 
 /** What came out of one file or one set of files. */
 export interface Piece<Material> {
@@ -195,60 +191,6 @@ function olderThanBefore(crl: CrlMaterial, newer: CrlMaterial): Problem {
   }
 }
 
-/** Never rejects: a fault of the policy host must hold up nothing else. */
-export async function readPolicy(
-  { policy }: MaterialsConfig,
-  before: Piece<PolicyMaterial> | undefined,
-): Promise<Reading<Piece<PolicyMaterial>>> {
-  if (policy === undefined) return { problems: [] }
-  try {
-    return await loadBundle(policy, before)
-  } catch (error) {
-    const what = `loading it ended in a fault: ${error instanceof Error ? error.stack : error}`
-    return { problems: [{ where: policy.bundle, what, remedy: 'please report it' }] }
-  }
-}
-
-async function loadBundle(
-  policy: NonNullable<MaterialsConfig['policy']>,
-  before: Piece<PolicyMaterial> | undefined,
-): Promise<Reading<Piece<PolicyMaterial>>> {
-  const file = policy.bundle
-  const bundle = await readBundle(file)
-  if (bundle.kind === 'problem') return { problems: [bundle.problem] }
-  if (before?.digest === bundle.digest) return { piece: before, problems: [] }
-  const unpacked = bundle.kind === 'entries' ? bundle : await unpackArchive(bundle.bytes, file)
-  if (unpacked.kind === 'problems') return unpacked
-  const { entrypoint, fuel, memoryBytes } = policy
-  const source = { file, entries: unpacked.entries, digest: bundle.digest }
-  const read = await loadPolicy(source, { entrypoint, fuel, memoryBytes })
-  if (read.kind === 'problems') return read
-  return reading(bundle.digest, read.material, read.warnings)
-}
-
-async function readBundle(path: string) {
-  const where = 'policy.bundle'
-  if (await isDirectory(path)) {
-    const tree = await readTree(path, where, ARCHIVE_LIMITS)
-    if (tree.kind === 'problem') return tree
-    const parts = [...tree.entries].flatMap(([name, bytes]) => [Buffer.from(name), bytes])
-    return { ...tree, digest: digestOf(parts) }
-  }
-  const [content] = await readFiles([{ path, where, maxBytes: ARCHIVE_LIMITS.fileBytes }])
-  if (content?.kind !== 'bytes') return content as Extract<FileContent, { kind: 'problem' }>
-  // Of the file as it is, so that `sha256sum` of the bundle gives the same.
-  const digest = createHash('sha256').update(content.bytes).digest('hex')
-  return { ...content, digest }
-}
-
-async function isDirectory(path: string): Promise<boolean> {
-  try {
-    return (await stat(path)).isDirectory()
-  } catch {
-    return false
-  }
-}
-
 export const isError = (problem: Problem): boolean => problem.severity !== 'warning'
 
 function reading<M>(
@@ -261,7 +203,7 @@ function reading<M>(
 }
 
 /** Every part goes in with its length, so that bytes cannot move from one to the next unseen. */
-function digestOf(parts: readonly Uint8Array[]): string {
+export function digestOf(parts: readonly Uint8Array[]): string {
   const hash = createHash('sha256')
   for (const part of parts) hash.update(`${part.length}:`).update(part)
   return hash.digest('hex')

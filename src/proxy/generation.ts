@@ -35,6 +35,7 @@ export class Generation {
     this.verifier = sameTrust ? before.verifier : new PeerVerifier(snapshot.trust, before?.verifier)
     const samePolicy =
       before !== undefined &&
+      before.snapshot.policyPending === snapshot.policyPending &&
       before.snapshot.policy?.digest === snapshot.policy?.digest &&
       before.snapshot.policy?.entrypoint === snapshot.policy?.entrypoint &&
       before.snapshot.policy?.fuel === snapshot.policy?.fuel &&
@@ -45,6 +46,7 @@ export class Generation {
       : new PolicyEngine({
           allow: snapshot.allow,
           policy: snapshot.policy,
+          policyPending: snapshot.policyPending === true,
           clock,
           events: { recycled },
         })

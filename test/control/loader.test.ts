@@ -40,7 +40,7 @@ test('tells the problems of all sources at once', async (t) => {
   const outcome = await load({
     ...config,
     trust: { ...config.trust, crls: [path('ca.crl.d')] },
-    policy: { bundle: path('absent.tar.gz'), memoryBytes: 1, fuel: 1 },
+    policy: { bundle: path('absent.tar.gz'), data: [], memoryBytes: 1, fuel: 1 } as unknown as NonNullable<Config['policy']>,
   })
   assert.equal(outcome.loaded, undefined)
   for (const expected of [
@@ -152,6 +152,55 @@ test('keeps the CRL of an authority that is still trusted when its file holds an
   )
   assert.equal(warned?.severity, 'warning')
   for (const serial of ['a', 'b']) assert.ok(revokes(loaded?.crls[0]?.material ?? [], serial))
+})
+
+test('an older CRL does not take the place of a newer one', async (t) => {
+  const made = await materials(t)
+  const { intermediate } = made.authority
+  const config = { ...made.config, trust: { ...made.config.trust, crls: [made.path('one.crl')] } }
+  const publish = async (number: number, ...serials: readonly string[]) =>
+    writeFile(
+      made.path('one.crl'),
+      await intermediate.crl({ revoked: serials.map((serial) => ({ serial })), number }),
+    )
+  await publish(7, '0a')
+  const before = (await load(config)).loaded
+  await publish(6)
+  const outcome = await load(config, before)
+  assert.ok(revokes(outcome.loaded?.crls[0]?.material ?? [], 'a'))
+  const [problem] = outcome.problems
+  assert.equal(problem?.severity, 'warning')
+  assert.match(problem?.what ?? '', /\(number 6 of .*\) is older than the one before \(number 7 of/)
+  // Nor under other trust, where the file is read again.
+  await made.trust(made.authority, await testAuthority('other.example'))
+  const later = await load(config, outcome.loaded)
+  assert.ok(revokes(later.loaded?.crls[0]?.material ?? [], 'a'))
+  await publish(8, '0b')
+  const newer = await load(config, later.loaded)
+  assert.deepEqual(newer.problems, [])
+  assert.ok(revokes(newer.loaded?.crls[0]?.material ?? [], 'b'))
+})
+
+test('a deny list is in force, kept when it breaks, and its own kind of change', async (t) => {
+  const made = await materials(t)
+  const revoked = made.path('revoked.yaml')
+  const config = { ...made.config, trust: { ...made.config.trust, revoked } }
+  assert.match(told(await load(config)), /revoked\.yaml.* does not exist/)
+  await writeFile(revoked, '- spiffeId: spiffe://example.org/a')
+  const { loaded: before } = await load(config)
+  assert.ok(before)
+  const one = nextGeneration(config, before, Date.now())
+  assert.equal(one.snapshot.trust.denied[0]?.where, `${revoked}:1`)
+  await writeFile(revoked, '- spiffeId: nonsense')
+  const broken = await load(config, before)
+  assert.equal(broken.perSource.revocation, 'failed')
+  assert.equal(broken.loaded?.denied, before.denied)
+  await writeFile(revoked, '[]')
+  const { loaded: after, perSource } = await load(config, broken.loaded)
+  assert.ok(after)
+  assert.deepEqual(perSource, { ...UNCHANGED, revocation: 'changed' })
+  const { trust } = nextGeneration(config, after, Date.now(), one).snapshot
+  assert.deepEqual([trust.generation, trust.bundleGeneration, trust.denied], [2, 1, []])
 })
 
 test('denies whoever has no CRL when the CRLs belong to an authority that is gone', async (t) => {

@@ -36,7 +36,12 @@ export async function materials(
       },
       allow: [{ all: true }],
       ...(policy && {
-        policy: { bundle: path('bundle.tar.gz'), memoryBytes: 64 << 20, fuel: 10_000_000 },
+        policy: {
+          bundle: path('bundle.tar.gz'),
+          data: [],
+          memoryBytes: 64 << 20,
+          fuel: 10_000_000,
+        },
       }),
       log: { access: 'denied', decisions: 'all' },
     } as unknown as Config,
