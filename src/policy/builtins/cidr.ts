@@ -29,8 +29,7 @@ export function expandCidr(args: readonly RegoValue[], context: BuiltinContext):
   context.spend(ADDRESS_COST * 2 ** (network.bits - network.prefix))
   const addresses: string[] = []
   const last = lastOf(network)
-  const first: IpAddress = range.first
-  while (first <= range.last) {
+  for (let address = network.address; address <= last; address++) {
     addresses.push(formatAddress(address))
   }
   return new RegoSet(addresses)
@@ -102,13 +101,14 @@ function networksOf(range: MergedRange, context: BuiltinContext): string[] {
   if (range.network !== undefined) return [formatNetwork(range.network)]
   const isMapped = isIpv4(range.first) && isIpv4(range.last)
   const networks: string[] = []
-  for (let first: bigint = range.first; first <= range.last; ) {
+  let first: IpAddress = range.first
+  while (first <= range.last) {
     context.spend(ADDRESS_COST)
     // The largest network that begins here and does not end behind the range.
     let hosts = 0n
     const limit = isMapped ? 32n : 128n
     while (hosts < limit) {
-      const size = 1n << (hosts + 1n)
+      const size: bigint = 1n << (hosts + 1n)
       if ((first & (size - 1n)) !== 0n || first + size - 1n > range.last) break
       hosts++
     }
