@@ -69,6 +69,11 @@ export class PolicyHost {
     return this.#memory?.buffer.byteLength ?? 0
   }
 
+  /** Whether the last evaluation asked what time it is. */
+  get hasReadTime(): boolean {
+    return this.#instance?.hasReadTime ?? true
+  }
+
   /** Loop iterations and calls that the last evaluation used. */
   get fuelUsed(): number {
     const left = this.#instance?.fuel.value ?? 0
@@ -167,11 +172,13 @@ class PolicyAbort extends Error {
 
 class Instance {
   readonly fuel: WebAssembly.Global
+  hasReadTime = false
   readonly #material: PolicyMaterial
   readonly #memory: WebAssembly.Memory
   readonly #exports: Exports
   readonly #stackPointer: WebAssembly.Global
-  readonly #context: { timeNs: bigint } & BuiltinContext
+  readonly #context: BuiltinContext
+  #nowMs = 0
   readonly #data: number
   readonly #input: number
   readonly #heap: number
@@ -194,7 +201,14 @@ class Instance {
     this.#exports = instance.exports as unknown as Exports
     this.fuel = this.#exports[FUEL_EXPORT]
     this.#stackPointer = this.#exports[STACK_POINTER_EXPORT]
-    this.#context = { timeNs: 0n, ...caches, spend: (iterations) => this.#spend(iterations) }
+    const timeNs = () => this.#timeNs()
+    this.#context = {
+      get timeNs() {
+        return timeNs()
+      },
+      ...caches,
+      spend: (iterations) => this.#spend(iterations),
+    }
     this.#start = this.#exports.opa_heap_ptr_get()
     if (image === undefined) {
       // Reading data is not a request: it has a budget of its own size.
@@ -227,7 +241,8 @@ class Instance {
     if (length < 0) return TOO_LARGE
     this.#stackPointer.value = STACK_TOP
     this.fuel.value = this.#material.fuel
-    this.#context.timeNs = BigInt(Math.floor(nowMs * 1000)) * 1000n
+    this.#nowMs = nowMs
+    this.hasReadTime = false
     const result = this.#exports.opa_eval(
       0,
       entrypoint,
@@ -238,6 +253,11 @@ class Instance {
       FORMAT_JSON,
     )
     return this.#readResult(result)
+  }
+
+  #timeNs(): bigint {
+    this.hasReadTime = true
+    return BigInt(Math.floor(this.#nowMs * 1000)) * 1000n
   }
 
   #writeInput(input: string): number {

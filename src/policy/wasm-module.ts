@@ -1,4 +1,4 @@
-// Reads the parts of a WebAssembly binary that the rewriter has to understand: sections, integers
+// Reads the parts of a WebAssembly binary that we have to understand: sections, integers
 // and the immediates of every instruction. What it does not know it refuses; it never guesses.
 // WebAssembly Core Specification 2.0, chapter 5 "Binary Format".
 
@@ -8,10 +8,14 @@ export class WasmFormatError extends Error {
 }
 
 export const SECTION = {
+  custom: 0,
+  type: 1,
   import: 2,
+  function: 3,
   global: 6,
   export: 7,
   code: 10,
+  data: 11,
 } as const
 
 export interface Section {

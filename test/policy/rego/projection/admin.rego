@@ -1,0 +1,3 @@
+package helpers.chosen.admin
+
+fact := input.attributes.source.principal

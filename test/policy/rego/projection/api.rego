@@ -1,0 +1,3 @@
+package helpers.chosen.api
+
+fact := input.attributes.request.http.host
