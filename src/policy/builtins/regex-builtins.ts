@@ -61,7 +61,8 @@ export function findRegex(args: readonly RegoValue[], context: BuiltinContext): 
   return found
 }
 
-function cachedRegex(pattern: string, context: BuiltinContext): Regex {
+/** @throws BuiltinError where the pattern is none */
+export function cachedRegex(pattern: string, context: BuiltinContext): Regex {
   try {
     return context.regexes.get(pattern, () => {
       context.spend(pattern.length * 100)

@@ -1,6 +1,14 @@
 // The builtins that Postern supplies, and those that it refuses with the reason. What is in neither
 // table is either native in wasm or unknown; the activation gate compares by name.
 import type { Builtin } from './builtin.ts'
+import {
+  castToArray,
+  castToBoolean,
+  castToNull,
+  castToObject,
+  castToSet,
+  castToString,
+} from './casts.ts'
 import { cidrContainsMatches, expandCidr, isCidr, mergeCidrs } from './cidr.ts'
 import { digest, hmac, hmacEqual } from './digests.ts'
 import {
@@ -12,16 +20,35 @@ import {
   encodeUrlQuery,
   encodeUrlQueryObject,
 } from './encodings.ts'
+import { globsMatch } from './glob-intersection.ts'
+import { quoteGlob } from './glob-text.ts'
+import { marshalWithOptions } from './json-marshal.ts'
+import { patchJson } from './json-patch.ts'
 import { decodeJwt, decodeVerifyJwt, verifyJwt } from './jwt.ts'
+import { rangeStep } from './number-range.ts'
+import { randomBelow, randomUuid } from './random.ts'
+import { reachablePaths } from './reachable-paths.ts'
 import { findRegex, replaceRegex, splitByRegex } from './regex-builtins.ts'
+import { matchTemplate } from './regex-template.ts'
 import { compareVersions, isVersion } from './semver.ts'
+import { splitN } from './split-n.ts'
 import { sprintf } from './sprintf.ts'
 import { anyPrefixMatch, anySuffixMatch, countSubstring, indexOfAll } from './strings.ts'
 import { isSubset } from './subset.ts'
-import { RegoNumber } from './value.ts'
+import { parseBytes, parseUnits } from './units.ts'
+import { parseUuid } from './uuid.ts'
+import { RegoNumber, RegoObject } from './value.ts'
+import { isYaml, unmarshalYaml } from './yaml-read.ts'
+import { marshalYaml } from './yaml-write.ts'
 
 export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
   ['base64url.encode_no_pad', encodeBase64UrlNoPad],
+  ['cast_array', castToArray],
+  ['cast_boolean', castToBoolean],
+  ['cast_null', castToNull],
+  ['cast_object', castToObject],
+  ['cast_set', castToSet],
+  ['cast_string', castToString],
   ['crypto.hmac.equal', hmacEqual],
   ['crypto.hmac.md5', hmac('md5')],
   ['crypto.hmac.sha1', hmac('sha1')],
@@ -30,6 +57,8 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
   ['crypto.md5', digest('md5')],
   ['crypto.sha1', digest('sha1')],
   ['crypto.sha256', digest('sha256')],
+  ['glob.quote_meta', quoteGlob],
+  ['graph.reachable_paths', reachablePaths],
   ['hex.decode', decodeHex],
   ['hex.encode', encodeHex],
   ['indexof_n', indexOfAll],
@@ -52,28 +81,45 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
       ['eddsa', 'EdDSA'],
     ] as const
   ).map(([suffix, algorithm]) => [`io.jwt.verify_${suffix}`, verifyJwt(algorithm)] as const),
+  ['json.marshal_with_options', marshalWithOptions],
+  ['json.patch', patchJson],
   ['net.cidr_contains_matches', cidrContainsMatches],
   ['net.cidr_expand', expandCidr],
   ['net.cidr_is_valid', isCidr],
   ['net.cidr_merge', mergeCidrs],
+  ['numbers.range_step', rangeStep],
   ['object.subset', isSubset],
+  // As where OPA was not told what it runs in: environment and configuration are not for policies.
+  ['opa.runtime', () => new RegoObject()],
+  ['rand.intn', randomBelow],
   ['regex.find_n', findRegex],
+  ['regex.globs_match', globsMatch],
   ['regex.replace', replaceRegex],
   ['regex.split', splitByRegex],
+  ['regex.template_match', matchTemplate],
   ['semver.compare', compareVersions],
   ['semver.is_valid', isVersion],
   ['sprintf', sprintf],
   ['strings.any_prefix_match', anyPrefixMatch],
   ['strings.any_suffix_match', anySuffixMatch],
   ['strings.count', countSubstring],
+  ['strings.split_n', splitN],
   ['time.now_ns', (_args, context) => new RegoNumber(String(context.timeNs))],
+  ['units.parse', parseUnits],
+  ['units.parse_bytes', parseBytes],
   ['urlquery.decode', decodeUrlQuery],
   ['urlquery.decode_object', decodeUrlQueryObject],
   ['urlquery.encode', encodeUrlQuery],
   ['urlquery.encode_object', encodeUrlQueryObject],
-  // OPA erases both unless told otherwise; a policy that was built otherwise runs all the same.
+  ['uuid.parse', parseUuid],
+  ['uuid.rfc4122', randomUuid],
+  ['yaml.is_valid', isYaml],
+  ['yaml.marshal', marshalYaml],
+  ['yaml.unmarshal', unmarshalYaml],
+  // OPA erases these unless told otherwise; a policy that was built otherwise runs all the same.
   ['trace', () => true],
   ['internal.print', () => true],
+  ['internal.test_case', () => true],
 ])
 
 /** Builtins that will not be supplied, with the reason. */
@@ -82,7 +128,6 @@ export const REFUSED_BUILTINS: ReadonlyMap<string, string> = new Map([
   ['net.lookup_ip_addr', 'a decision must not wait for a name server'],
   ['providers.aws.sign_req', 'a decision makes no requests that would have to be signed'],
   ['rego.parse_module', 'policies are compiled before they are loaded'],
-  ['opa.runtime', 'environment and configuration of the proxy are not for policies'],
   ...[
     'is_valid',
     'parse',

@@ -35,8 +35,12 @@ export class RegoObject {
     this.#entries.set(identity(key), [key, value])
   }
 
-  get(key: string): RegoValue | undefined {
+  get(key: RegoValue): RegoValue | undefined {
     return this.#entries.get(identity(key))?.[1]
+  }
+
+  get size(): number {
+    return this.#entries.size
   }
 
   entries(): Iterable<readonly [RegoValue, RegoValue]> {
@@ -46,7 +50,23 @@ export class RegoObject {
 
 /** Of a key: strings are most of them and stay as they are, behind a letter that no other text has. */
 function identity(key: RegoValue): string {
-  return typeof key === 'string' ? `"${key}` : writeValue(key)
+  return typeof key === 'string' ? `"${key}` : canonical(key)
+}
+
+/** The same text for equal values: however a number is written, and a set ordered. */
+function canonical(value: RegoValue): string {
+  if (value instanceof RegoNumber) return canonicalNumber(value.literal)
+  if (value instanceof RegoSet) return `<${value.members.map(canonical).sort().join()}>`
+  if (value instanceof RegoObject) {
+    const entries = Array.from(value.entries(), ([k, v]) => `${canonical(k)}:${canonical(v)}`)
+    return `{${entries.sort().join()}}`
+  }
+  return Array.isArray(value) ? `[${value.map(canonical).join()}]` : writeValue(value)
+}
+
+function canonicalNumber(literal: string): string {
+  const number = Number(literal)
+  return Number.isSafeInteger(number) || /[.eE]/.test(literal) ? String(number) : literal
 }
 
 /** The text is not a value: an expected outcome where it comes from a token. */
