@@ -25,7 +25,11 @@ export function logReload(logger: Logger, report: ReloadReport, failedBefore: bo
     )
   }
   if (result === 'failed') {
-    if (!repeated) logger.error(about, 'Reload failed; what was good before stays in force')
+    const told =
+      reason === 'start'
+        ? 'Not everything could be loaded; requests wait for it, it is tried again'
+        : 'Reload failed; what was good before stays in force'
+    if (!repeated) logger.error(about, told)
   } else if (result === 'published') logger.info(about, 'Reloaded')
   else if (failedBefore) logger.info(about, 'Good again; what is in force has not changed')
   else if (reason === 'signal' || reason === 'admin') logger.info(about, 'Nothing has changed')
@@ -41,7 +45,9 @@ export function logValidity(logger: Logger, notice: ValidityNotice): void {
     ends_at: new Date(endsAtMs).toISOString(),
     now: new Date(nowMs).toISOString(),
   }
-  const level = stage === 'expired' ? 'error' : stage === 'third' ? 'info' : 'warn'
+  // Without its own certificate the workload cannot be called at all.
+  const urgent = stage === 'expired' || (kind === 'identity' && stage === 'twentieth')
+  const level = urgent ? 'error' : stage === 'third' ? 'info' : 'warn'
   logger[level](fields, stage === 'expired' ? 'Expired' : 'Must be renewed soon')
 }
 

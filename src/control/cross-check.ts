@@ -1,45 +1,49 @@
-// What no source can know alone. Only warnings: each of these can be meant.
+// What no source can know alone: would we be believed by ourselves? Only warnings: each of these can
+// be meant, since those who call us decide whom they believe.
 import { X509Certificate } from 'node:crypto'
 import type { Problem } from '../errors.ts'
+import { mergeCrls } from '../identity/crl.ts'
+import type { TrustMaterial } from '../identity/material.ts'
+import { PeerVerifier } from '../identity/verifier.ts'
 import type { Loaded } from './loader.ts'
 
-export function crossCheck({ identity, trust }: Loaded): Problem[] {
-  const { certificateChainPem, facts } = identity.material
-  const chain = certificateChainPem.match(ONE_CERTIFICATE)?.map((pem) => new X509Certificate(pem))
-  const anchors = trust.flatMap(({ material }) =>
-    material.certificates.map((der) => new X509Certificate(der)),
+export function crossCheck(loaded: Loaded, nowMs: number): Problem[] {
+  const { certificateChainPem, facts } = loaded.identity.material
+  const chain = (certificateChainPem.match(ONE_CERTIFICATE) ?? []).map(
+    (pem) => new X509Certificate(pem),
   )
-  if (leadsToAnchor(chain ?? [], anchors)) return []
-  return [
-    {
-      where: facts.file,
-      what: 'our own certificate leads to no certificate of the trust bundles',
-      remedy:
-        'nothing, if clients believe another authority than we do; else add its root to trust.bundles',
-      severity: 'warning',
-    },
+  const verdict = new PeerVerifier(trustOf(loaded)).verify(chain, nowMs)
+  const warning = (what: string, remedy: string): Problem[] => [
+    { where: facts.file, what, remedy, severity: 'warning' },
   ]
-}
-
-/** Signatures only: whether a peer accepts us is for the peer to say. */
-function leadsToAnchor(
-  [leaf, ...rest]: readonly X509Certificate[],
-  anchors: readonly X509Certificate[],
-): boolean {
-  if (leaf === undefined) return false
-  const issued = (issuer: X509Certificate, subject: X509Certificate) =>
-    subject.checkIssued(issuer) && subject.verify(issuer.publicKey)
-  let current = leaf
-  const unused = new Set(rest)
-  for (;;) {
-    if (anchors.some((anchor) => anchor.raw.equals(current.raw) || issued(anchor, current))) {
-      return true
-    }
-    const next = [...unused].find((issuer) => issued(issuer, current))
-    if (next === undefined) return false
-    unused.delete(next)
-    current = next
+  if (verdict.kind === 'peer') return []
+  switch (verdict.reason) {
+    case 'untrusted':
+      return warning(
+        'our own certificate leads to no certificate of the trust bundles',
+        'nothing, if clients believe another authority than we do; else add its root to trust.bundles',
+      )
+    case 'revoked':
+    case 'denied':
+      return warning(
+        `our own certificate is one that we would refuse: ${verdict.detail}`,
+        'issue another one; clients with the same lists refuse it',
+      )
+    default:
+      // What is wrong with the leaf itself was said when it was read.
+      return []
   }
 }
+
+/** As strict as revocation can be known, and not about what is missing. */
+const trustOf = ({ trust, crls, denied }: Loaded): TrustMaterial => ({
+  generation: 0,
+  bundleGeneration: 0,
+  bundles: trust.map(({ material }) => material),
+  crls: mergeCrls(crls.flatMap(({ material }) => material)),
+  revocation: { mode: 'soft-fail', graceMs: 0, scope: 'chain', required: false },
+  denied: denied?.material ?? [],
+  clockSkewMs: 0,
+})
 
 const ONE_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g

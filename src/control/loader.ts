@@ -98,8 +98,8 @@ export async function loadMaterials(
     ...(policy.piece && { policy: policy.piece }),
   }
   // Warnings come with what they are about, not again with every change of something else.
-  if (identity.result !== 'unchanged' || trust.result !== 'unchanged') {
-    problems.push(...crossCheck(loaded))
+  if ([identity, trust, crls, denied].some(({ result }) => result !== 'unchanged')) {
+    problems.push(...crossCheck(loaded, nowMs))
   }
   return { loaded, problems, perSource }
 }

@@ -1,5 +1,6 @@
 // Says when something in force approaches the end of its validity, once for each stage and more
-// urgently each time. Nothing is reloaded for it: whoever renews has not, and somebody should know.
+// urgently each time; of our own certificate again and again when it is over. Nothing is reloaded for
+// it: whoever renews has not, and somebody should know.
 import type { Loaded } from './loader.ts'
 
 /** How much of the life is left: a third (renewal is due), a tenth, a twentieth, nothing. */
@@ -20,11 +21,13 @@ export interface ValidityOptions {
   readonly clock: () => number
   readonly onNotice: (notice: ValidityNotice) => void
   readonly everyMs?: number
+  /** Pause between two notices that our own certificate has expired and is still in force. */
+  readonly repeatMs?: number
 }
 
 export class ValidityWatch {
   readonly #options: ValidityOptions
-  readonly #told = new Map<string, ValidityStage>()
+  readonly #told = new Map<string, { readonly stage: ValidityStage; readonly atMs: number }>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(options: ValidityOptions) {
@@ -47,10 +50,16 @@ export class ValidityWatch {
     const present = new Map(notices.map((notice) => [keyOf(notice), notice]))
     for (const key of this.#told.keys()) if (!present.has(key)) this.#told.delete(key)
     for (const [key, notice] of present) {
-      if (this.#told.get(key) === notice.stage) continue
-      this.#told.set(key, notice.stage)
+      const told = this.#told.get(key)
+      if (told?.stage === notice.stage && !this.#isDueAgain(notice, told.atMs)) continue
+      this.#told.set(key, { stage: notice.stage, atMs: notice.nowMs })
       this.#options.onNotice(notice)
     }
+  }
+
+  #isDueAgain({ kind, stage, nowMs }: ValidityNotice, toldMs: number): boolean {
+    const { repeatMs = 10 * 60_000 } = this.#options
+    return kind === 'identity' && stage === 'expired' && nowMs - toldMs >= repeatMs
   }
 }
 

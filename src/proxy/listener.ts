@@ -3,7 +3,6 @@
 import net from 'node:net'
 import tls from 'node:tls'
 import type { Address } from '../config/config.ts'
-import type { PeerVerifier } from '../identity/verifier.ts'
 import {
   cellOf,
   cellsByLabel,
@@ -12,7 +11,7 @@ import {
   REVOCATION_GAPS,
 } from '../metrics.ts'
 import { connectionInput } from '../policy/input.ts'
-import { ClientConnection } from './connection.ts'
+import { ClientConnection, type ConnectionStart } from './connection.ts'
 import { recordFault } from './fault.ts'
 import {
   admitPeer,
@@ -29,7 +28,11 @@ import {
   NO_ADDRESS,
   type Slot,
 } from './handshake-guard.ts'
+import { Http2Connection } from './http2/connection.ts'
+import { refuseOverHttp2 } from './http2/refusal.ts'
+import { IdentityAges } from './identity-ages.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
+import { sweep } from './sweep.ts'
 import { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { contextOptions, SERVER_OPTIONS } from './tls-options.ts'
@@ -41,6 +44,8 @@ interface Arrival {
   readonly port: number
   readonly acceptedMs: number
   slot: Slot | undefined
+  /** Which of our identities its handshake shows; see `IdentityAges`. */
+  epoch: number
   /** The handshake has ended, one way or the other. */
   over: boolean
 }
@@ -64,17 +69,18 @@ const REFUSAL_LINGER_BYTES = 64 * 1024
 const DRAIN_HANDSHAKE_MS = 1_000
 /** The longest that a timer takes. */
 const NEVER_MS = 2 ** 31 - 1
-/** The sweep over open connections yields to requests after so long. */
-const SWEEP_SLICE_MS = 5
 
 const connectionKey = Symbol('connection')
+/** A client whose peer was verified, whatever it speaks. */
+type OpenConnection = ClientConnection | Http2Connection
 type OwnedSocket = tls.TLSSocket & { [connectionKey]?: ClientConnection }
 
 export class Listener {
-  readonly connections = new Set<ClientConnection>()
+  readonly connections = new Set<OpenConnection>()
   readonly #context: ThreadContext
   readonly #tally: Tally
   readonly #guard: HandshakeGuard
+  readonly #ages: IdentityAges
   readonly #acceptor: net.Server
   readonly #tls: tls.Server
   readonly #arrivals = new Map<net.Socket, Arrival>()
@@ -87,6 +93,7 @@ export class Listener {
     this.#tally = new Tally(context)
     this.#guard = new HandshakeGuard(currentLimits(context), () => context.clock.monotonicMs())
     const { identity, trust } = context.generation.snapshot
+    this.#ages = new IdentityAges(context.cells, identity)
     this.#tls = tls.createServer({
       ...SERVER_OPTIONS,
       ...contextOptions(identity, trust.bundles),
@@ -126,7 +133,9 @@ export class Listener {
     const { identity, trust } = this.#context.generation.snapshot
     // Everything again: setSecureContext() sets what it is not told back to Node's defaults.
     this.#tls.setSecureContext(contextOptions(identity, trust.bundles))
-    if (trustChanged) this.#sweep([...this.connections], this.#context.generation.verifier, 0)
+    this.#ages.changed(identity)
+    if (!trustChanged) return
+    sweep([...this.connections], this.#context.generation.verifier, this.#context.clock)
   }
 
   tick(): void {
@@ -162,6 +171,7 @@ export class Listener {
       port: socket.remotePort ?? 0,
       acceptedMs: this.#context.clock.monotonicMs(),
       slot: undefined,
+      epoch: 0,
       over: false,
     }
     socket.on('error', ignore)
@@ -179,6 +189,7 @@ export class Listener {
     const applicant: Applicant = {
       start: (slot) => {
         arrival.slot = slot
+        arrival.epoch = this.#ages.epoch
         // It may have gone while it waited, with its `close` still to come: TLS on it would throw.
         if (socket.destroyed) this.#guard.end(slot, { kind: 'free' })
         else this.#guarded(socket, () => this.#tls.emit('connection', socket))
@@ -245,16 +256,29 @@ export class Listener {
       remoteAddress: arrival.address,
       remotePort: arrival.port,
     }
-    const connection = new ClientConnection(start, this.#context, this.#tally)
+    const connection = this.#connectionOf(start)
     this.#tally.opened()
     this.connections.add(connection)
+    const { epoch } = arrival
+    this.#ages.opened(epoch)
+    socket.on('close', () => {
+      this.connections.delete(connection)
+      this.#ages.closed(epoch)
+      connection.guarded(() => connection.onClose())
+    })
+  }
+
+  #connectionOf(start: ConnectionStart): OpenConnection {
+    const { socket } = start
+    if (socket.alpnProtocol === 'h2') {
+      socket.on('error', ignore)
+      return new Http2Connection(start, this.#context, this.#tally)
+    }
+    const connection = new ClientConnection(start, this.#context, this.#tally)
     ;(socket as OwnedSocket)[connectionKey] = connection
     // Shared functions instead of a closure for each event and connection: idle ones are many.
     socket.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', ignore)
-    socket.on('close', () => {
-      this.connections.delete(connection)
-      connection.guarded(() => connection.onClose())
-    })
+    return connection
   }
 
   #handshakeBroke(error: NodeJS.ErrnoException, socket: tls.TLSSocket): void {
@@ -303,6 +327,7 @@ export class Listener {
   #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure): void {
     this.#refused.set(socket, this.#context.tickMs)
     socket.on('error', ignore).on('close', () => this.#refused.delete(socket))
+    if (socket.alpnProtocol === 'h2') return refuseOverHttp2(socket, reason)
     let left = REFUSAL_LINGER_BYTES
     socket.on('data', (chunk: Buffer) => {
       left -= chunk.length
@@ -324,26 +349,6 @@ export class Listener {
     } catch (error) {
       recordFault(this.#context, error)
       socket.destroy()
-    }
-  }
-
-  /**
-   * Verifies again every connection that the news are about, a slice at a time, so that requests go
-   * on meanwhile. Which ones that is says the verifier that the news came with, though a newer one
-   * may be in force before the end: each of them begins a sweep of its own.
-   */
-  #sweep(connections: readonly ClientConnection[], news: PeerVerifier, from: number): void {
-    const { clock } = this.#context
-    const beganMs = clock.monotonicMs()
-    const nowMs = clock.nowMs()
-    for (let i = from; i < connections.length; i++) {
-      connections[i]?.guarded((connection) => {
-        if (news.concerns(connection.peer, nowMs)) connection.verifyAgain(nowMs)
-      })
-      if (clock.monotonicMs() - beganMs >= SWEEP_SLICE_MS) {
-        setImmediate(() => this.#sweep(connections, news, i + 1))
-        return
-      }
     }
   }
 }

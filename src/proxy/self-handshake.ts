@@ -16,9 +16,11 @@ export async function selfHandshakeProblem(
     await handshake(contextOptions(identity, bundles))
     return undefined
   } catch (error) {
+    // OpenSSL's reason; its message names addresses and source files.
+    const { reason, message } = error as Error & { readonly reason?: string }
     return {
       where: identity.facts.file,
-      what: `a TLS handshake with this certificate and key fails: ${(error as Error).message}`,
+      what: `a TLS handshake with this certificate and key fails: ${reason ?? message}`,
       remedy: 'issue a certificate with an ECDSA P-256, Ed25519 or RSA key of at least 2048 bits',
     }
   }

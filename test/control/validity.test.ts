@@ -40,6 +40,19 @@ test('tells each stage of a certificate once, the last when it has expired', () 
   assert.deepEqual(at(5000), [])
 })
 
+test('says again and again that our own certificate has expired, and of no other', () => {
+  const at = watched(() => ({
+    identity: { material: { facts: facts('tls.crt', 1000) } },
+    trust: [{ material: { facts: [facts('ca.crt', 1000)] } }],
+    crls: [],
+  }))
+  assert.deepEqual(at(1000), ['identity tls.crt expired', 'trust ca.crt (CN=one) expired'])
+  assert.deepEqual(at(1000 + 599_999), [])
+  assert.deepEqual(at(1000 + 600_000), ['identity tls.crt expired'])
+  assert.deepEqual(at(1000 + 700_000), [])
+  assert.deepEqual(at(1000 + 1_200_000), ['identity tls.crt expired'])
+})
+
 test('begins anew when the certificate was replaced', () => {
   let endsAtMs = 1000
   const at = watched(() => ({
