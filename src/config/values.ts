@@ -115,7 +115,7 @@ export function parseListener(text: string): Parsed<Address | 'off'> {
 }
 
 /** Schemes that are part of the interface but not built yet: refused by name, never guessed at. */
-const LATER_SCHEMES = /^(h2c:|h2c\+unix:|tcp:|tcp\+unix:)/
+const LATER_SCHEMES = /^(tcp:|tcp\+unix:)/
 
 /** `http://host:port`, `unix:/path` or `http+unix:/path`. */
 export function parseForward(text: string): Parsed<Forward> {
@@ -127,12 +127,14 @@ export function parseForward(text: string): Parsed<Forward> {
   if (/^https:/.test(text)) {
     return wrong('the workload is reached in plain text, on loopback or a UNIX socket', remedy)
   }
-  const unix = /^(?:http\+)?unix:(.*)$/s.exec(text)
+  const unix = /^(?:(http|h2c)\+)?unix:(.*)$/s.exec(text)
   if (unix !== null) {
-    const address = parseSocketPath(unix[1] ?? '', text)
-    return address.kind === 'wrong' ? address : value({ scheme: 'http', address: address.value })
+    const address = parseSocketPath(unix[2] ?? '', text)
+    const scheme = unix[1] === 'h2c' ? 'h2c' : 'http'
+    return address.kind === 'wrong' ? address : value({ scheme, address: address.value })
   }
-  const http = /^http:\/\/([^/?#]*)(.*)$/s.exec(text)
+  const scheme = text.startsWith('h2c:') ? 'h2c' : 'http'
+  const http = /^(?:http|h2c):\/\/([^/?#]*)(.*)$/s.exec(text)
   if (http === null) return wrong(`${quote(text)} names no scheme that is known`, remedy)
   if (http[2] !== '' && http[2] !== '/') {
     return wrong(
@@ -146,13 +148,13 @@ export function parseForward(text: string): Parsed<Forward> {
   if (authority.startsWith(':') || authority === '' || isTcp(address.value, 0)) {
     return wrong(`${quote(text)} names no place to connect to`, remedy)
   }
-  return value({ scheme: 'http', address: address.value })
+  return value({ scheme, address: address.value })
 }
 
 export const formatForward = (forward: Forward): string =>
   forward.address.kind === 'unix'
-    ? formatAddress(forward.address)
-    : `http://${formatAddress(forward.address)}`
+    ? `${forward.scheme === 'http' ? '' : `${forward.scheme}+`}${formatAddress(forward.address)}`
+    : `${forward.scheme}://${formatAddress(forward.address)}`
 
 const isTcp = (address: Address, port: number): boolean =>
   address.kind === 'tcp' && address.port === port

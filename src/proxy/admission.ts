@@ -77,7 +77,7 @@ export function admit(
     query: head.query,
     host: head.host,
     scheme: 'https',
-    protocol: head.minorVersion === 1 ? 'HTTP/1.1' : 'HTTP/1.0',
+    protocol: head.protocol,
     fields,
     bodySize: head.body.kind === 'none' ? 0 : head.body.kind === 'length' ? head.body.length : -1,
     connection: origin.input,

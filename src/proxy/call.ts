@@ -22,6 +22,8 @@ export interface AnswerHead {
   readonly fields: Fields
   /** Nothing follows. */
   readonly complete: boolean
+  /** Trailers may follow the body. */
+  readonly trailers: boolean
 }
 
 /** Whether the request may be sent once more (RFC 9110 section 9.2.2, RFC 9113 section 8.7). */

@@ -12,6 +12,7 @@ import type { DataThreadStart, FromDataThread, Snapshot, ToDataThread } from '..
 import { SYSTEM_CLOCK } from './clock.ts'
 import { recordFault } from './fault.ts'
 import { Generation } from './generation.ts'
+import { H2cPool } from './h2c/pool.ts'
 import { Listener } from './listener.ts'
 import { RecordQueue } from './records.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -40,23 +41,33 @@ class DataThread {
     const cells = new Cells(start.cells)
     const clock = SYSTEM_CLOCK
     const generation = new Generation(start.snapshot, undefined, clock, () => cells.add(RECYCLES))
+    const { forward } = start.snapshot.settings.inbound
+    const turn = new Turn()
+    const inbound = () => context.generation.snapshot.settings.inbound
+    const upstream = {
+      address: forward.address,
+      get maxConnections() {
+        return inbound().limits.upstreamConnections
+      },
+      get connectTimeoutMs() {
+        return inbound().timeouts.upstreamConnectMs
+      },
+      nowMs: () => context.tickMs,
+      opened: (change: 1 | -1) => cells.add(UPSTREAM_OPEN, change),
+      fault: (error: unknown) => recordFault(context, error),
+      limits: () => {
+        const { headBytes, headerCount } = inbound().limits
+        return { listBytes: headBytes, count: headerCount }
+      },
+      turn,
+    }
     const context: ThreadContext = {
       generation,
-      pool: new UpstreamPool({
-        address: start.snapshot.settings.inbound.forward.address,
-        get maxConnections() {
-          return context.generation.snapshot.settings.inbound.limits.upstreamConnections
-        },
-        get connectTimeoutMs() {
-          return context.generation.snapshot.settings.inbound.timeouts.upstreamConnectMs
-        },
-        nowMs: () => context.tickMs,
-        opened: (change) => cells.add(UPSTREAM_OPEN, change),
-        fault: (error) => recordFault(context, error),
-      }),
+      pool: new UpstreamPool(upstream),
+      h2c: forward.scheme === 'h2c' ? new H2cPool(upstream) : undefined,
       cells,
       records: new RecordQueue(cells, post),
-      turn: new Turn(),
+      turn,
       clock,
       tickMs: clock.nowMs(),
       draining: false,
@@ -121,6 +132,7 @@ class DataThread {
     this.#tickDueMs = monotonicMs + TICK_MS
     this.#listener.tick()
     this.#context.pool.tick()
+    this.#context.h2c?.tick()
     records.flush()
     if (this.#drainUntilMs !== undefined && !this.#drained)
       this.#finishDrain(this.#context.tickMs >= this.#drainUntilMs)
@@ -139,6 +151,7 @@ class DataThread {
     }
     this.#drained = true
     this.#context.pool.close()
+    this.#context.h2c?.close()
     this.#context.records.flush()
     this.#post({ kind: 'drained', left: this.#overdue ?? 0 })
   }

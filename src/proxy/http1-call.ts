@@ -177,6 +177,7 @@ export class Http1Call implements Call, UpstreamUser {
         status: head.status,
         fields: removeHopByHop(head.fields),
         complete: false,
+        trailers: false,
       })
       if (from === to) return
     }
@@ -213,7 +214,12 @@ export class Http1Call implements Call, UpstreamUser {
     if (body.kind === 'length') this.#left = body.length
     else if (body.kind === 'chunked') this.#decoder = new ChunkedDecoder(TRAILER_LIMITS)
     const complete = body.kind === 'none' || (body.kind === 'length' && body.length === 0)
-    this.#user.callHead({ status: head.status, fields: removeHopByHop(head.fields), complete })
+    this.#user.callHead({
+      status: head.status,
+      fields: removeHopByHop(head.fields),
+      complete,
+      trailers: body.kind === 'chunked',
+    })
     if (this.#over) return
     if (complete) this.#finish(from === to, [])
     else if (from < to) this.#body(bytes, from, to)

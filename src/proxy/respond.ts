@@ -43,9 +43,12 @@ export function encodeOwnResponse(response: OwnResponse): Buffer {
 
 /** What a client hears whose certificate was refused after the TLS handshake. */
 export function encodeHandshakeRefusal(reason: HandshakeFailure): Buffer {
-  const code = CODE_OF_HANDSHAKE_FAILURE[reason] ?? 'peer_untrusted'
+  const code = codeOfHandshakeFailure(reason)
   return encodeOwnResponse({ code, id: randomUUID(), close: true, withBody: true })
 }
+
+export const codeOfHandshakeFailure = (reason: HandshakeFailure): ErrorCode =>
+  CODE_OF_HANDSHAKE_FAILURE[reason] ?? 'peer_untrusted'
 
 const CODE_OF_HANDSHAKE_FAILURE: Partial<Record<HandshakeFailure, ErrorCode>> = {
   no_certificate: 'peer_no_certificate',

@@ -39,13 +39,16 @@ export interface ConnectionFacts {
   readonly remotePort: number
 }
 
-const PROTOCOL = PROTOCOLS[0]
-const REQUESTS = REQUEST_OUTCOMES.map((outcome) =>
-  STATUS_CLASSES.map((status_class) =>
-    cellOf('requests_total', { protocol: PROTOCOL, outcome, status_class }),
+export type Protocol = (typeof PROTOCOLS)[number]
+
+const REQUESTS = byProtocol((protocol) =>
+  REQUEST_OUTCOMES.map((outcome) =>
+    STATUS_CLASSES.map((status_class) =>
+      cellOf('requests_total', { protocol, outcome, status_class }),
+    ),
   ),
 )
-const REQUEST_DURATION = cellOf('request_duration_seconds', { protocol: PROTOCOL })
+const REQUEST_DURATION = byProtocol((protocol) => cellOf('request_duration_seconds', { protocol }))
 const REQUEST_BUCKETS = metricEntry('request_duration_seconds').buckets ?? []
 const REJECTED: Readonly<Record<string, number>> = cellsByLabel(
   'requests_rejected_total',
@@ -81,9 +84,10 @@ export class Tally {
     const { cells, clock } = this.#context
     const durationMs = clock.monotonicMs() - facts.startedMs
     const status = end.status ?? facts.status
-    const row = REQUESTS[REQUEST_OUTCOMES.indexOf(end.outcome)] as number[]
+    const protocol: Protocol = facts.head.protocol === 'HTTP/2' ? 'http/2' : 'http/1.1'
+    const row = REQUESTS[protocol][REQUEST_OUTCOMES.indexOf(end.outcome)] as number[]
     cells.add(row[statusClass(status)] as number)
-    cells.observe(REQUEST_DURATION, REQUEST_BUCKETS, durationMs / 1000)
+    cells.observe(REQUEST_DURATION[protocol], REQUEST_BUCKETS, durationMs / 1000)
     if (end.code !== undefined) this.#countCode(end.code)
     const { access } = this.#context.generation.snapshot.settings.log
     if (
@@ -101,7 +105,7 @@ export class Tally {
       remotePort: connection.remotePort,
       method: facts.head.method,
       path: facts.head.path,
-      protocol: PROTOCOL,
+      protocol,
       status,
       outcome: end.outcome,
       ...(end.code === undefined ? {} : { code: end.code }),
@@ -112,10 +116,15 @@ export class Tally {
   }
 
   /** A head that could not be read; there is no method or path that would be safe to repeat. */
-  rejected(connection: ConnectionFacts, requestId: string, code: ErrorCode): void {
+  rejected(
+    connection: ConnectionFacts,
+    requestId: string,
+    code: ErrorCode,
+    protocol: Protocol = 'http/1.1',
+  ): void {
     const { cells, clock, records } = this.#context
     const status = errorEntry(code).http
-    const row = REQUESTS[REQUEST_OUTCOMES.indexOf('rejected')] as number[]
+    const row = REQUESTS[protocol][REQUEST_OUTCOMES.indexOf('rejected')] as number[]
     cells.add(row[statusClass(status)] as number)
     this.#countCode(code)
     if (this.#context.generation.snapshot.settings.log.access === 'off') return
@@ -128,7 +137,7 @@ export class Tally {
       remotePort: connection.remotePort,
       method: '',
       path: '',
-      protocol: PROTOCOL,
+      protocol,
       status,
       outcome: 'rejected',
       code,
@@ -165,6 +174,13 @@ const KIND_OF_CUT: Partial<Record<ErrorCode, (typeof REVOCATION_KINDS)[number]>>
   peer_expired: 'expired',
   peer_untrusted: 'untrusted',
   peer_revocation_unknown: 'revocation_unknown',
+}
+
+function byProtocol<T>(make: (protocol: Protocol) => T): Readonly<Record<Protocol, T>> {
+  return Object.fromEntries(PROTOCOLS.map((protocol) => [protocol, make(protocol)])) as Record<
+    Protocol,
+    T
+  >
 }
 
 function statusClass(status: number): number {

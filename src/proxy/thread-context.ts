@@ -2,6 +2,7 @@
 import type { Cells } from '../metrics.ts'
 import type { Clock } from './clock.ts'
 import type { Generation } from './generation.ts'
+import type { H2cPool } from './h2c/pool.ts'
 import type { RecordQueue } from './records.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamPool } from './upstream.ts'
@@ -10,6 +11,8 @@ export interface ThreadContext {
   /** The one assignment that publishes a new snapshot to this thread. */
   generation: Generation
   readonly pool: UpstreamPool
+  /** Present where the workload speaks HTTP/2. */
+  readonly h2c: H2cPool | undefined
   readonly cells: Cells
   readonly records: RecordQueue
   readonly turn: Turn

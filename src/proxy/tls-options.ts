@@ -79,7 +79,7 @@ export function contextOptions(
 export const SERVER_OPTIONS = {
   requestCert: true,
   rejectUnauthorized: false,
-  ALPNProtocols: ['http/1.1'],
+  ALPNProtocols: ['h2', 'http/1.1'],
   noDelay: true,
 } as const satisfies tls.TlsOptions
 

@@ -1,10 +1,10 @@
 // Bytes both ways between a client and the workload, after an upgrade that policy permitted. Each
 // direction ends on its own (half-close); a slow reader stops the other side.
-import type { TLSSocket } from 'node:tls'
+import type { Duplex } from 'node:stream'
 import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
 
 export interface TunnelClient {
-  readonly socket: TLSSocket
+  readonly socket: Duplex
   nowMs(): number
   /** Both directions have ended, or one of them broke. */
   tunnelDone(broken: boolean): void

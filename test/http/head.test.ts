@@ -18,6 +18,7 @@ const TYPICAL = [
 it('reads a head and says where the body begins', () => {
   assert.deepEqual(accepted(TYPICAL), {
     kind: 'request',
+    protocol: 'HTTP/1.1',
     method: 'POST',
     target: '/v1/orders?limit=2',
     path: '/v1/orders',

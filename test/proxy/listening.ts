@@ -66,6 +66,7 @@ export async function startListener(
   const context: ThreadContext = {
     generation: new Generation(snapshot, undefined, SYSTEM_CLOCK, () => {}),
     pool: {} as UpstreamPool,
+    h2c: undefined,
     cells,
     records: { push: (record: LogRecord) => records.push(record) } as unknown as RecordQueue,
     clock: SYSTEM_CLOCK,

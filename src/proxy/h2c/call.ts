@@ -256,7 +256,9 @@ function answerHead(fields: Fields, complete: boolean): AnswerHead | undefined {
   const status = fields[0] === ':status' ? Number(fields[1]) : Number.NaN
   if (!/^[1-5]\d\d$/.test(fields[1] ?? '') || Number.isNaN(status)) return undefined
   const rest = fields.slice(2)
-  return areFields(rest) ? { status, fields: removeHopByHop(rest), complete } : undefined
+  return areFields(rest)
+    ? { status, fields: removeHopByHop(rest), complete, trailers: !complete }
+    : undefined
 }
 
 /** Section 8.2.1 and 8.2.2. */

@@ -1,0 +1,302 @@
+// One client connection that speaks HTTP/2: frames and header compression are node:http2's, what is
+// let through is decided here, stream by stream, as it is for HTTP/1.1. Promises limits on what a
+// client may have open or reset, and the same end for a peer that stops being acceptable.
+import http2, { type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import type { TLSSocket } from 'node:tls'
+import { type ErrorCode, errorEntry } from '../../errors.ts'
+import { readRequestList } from '../../http/h2/request.ts'
+import type { RequestHead } from '../../http/head.ts'
+import type { PeerRejection, VerifiedPeer } from '../../identity/peer.ts'
+import type { ConnectionInput } from '../../policy/input.ts'
+import { admit, codeOfRejection, currentPeer, type Refused, requestIdOf } from '../admission.ts'
+import type { Call, CallRequest } from '../call.ts'
+import type { CloseReason, ConnectionStart } from '../connection.ts'
+import { recordFault } from '../fault.ts'
+import { Http1Call, type UpgradeUser } from '../http1-call.ts'
+import type { RequestEnd, RequestFacts, Tally } from '../tally.ts'
+import type { ThreadContext } from '../thread-context.ts'
+import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
+import { breakOff, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
+
+const NO_ERROR = 0
+const ANY_STREAM = 2 ** 31 - 1
+/** What the client may send of one stream before the workload has taken it. */
+const STREAM_WINDOW = 256 * 1024
+/** More resets than so many a second, after a burst: GOAWAY (CVE-2023-44487). */
+const RESET_BURST = 100
+const RESETS_PER_SECOND = 20
+/** Of what waits to be sent, for all streams; each is bounded by its windows long before. */
+const SESSION_MEMORY_MB = 32
+/** Between "no more streams" and the end: requests on their way still get in. */
+const DRAIN_NOTICE_MS = 1_000
+/** A peer that was cut has so long to read why. */
+const CUT_MS = 500
+
+export class Http2Connection implements ExchangeOwner {
+  readonly socket: TLSSocket
+  readonly remoteAddress: string
+  readonly remotePort: number
+  peer: VerifiedPeer
+  readonly #context: ThreadContext
+  readonly #tally: Tally
+  readonly #input: ConnectionInput
+  readonly #session: ServerHttp2Session
+  readonly #exchanges = new Set<Http2Exchange>()
+  readonly #bornMs: number
+  #idleSinceMs: number
+  #requests = 0
+  #noticeMs: number | undefined
+  #leaving = false
+  #cutMs: number | undefined
+  #closeReason: CloseReason = 'client'
+  #closed = false
+
+  constructor(start: ConnectionStart, context: ThreadContext, tally: Tally) {
+    this.socket = start.socket
+    this.peer = start.peer
+    this.remoteAddress = start.remoteAddress
+    this.remotePort = start.remotePort
+    this.#input = start.input
+    this.#context = context
+    this.#tally = tally
+    this.#bornMs = context.tickMs
+    this.#idleSinceMs = context.tickMs
+    const { limits } = context.generation.snapshot.settings.inbound
+    this.#session = http2.performServerHandshake(start.socket, {
+      settings: {
+        maxConcurrentStreams: limits.streamsPerConnection,
+        maxHeaderListSize: limits.headBytes,
+        initialWindowSize: STREAM_WINDOW,
+        enableConnectProtocol: true,
+      },
+      // The request list counts pseudo-header fields too.
+      maxHeaderListPairs: limits.headerCount + 8,
+      maxSessionMemory: SESSION_MEMORY_MB,
+      streamResetBurst: RESET_BURST,
+      streamResetRate: RESETS_PER_SECOND,
+    })
+    this.#session.on('stream', (stream, _headers, flags, list) => {
+      this.guarded(() => this.#stream(stream, flags, list))
+    })
+    this.#session.on('error', () => {
+      this.#closeReason = 'error'
+    })
+    this.#session.on('frameError', () => {})
+  }
+
+  /** Runs one step; a fault in it ends this connection and no other. */
+  guarded(step: (connection: Http2Connection) => void): void {
+    try {
+      step(this)
+    } catch (error) {
+      recordFault(this.#context, error)
+      this.#destroy('error')
+    }
+  }
+
+  onClose(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#tally.closed(this.#closeReason)
+  }
+
+  // The thread: time, trust, drain.
+
+  tick(nowMs: number): void {
+    const { timeouts } = this.#context.generation.snapshot.settings.inbound
+    if (this.#cutMs !== undefined) {
+      if (nowMs - this.#cutMs >= CUT_MS) this.socket.destroy()
+      return
+    }
+    if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
+    for (const exchange of this.#exchanges) exchange.tick(nowMs, timeouts)
+    if (this.#context.draining && this.#noticeMs === undefined) {
+      this.#noticeMs = nowMs
+      this.#closeReason = 'drain'
+      if (!this.#session.destroyed) this.#session.goaway(NO_ERROR, ANY_STREAM)
+    }
+    if (this.#noticeMs !== undefined && nowMs - this.#noticeMs >= DRAIN_NOTICE_MS) {
+      this.#leave('drain')
+    }
+    const { connectionLifetimeMs, idleMs } = timeouts
+    if (connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs) {
+      this.#leave('lifetime')
+    }
+    if (this.#exchanges.size > 0) this.#idleSinceMs = nowMs
+    else if (nowMs - this.#idleSinceMs >= idleMs) this.#destroy('idle')
+  }
+
+  /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
+  verifyAgain(nowMs: number): void {
+    if (this.#closed || this.#cutMs !== undefined) return
+    const peer = currentPeer(this.peer, this.#context.generation, nowMs)
+    if (peer.kind === 'peer') this.peer = peer
+    else this.#cut(peer)
+  }
+
+  /** The drain deadline has passed. */
+  abort(): void {
+    this.#destroy('drain')
+  }
+
+  // A request.
+
+  #stream(stream: ServerHttp2Stream, flags: number, list: readonly string[]): void {
+    stream.on('error', () => {})
+    const { generation, clock } = this.#context
+    const startedMs = clock.monotonicMs()
+    if (this.#cutMs !== undefined) return void stream.close(http2.constants.NGHTTP2_REFUSED_STREAM)
+    const endStream = (flags & http2.constants.NGHTTP2_FLAG_END_STREAM) !== 0
+    const head = readRequestList(list, endStream, generation.headLimits)
+    if (head.kind === 'rejection') {
+      const id = requestIdOf([])
+      this.#tally.rejected(this, id, head.code, 'http/2')
+      return sendOwnAnswer(stream, askedFor(list), { code: head.code, id })
+    }
+    this.#requests++
+    const peer = currentPeer(this.peer, generation, clock.nowMs())
+    if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
+    this.peer = peer
+    const admission = admit(head, { peer, input: this.#input }, this.#context, generation)
+    if (admission.kind === 'refused') return this.#refuse(stream, head, admission, startedMs)
+    const { limits } = generation.snapshot.settings.inbound
+    const exchange = new Http2Exchange(
+      stream,
+      { ...admission, head, startedMs, bodyLimit: limits.bodyBytes },
+      this,
+    )
+    this.#exchanges.add(exchange)
+    exchange.begin()
+    if (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) {
+      this.#leave('requests')
+    }
+  }
+
+  #refuse(stream: ServerHttp2Stream, head: RequestHead, refused: Refused, startedMs: number): void {
+    const { code, denial, requestId, decisionId } = refused
+    sendOwnAnswer(stream, head, ownAnswer(code, decisionId ?? requestId, refused))
+    this.#record(
+      factsOf(head, requestId, decisionId, startedMs, denial?.status ?? errorEntry(code).http),
+      { outcome: denial?.evaluation.outcome ?? 'rejected', code },
+    )
+  }
+
+  // What an exchange asks for.
+
+  nowMs(): number {
+    return this.#context.tickMs
+  }
+
+  openCall(user: UpgradeUser, request: CallRequest, upgradeKey: string | undefined): Call {
+    const { pool, h2c, turn, generation } = this.#context
+    if (h2c !== undefined) return h2c.call(user, request)
+    const { limits } = generation.snapshot.settings.inbound
+    const call = new Http1Call(user, request, pool, limits, turn, upgradeKey)
+    call.begin()
+    return call
+  }
+
+  exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {
+    this.#exchanges.delete(exchange)
+    this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
+  }
+
+  exchangeFailed(exchange: Http2Exchange, code: ErrorCode): void {
+    this.#exchanges.delete(exchange)
+    const { fault, http } = errorEntry(code)
+    sendOwnAnswer(exchange.stream, exchange.head, {
+      code,
+      id: exchange.decisionId ?? exchange.requestId,
+    })
+    this.#record(exchange, {
+      outcome: fault === 'client' ? 'rejected' : 'allow',
+      code,
+      status: http,
+    })
+  }
+
+  // Ending.
+
+  #cut(
+    rejection: PeerRejection,
+    asked?: {
+      readonly stream: ServerHttp2Stream
+      readonly head: RequestHead
+      readonly startedMs: number
+    },
+  ): void {
+    const code = codeOfRejection(rejection)
+    this.#tally.cut(this, code, rejection.detail)
+    this.#closeReason = 'peer_invalid'
+    this.#cutMs = this.#context.tickMs
+    for (const exchange of this.#exchanges) {
+      exchange.cut()
+      const id = exchange.decisionId ?? exchange.requestId
+      if (exchange.status === 0) sendOwnAnswer(exchange.stream, exchange.head, { code, id })
+      else breakOff(exchange.stream)
+      this.#record(exchange, { outcome: 'peer_invalid', code })
+    }
+    this.#exchanges.clear()
+    if (asked !== undefined) {
+      const { stream, head, startedMs } = asked
+      const id = requestIdOf(head.fields)
+      sendOwnAnswer(stream, head, { code, id })
+      this.#record(factsOf(head, id, undefined, startedMs, errorEntry(code).http), {
+        outcome: 'peer_invalid',
+        code,
+      })
+    }
+    // GOAWAY now, the end when the answers are out or at the latest after CUT_MS.
+    if (!this.#session.destroyed) this.#session.close()
+  }
+
+  /** No more streams; those that are open go on to their end. */
+  #leave(reason: CloseReason): void {
+    if (this.#leaving || this.#session.destroyed) return
+    this.#leaving = true
+    this.#closeReason = reason
+    this.#session.close()
+  }
+
+  #destroy(reason: CloseReason): void {
+    this.#closeReason = reason
+    if (this.#session.destroyed) this.socket.destroy()
+    else this.#session.destroy()
+  }
+
+  #record(facts: RequestFacts, end: RequestEnd): void {
+    this.#tally.request(this, facts, end)
+  }
+}
+
+function ownAnswer(code: ErrorCode, id: string, { denial }: Refused): OwnAnswer {
+  if (denial === undefined || denial.code !== 'denied') return { code, id }
+  return { code, id, status: denial.status, headers: denial.headers, body: denial.body }
+}
+
+const factsOf = (
+  head: RequestHead,
+  requestId: string,
+  decisionId: string | undefined,
+  startedMs: number,
+  status: number,
+): RequestFacts => ({
+  head,
+  requestId,
+  decisionId,
+  startedMs,
+  status,
+  requestBytes: 0,
+  responseBytes: 0,
+})
+
+/** What an answer has to know of a request that could not be read. */
+function askedFor(list: readonly string[]): { method: string; fields: string[] } {
+  const fields: string[] = []
+  let method = ''
+  for (let i = 0; i < list.length; i += 2) {
+    if (list[i] === ':method') method = list[i + 1]!
+    if (list[i] === 'content-type') fields.push('content-type', list[i + 1]!)
+  }
+  return { method, fields }
+}

@@ -1,0 +1,338 @@
+// One HTTP/2 request and its answer: from a permit to the stream's last frame, with a call to the
+// workload in between. Back-pressure goes both ways: a side that does not read stops the other.
+import { randomBytes } from 'node:crypto'
+import type { ServerHttp2Stream } from 'node:http2'
+import type { ErrorCode } from '../../errors.ts'
+import type { Fields } from '../../http/fields.ts'
+import type { RequestHead } from '../../http/head.ts'
+import { keptTrailers } from '../../http/trailers.ts'
+import type { Permit } from '../../policy/permit.ts'
+import type { AnswerHead, Call, CallRequest, Repeatable } from '../call.ts'
+import type { UpgradeUser } from '../http1-call.ts'
+import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
+import { Tunnel } from '../tunnel.ts'
+import type { UpstreamConnection } from '../upstream.ts'
+import { deadlineMsOf, isGrpc } from './grpc.ts'
+import { breakOff, endUnread } from './own-answer.ts'
+
+/** What an exchange asks of the connection that its stream is on. */
+export interface ExchangeOwner {
+  nowMs(): number
+  /** @param upgradeKey asks for a WebSocket with this key */
+  openCall(user: UpgradeUser, request: CallRequest, upgradeKey: string | undefined): Call
+  /** The answer is complete, or as complete as it will get. */
+  exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void
+  /** Nothing of an answer was sent yet: Postern answers. */
+  exchangeFailed(exchange: Http2Exchange, code: ErrorCode): void
+}
+
+export interface ExchangeTimeouts {
+  readonly requestBodyMs: number
+  readonly upstreamResponseMs: number
+  readonly idleMs: number
+}
+
+/** RFC 9110 section 9.2.2. */
+const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+
+export class Http2Exchange implements UpgradeUser {
+  readonly stream: ServerHttp2Stream
+  readonly head: RequestHead
+  readonly requestId: string
+  readonly decisionId: string | undefined
+  readonly startedMs: number
+  requestBytes = 0
+  responseBytes = 0
+  /** 0 until the final response head was sent. */
+  status = 0
+  readonly #owner: ExchangeOwner
+  readonly #permit: Permit
+  readonly #fields: Fields
+  readonly #bodyLimit: number
+  readonly #grpc: boolean
+  readonly #deadlineMs: number | undefined
+  #call: Call | undefined
+  #tunnel: Tunnel | undefined
+  #retried = false
+  #requestDone = false
+  #clientPaused = false
+  #requestTrailers: Fields = []
+  #answerTrailers: Fields = []
+  #answered = false
+  #over = false
+  /** When a byte last moved, in thread time. */
+  #progressMs: number
+
+  constructor(
+    stream: ServerHttp2Stream,
+    request: {
+      readonly head: RequestHead
+      readonly permit: Permit
+      /** Sanitised, which the permit may still change. */
+      readonly fields: Fields
+      readonly requestId: string
+      readonly decisionId: string | undefined
+      readonly startedMs: number
+      /** 0: no limit. */
+      readonly bodyLimit: number
+    },
+    owner: ExchangeOwner,
+  ) {
+    this.stream = stream
+    this.head = request.head
+    this.requestId = request.requestId
+    this.decisionId = request.decisionId
+    this.startedMs = request.startedMs
+    this.#permit = request.permit
+    this.#fields = request.fields
+    this.#bodyLimit = request.bodyLimit
+    this.#owner = owner
+    this.#progressMs = owner.nowMs()
+    this.#grpc = isGrpc(request.fields)
+    const timeoutMs = this.#grpc ? deadlineMsOf(request.fields) : undefined
+    this.#deadlineMs = timeoutMs === undefined ? undefined : this.#progressMs + timeoutMs
+  }
+
+  /** Sends the request on its way. */
+  begin(): void {
+    if (this.head.expectContinue) this.stream.additionalHeaders({ ':status': 100 })
+    this.#listen()
+    this.#open()
+  }
+
+  /** A deadline has passed. Called ten times a second. */
+  tick(nowMs: number, timeouts: ExchangeTimeouts): void {
+    if (this.#over) return
+    const silentMs = nowMs - (this.#tunnel?.progressMs ?? this.#progressMs)
+    if (this.#deadlineMs !== undefined && nowMs >= this.#deadlineMs) this.fail('upstream_timeout')
+    else if (this.#tunnel !== undefined || this.#grpc) {
+      // A gRPC stream may be silent for as long as its deadline says.
+      if (silentMs >= timeouts.idleMs) this.#idle()
+    } else if (!this.#requestDone && !this.#clientPaused && this.status === 0) {
+      if (silentMs >= timeouts.requestBodyMs) this.fail('body_timeout')
+    } else if (this.status === 0) {
+      if (silentMs >= timeouts.upstreamResponseMs) this.fail('upstream_timeout')
+    } else if (silentMs >= timeouts.idleMs) this.#idle()
+  }
+
+  /** Gives up on the workload: Postern answers if nothing was sent yet. */
+  fail(code: ErrorCode): void {
+    if (this.#over) return
+    this.#abandonCall()
+    if (this.status === 0 && !this.stream.destroyed) {
+      this.#over = true
+      this.#owner.exchangeFailed(this, code)
+    } else this.#reset(code)
+  }
+
+  /** The peer is not acceptable any more: nothing of the answer gets out from here on. */
+  cut(): void {
+    if (this.#over) return
+    this.#over = true
+    this.#abandonCall()
+  }
+
+  // What the call says.
+
+  callInterim({ status, fields }: AnswerHead): void {
+    this.#progressMs = this.#owner.nowMs()
+    // 100 was answered by us when it was asked for.
+    if (status === 100 || this.stream.destroyed) return
+    this.stream.additionalHeaders({ ...headersOf(fields), ':status': status })
+  }
+
+  callHead({ status, fields, complete, trailers }: AnswerHead): void {
+    if (this.#over || this.stream.destroyed) return
+    this.#progressMs = this.#owner.nowMs()
+    const list = [':status', String(status), ...fields]
+    for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
+    try {
+      this.stream.respond(list, {
+        endStream: complete,
+        waitForTrailers: trailers,
+      })
+    } catch {
+      // What node:http2 will not send, such as a second content-type.
+      return this.fail('upstream_bad_response')
+    }
+    this.status = status
+  }
+
+  callData(buffer: Buffer, start: number, end: number): void {
+    if (this.#over) return
+    this.#progressMs = this.#owner.nowMs()
+    this.responseBytes += end - start
+    // The read buffer is used again: the stream gets a copy.
+    if (!this.stream.write(Buffer.from(buffer.subarray(start, end)))) this.#call?.pause()
+  }
+
+  callEnd(trailers: Fields): void {
+    if (this.#over) return
+    this.#progressMs = this.#owner.nowMs()
+    this.#call = undefined
+    this.#answered = true
+    this.#answerTrailers = trailers
+    if (!this.stream.writableEnded) this.stream.end()
+    if (!this.#requestDone) endUnread(this.stream)
+  }
+
+  callDrain(): void {
+    this.#progressMs = this.#owner.nowMs()
+    if (!this.#clientPaused) return
+    this.#clientPaused = false
+    this.stream.resume()
+  }
+
+  callFailed(code: ErrorCode, repeatable: Repeatable): void {
+    this.#call = undefined
+    const may =
+      repeatable === 'always' ||
+      (repeatable === 'if_idempotent' && IDEMPOTENT.has(this.head.method))
+    // Bytes of a body are not kept, so only a request without one can be repeated.
+    if (may && !this.#retried && !this.#over && this.head.body.kind === 'none') {
+      this.#retried = true
+      return this.#open()
+    }
+    this.fail(code)
+  }
+
+  callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void {
+    this.#call = undefined
+    const list = [':status', '200']
+    // The rest of the HTTP/1.1 handshake has no meaning here (RFC 8441 section 5).
+    for (let i = 0; i < fields.length; i += 2) {
+      if (fields[i] !== 'sec-websocket-accept') list.push(fields[i]!, fields[i + 1]!)
+    }
+    for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
+    this.stream.respond(list)
+    this.status = 200
+    this.#tunnel = new Tunnel(
+      {
+        socket: this.stream,
+        nowMs: () => this.#owner.nowMs(),
+        tunnelDone: (broken) => {
+          if (broken) this.#reset('upstream_reset')
+        },
+      },
+      upstream,
+      early,
+    )
+  }
+
+  // The client's stream.
+
+  #listen(): void {
+    const { stream } = this
+    stream.on('trailers', (_headers, _flags, ...rest) => {
+      const [list] = rest as unknown as [string[] | undefined]
+      const kept = keptTrailers(list ?? [])
+      if (kept === undefined) this.fail('bad_trailer')
+      else this.#requestTrailers = mutateTrailers(kept, this.#permit)
+    })
+    stream.on('drain', () => {
+      this.#progressMs = this.#owner.nowMs()
+      if (this.#tunnel === undefined) this.#call?.resume()
+      else this.#tunnel.clientDrain()
+    })
+    stream.on('wantTrailers', () => {
+      // Without any it sends an empty last frame; close(), which is also allowed here, may leave
+      // that frame unsent until something else is (Node.js 26.10, over TLS).
+      if (!stream.destroyed) stream.sendTrailers(headersOf(this.#answerTrailers))
+    })
+    stream.on('data', (chunk: Buffer) => this.#clientData(chunk))
+    stream.on('end', () => {
+      this.#requestDone = true
+      if (this.#tunnel === undefined) this.#call?.end(this.#requestTrailers)
+      else this.#tunnel.clientEnd()
+    })
+    stream.on('close', () => this.#closed())
+  }
+
+  #clientData(chunk: Buffer): void {
+    this.#progressMs = this.#owner.nowMs()
+    if (this.#tunnel !== undefined) return this.#tunnel.clientData(chunk)
+    this.requestBytes += chunk.length
+    if (this.#bodyLimit > 0 && this.requestBytes > this.#bodyLimit) {
+      return this.fail('body_too_large')
+    }
+    if (this.#call === undefined || this.#call.write(chunk)) return
+    this.#clientPaused = true
+    this.stream.pause()
+  }
+
+  #closed(): void {
+    if (this.#over) return
+    this.#over = true
+    this.#abandonCall()
+    const tunnelled = this.#tunnel
+    if (tunnelled !== undefined) {
+      this.requestBytes += tunnelled.fromClientBytes
+      this.responseBytes += tunnelled.toClientBytes
+    }
+    const complete = this.#answered || tunnelled !== undefined
+    this.#owner.exchangeDone(this, complete ? undefined : 'client_closed')
+  }
+
+  #open(): void {
+    const { head } = this
+    const upgradeKey = head.upgrade === undefined ? undefined : randomBytes(16).toString('base64')
+    const fields = mutateFields(this.#fields, this.#permit).filter(notHost)
+    const request: CallRequest = {
+      method: head.method,
+      target: mutateTarget(head.target, this.#permit),
+      authority: head.host,
+      scheme: 'https',
+      fields: upgradeKey === undefined ? fields : withHandshake(fields, upgradeKey),
+      body: head.body,
+    }
+    this.#call = this.#owner.openCall(this, request, upgradeKey)
+  }
+
+  #idle(): void {
+    if (this.status === 0) return this.fail('upstream_timeout')
+    this.#reset('upstream_timeout')
+  }
+
+  /** Part of an answer was sent and the rest will not come. */
+  #reset(code: ErrorCode): void {
+    if (this.#over) return
+    this.#over = true
+    this.#abandonCall()
+    breakOff(this.stream)
+    this.#owner.exchangeDone(this, code)
+  }
+
+  #abandonCall(): void {
+    this.#call?.abandon()
+    this.#call = undefined
+    this.#tunnel?.abandon()
+  }
+}
+
+/** `host` goes apart, as the call's authority. */
+function notHost(_: string, i: number, fields: Fields): boolean {
+  return fields[i - (i % 2)] !== 'host'
+}
+
+/** What HTTP/1.1 wants of a WebSocket, in place of what the client may have sent of it. */
+function withHandshake(fields: Fields, key: string): Fields {
+  const kept = fields.filter((_, i) => !HANDSHAKE.has(fields[i - (i % 2)]!))
+  kept.push('sec-websocket-key', key, 'sec-websocket-version', '13')
+  return kept
+}
+
+const HANDSHAKE: ReadonlySet<string> = new Set([
+  'sec-websocket-key',
+  'sec-websocket-version',
+  'sec-websocket-accept',
+])
+
+function headersOf(fields: Fields): Record<string, string | string[]> {
+  const headers: Record<string, string | string[]> = Object.create(null)
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!
+    const known = headers[name]
+    headers[name] = known === undefined ? fields[i + 1]! : [known, fields[i + 1]!].flat()
+  }
+  return headers
+}

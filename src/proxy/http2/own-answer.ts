@@ -1,0 +1,92 @@
+// The answers that Postern makes itself, as HTTP/2: JSON with a code and an id, or for gRPC the same
+// in a status and a message, without a body ("trailers-only").
+import type { ServerHttp2Stream } from 'node:http2'
+import { type ErrorCode, errorEntry } from '../../errors.ts'
+import type { Fields } from '../../http/fields.ts'
+import { grpcMessage, grpcStatusOf, isGrpc } from './grpc.ts'
+
+export interface OwnAnswer {
+  readonly code: ErrorCode
+  /** Of the decision where there was one, else of the request. */
+  readonly id: string
+  /** A denial by policy may choose these. */
+  readonly status?: number
+  readonly headers?: readonly (readonly [string, string])[]
+  readonly body?: string | undefined
+}
+
+/** @param asked method and fields of the request; a HEAD gets no body, a gRPC call a status */
+export function sendOwnAnswer(
+  stream: ServerHttp2Stream,
+  asked: { readonly method: string; readonly fields: Fields },
+  answer: OwnAnswer,
+): void {
+  if (stream.destroyed || stream.headersSent) return
+  const status = answer.status ?? errorEntry(answer.code).http
+  const grpc = isGrpc(asked.fields)
+  const list: string[] = [':status', grpc ? '200' : String(status)]
+  let typed = false
+  for (const [name, value] of answer.headers ?? []) {
+    if (OWN_FIELDS.has(name) || (grpc && name === 'content-type')) continue
+    if (name === 'content-type') typed = true
+    list.push(name, value)
+  }
+  list.push('x-postern-decision-id', answer.id, 'date', new Date().toUTCString())
+  if (grpc) {
+    const message = answer.body ?? JSON.stringify({ error: answer.code, id: answer.id })
+    list.push('content-type', 'application/grpc')
+    list.push('grpc-status', String(grpcStatusOf(answer.code, status)))
+    list.push('grpc-message', grpcMessage(message.slice(0, MOST_MESSAGE)))
+    stream.respond(list, { endStream: true })
+  } else {
+    const own = answer.body === undefined
+    const body = Buffer.from(
+      own ? JSON.stringify({ error: answer.code, id: answer.id }) : (answer.body as string),
+    )
+    if (!typed) list.push('content-type', own ? 'application/json' : 'text/plain; charset=utf-8')
+    const bodiless = asked.method === 'HEAD' || status === 204 || status === 304
+    if (status !== 204 && status !== 304) list.push('content-length', String(body.length))
+    stream.respond(list, { endStream: bodiless })
+    if (!bodiless) stream.end(body)
+  }
+  endUnread(stream)
+}
+
+/**
+ * The answer is complete: whatever of the request is still to come is of no use (RFC 9113 section
+ * 8.1), and the stream must not stay open for it.
+ */
+export function endUnread(stream: ServerHttp2Stream): void {
+  const end = (): void => {
+    if (!stream.destroyed) stream.close(NO_ERROR)
+  }
+  if (stream.writableFinished) setImmediate(end)
+  else stream.once('finish', end)
+}
+
+/**
+ * Part of an answer is sent and the rest will not come: RST_STREAM, at once. Not `close(code)`, which
+ * first ends the stream as if the answer were complete.
+ */
+export function breakOff(stream: ServerHttp2Stream): void {
+  stream.destroy(new Error('the answer cannot be completed'))
+}
+
+const NO_ERROR = 0
+const MOST_MESSAGE = 1_024
+
+/** Fields that this module writes, and those that HTTP/2 does not know; a policy cannot set them. */
+const OWN_FIELDS: ReadonlySet<string> = new Set([
+  'content-length',
+  'transfer-encoding',
+  'connection',
+  'proxy-connection',
+  'keep-alive',
+  'upgrade',
+  'te',
+  'trailer',
+  'date',
+  'grpc-status',
+  'grpc-message',
+  'x-postern-decision-id',
+])

@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import type http2 from 'node:http2'
+import { before, describe, it } from 'node:test'
+import { suiteCleanup } from '../support/cleanup.ts'
+import { eventually } from '../support/eventually.ts'
+import { ask, openSession, replyOf, startH2cWorkload } from '../support/http2.ts'
+import type { IssuedCertificate } from '../support/pki.ts'
+import { SAMPLE_POLICY, startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { startWorkload, type Workload } from '../support/workload.ts'
+
+const sum = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
+
+describe('HTTP/2 to a workload that speaks HTTP/1.1', () => {
+  let sidecar: TestSidecar
+  let workload: Workload
+  let web: IssuedCertificate
+  let session: http2.ClientHttp2Session
+  const t = suiteCleanup()
+  before(async () => {
+    workload = await startWorkload(t)
+    sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { policy: { bundle: SAMPLE_POLICY } },
+    })
+    web = await sidecar.authority.svid('web')
+    session = await openSession(t, sidecar, web)
+  })
+
+  it('is negotiated on the same port, and brings what policy allows with our identity fields', async () => {
+    const reply = await ask(session, {
+      ':path': '/api/orders?limit=1',
+      'x-forwarded-client-cert': 'By=forged',
+      cookie: ['a=b', 'c=d'],
+    })
+    assert.equal(reply.status, 200)
+    const seen = JSON.parse(reply.body.toString())
+    assert.equal(seen.url, '/api/orders?limit=1')
+    assert.equal(seen.headers.host, `localhost:${sidecar.port}`)
+    assert.match(
+      seen.headers['x-forwarded-client-cert'],
+      /^By=.*;URI=spiffe:\/\/example.org\/ns\/default\/sa\/web$/,
+    )
+    assert.equal(seen.headers.cookie, 'a=b; c=d')
+  })
+
+  it('is denied by policy with a code and an id, and the connection goes on', async () => {
+    const reply = await ask(session, { ':method': 'DELETE' })
+    assert.equal(reply.status, 403)
+    assert.equal(JSON.parse(reply.body.toString()).error, 'denied')
+    assert.equal(reply.headers['x-postern-decision-id'], JSON.parse(reply.body.toString()).id)
+    assert.equal((await ask(session)).status, 200)
+  })
+
+  it('answers many requests at once on one connection', async () => {
+    const replies = await Promise.all(
+      Array.from({ length: 80 }, (_, i) => ask(session, { ':path': `/api/orders?n=${i}` })),
+    )
+    for (const [i, reply] of replies.entries()) {
+      assert.equal(reply.status, 200)
+      assert.equal(JSON.parse(reply.body.toString()).url, `/api/orders?n=${i}`)
+    }
+  })
+
+  it('refuses what HTTP/1.1 would be refused for, and nothing reaches the workload', async () => {
+    const before = workload.seen.length
+    for (const [headers, status] of [
+      [{ ':path': '/api/../orders' }, 400],
+      [{ ':path': '//api/orders' }, 400],
+      [{ ':path': '/api%2forders' }, 400],
+      [{ ':authority': 'svc.test', host: 'other.test' }, 400],
+      [{ ':method': 'TRACE' }, 501],
+      [{ 'x-a': 'ü' }, 400],
+    ] as const) {
+      const reply = await ask(session, headers)
+      assert.equal(reply.status, status, JSON.stringify(headers))
+    }
+    assert.equal(workload.seen.length, before)
+    assert.equal((await ask(session)).status, 200)
+  })
+
+  it('counts its requests apart', async () => {
+    const series = 'postern_requests_total{protocol="http/2",outcome="deny",status_class="4xx"}'
+    await eventually('a denial is counted', async () => (await sidecar.metric(series)) > 0)
+  })
+})
+
+describe('HTTP/2 bodies to a workload that speaks HTTP/1.1', () => {
+  const t = suiteCleanup()
+
+  it('carries bodies of any size, with and without a length', async () => {
+    const workload = await startWorkload(t)
+    const sidecar = await startSidecar(t, { forward: workload.url })
+    const session = await openSession(t, sidecar, await sidecar.authority.svid('web'))
+    for (const length of [0, 1, 16_384, 1_000_003]) {
+      const body = randomBytes(length)
+      for (const headers of [{ 'content-length': String(length) }, {}]) {
+        const reply = await ask(session, { ':method': 'POST', ...headers }, body)
+        assert.equal(reply.status, 200)
+        const seen = workload.seen.at(-1)
+        assert.equal(sum(seen?.body ?? Buffer.alloc(0)), sum(body))
+      }
+    }
+  })
+})
+
+describe('HTTP/2 to a workload that speaks HTTP/2', () => {
+  let sidecar: TestSidecar
+  let session: http2.ClientHttp2Session
+  const t = suiteCleanup()
+  before(async () => {
+    const workload = await startH2cWorkload(t, (stream, headers) => {
+      switch (headers[':path']) {
+        case '/trailers-only':
+          return stream.respond(
+            { ':status': 200, 'content-type': 'application/grpc', 'grpc-status': '5' },
+            { endStream: true },
+          )
+        case '/early':
+          stream.respond({ ':status': 413 })
+          return void stream.end('no')
+        case '/hang':
+          return
+        case '/cut':
+          stream.respond({ ':status': 200 })
+          stream.write('part')
+          return void setImmediate(() => stream.destroy(new Error('cut')))
+        default:
+          stream.respond(
+            { ':status': 200, 'content-type': 'application/grpc' },
+            { waitForTrailers: true },
+          )
+          stream.on('wantTrailers', () =>
+            stream.sendTrailers({ 'grpc-status': '0', 'x-te': String(headers['te']) }),
+          )
+          stream.pipe(stream)
+      }
+    })
+    sidecar = await startSidecar(t, { forward: workload.url })
+    session = await openSession(t, sidecar, await sidecar.authority.svid('web'))
+  })
+
+  const grpc = { ':method': 'POST', 'content-type': 'application/grpc', te: 'trailers' }
+
+  it('carries a call with trailers', async () => {
+    const reply = await ask(session, grpc, 'abc')
+    assert.equal(reply.body.toString(), 'abc')
+    assert.equal(reply.trailers['grpc-status'], '0')
+    assert.equal(reply.trailers['x-te'], 'trailers')
+  })
+
+  it('carries an answer that is a head alone', async () => {
+    const reply = await ask(session, { ...grpc, ':path': '/trailers-only' }, 'abc')
+    assert.equal(reply.headers['grpc-status'], '5')
+    assert.equal(reply.body.length, 0)
+  })
+
+  it('streams both ways at once, message by message', async () => {
+    const stream = session.request({ ':path': '/chat', ...grpc })
+    const received: string[] = []
+    stream.on('data', (chunk: Buffer) => received.push(chunk.toString()))
+    for (let i = 0; i < 20; i++) {
+      stream.write(`message ${i};`)
+      await eventually('the echo', () => received.join('').endsWith(`message ${i};`))
+    }
+    const done = replyOf(stream)
+    stream.end()
+    assert.equal((await done).trailers['grpc-status'], '0')
+  })
+
+  it('moves large bodies both ways at once with equal checksums', async () => {
+    await Promise.all(
+      Array.from({ length: 6 }, async (_, n) => {
+        const body = randomBytes(2_000_003 + n)
+        const reply = await ask(session, grpc, body)
+        assert.equal(sum(reply.body), sum(body))
+        assert.equal(reply.trailers['grpc-status'], '0')
+      }),
+    )
+  })
+
+  it('passes on an answer that comes before the request is complete', async () => {
+    const reply = await ask(session, { ...grpc, ':path': '/early' }, (stream) => {
+      stream.write('x')
+    })
+    assert.equal(reply.status, 413)
+    assert.equal(reply.body.toString(), 'no')
+  })
+
+  it('resets the stream of an answer that is cut off', async () => {
+    const reply = await ask(session, { ':path': '/cut' })
+    assert.equal(reply.status, 200)
+    assert.notEqual(reply.resetCode, 0)
+  })
+
+  it('answers a gRPC call whose deadline has passed with status 4', async () => {
+    const reply = await ask(session, { ...grpc, ':path': '/hang', 'grpc-timeout': '200m' }, 'abc')
+    assert.equal(reply.status, 200)
+    assert.equal(reply.headers['grpc-status'], '4')
+    assert.equal(reply.headers['content-type'], 'application/grpc')
+  })
+})
