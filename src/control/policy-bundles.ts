@@ -29,6 +29,8 @@ type PolicyConfig = NonNullable<MaterialsConfig['policy']>
 /** A policy with the bundles that it was made of. */
 export interface PolicyPiece extends Piece<PolicyMaterial> {
   readonly parts: readonly VerifiedPart[]
+  /** Digest of the descriptors for gRPC bodies; '' without any. */
+  readonly descriptor: string
 }
 
 /** One bundle, in the order of the configuration. */
@@ -102,6 +104,8 @@ export class PolicyBundles {
     const sources = await this.#sources(policy)
     const keys = await readKeys(policy.signing)
     if (keys.kind === 'problems') return { problems: keys.problems, pending: false }
+    const descriptor = await readDescriptor(policy)
+    if (descriptor?.kind === 'problem') return { problems: [descriptor.problem], pending: false }
     const parts = await Promise.all(
       sources.map((source, at) => readPart(source, policy.signing, keys, before?.parts[at])),
     )
@@ -113,10 +117,14 @@ export class PolicyBundles {
         sources.filter((_, at) => parts[at]?.verified === undefined),
       )
     }
-    if (before !== undefined && whole.every((one, at) => one === before.parts[at])) {
+    if (
+      before !== undefined &&
+      before.descriptor === (descriptor?.digest ?? '') &&
+      whole.every((one, at) => one === before.parts[at])
+    ) {
       return { piece: before, problems, pending: false }
     }
-    const loaded = await load(policy, whole, before)
+    const loaded = await load(policy, whole, descriptor, before)
     if (loaded.kind === 'problems') {
       const remote = sources.filter(({ server }) => server !== undefined)
       return this.#lacking([...problems, ...loaded.problems], remote)
@@ -154,11 +162,10 @@ export class PolicyBundles {
   async #begin(server: BundleServer): Promise<void> {
     await server.start()
     if (server.newest !== undefined) return
+    if (this.#options.patient) return server.firstAnswer
     const waited = new AbortController()
-    const late = delay(FIRST_WAIT_MS, undefined, { signal: waited.signal })
-    await (this.#options.patient
-      ? server.firstAnswer
-      : Promise.race([server.firstAnswer, late.catch(() => {})]))
+    const late = delay(FIRST_WAIT_MS, undefined, { signal: waited.signal }).catch(() => {})
+    await Promise.race([server.firstAnswer, late])
     waited.abort()
   }
 }
@@ -230,6 +237,31 @@ async function readKeys(
 }
 
 const LARGEST_KEY_BYTES = 64 * 1024
+
+/** A FileDescriptorSet, for gRPC bodies. */
+interface Descriptor {
+  readonly kind: 'descriptor'
+  readonly file: string
+  readonly bytes: Buffer
+  readonly digest: string
+}
+
+async function readDescriptor({
+  input,
+}: PolicyConfig): Promise<
+  Descriptor | { readonly kind: 'problem'; readonly problem: Problem } | undefined
+> {
+  const file = input.protoDescriptor
+  if (file === undefined) return undefined
+  const where = 'policy.input.protoDescriptor'
+  const [content] = await readFiles([{ path: file, where, maxBytes: LARGEST_DESCRIPTOR_BYTES }])
+  if (content?.kind !== 'bytes') return content
+  const { bytes } = content
+  return { kind: 'descriptor', file, bytes, digest: digestOf([bytes]) }
+}
+
+/** Reading one of this size takes a data thread some tens of milliseconds. */
+const LARGEST_DESCRIPTOR_BYTES = 4 * 1024 * 1024
 
 interface PartReading {
   /** The newest good version; absent: there never was one. */
@@ -352,8 +384,9 @@ type Load =
   | { readonly kind: 'problems'; readonly problems: readonly Problem[] }
 
 async function load(
-  { entrypoint, fuel, memoryBytes }: PolicyConfig,
+  { entrypoint, fuel, memoryBytes, input }: PolicyConfig,
   parts: readonly VerifiedPart[],
+  descriptor: Descriptor | undefined,
   before: PolicyPiece | undefined,
 ): Promise<Load> {
   const digests = parts.map(({ digest }) => digest)
@@ -363,18 +396,20 @@ async function load(
       ? only
       : digestOf(digests.map((one) => Buffer.from(one)))
   // Verified anew, with other keys, and the same still.
-  if (before?.digest === digest) {
+  if (before?.digest === digest && before.descriptor === (descriptor?.digest ?? '')) {
     return { kind: 'piece', piece: { ...before, parts }, warnings: [] }
   }
   const combined = combineBundles(parts.map(({ part }) => part))
   if (combined.kind === 'problems') return combined
   const file = parts.map(({ part }) => part.file).join(', ')
   const source = { file, digest, bundle: combined.bundle }
-  const read = await loadBundle(source, { entrypoint, fuel, memoryBytes })
+  const options = { entrypoint, fuel, memoryBytes, input: { ...input, descriptor } }
+  const read = await loadBundle(source, options)
   if (read.kind === 'problems') return read
   const { material, warnings } = read
   if (warnings.some(isError)) return { kind: 'problems', problems: warnings }
-  return { kind: 'piece', piece: { digest, material, parts }, warnings }
+  const piece = { digest, material, parts, descriptor: descriptor?.digest ?? '' }
+  return { kind: 'piece', piece, warnings }
 }
 
 const notDelivered = ({ file, where }: Source): Problem => ({

@@ -10,6 +10,7 @@ import {
   writeValue,
 } from './builtins/value.ts'
 import { type BundleEntries, BundleError } from './bundle/archive.ts'
+import { readBodyWish } from './bundle/body-wish.ts'
 import { readSelfTests, type SelfTest } from './bundle/self-tests.ts'
 import { SIGNATURE_FILE } from './bundle/signature.ts'
 
@@ -34,6 +35,8 @@ export interface BundlePart {
   /** Its data document as JSON text. */
   readonly dataJson: string
   readonly tests: readonly SelfTest[]
+  /** How much of a request body it asks for; undefined when it does not say. */
+  readonly bodyBytes: number | undefined
 }
 
 /** Everything that a policy is made of. */
@@ -77,9 +80,10 @@ export function readBundlePart(entries: BundleEntries, file: string): ReadPart {
     if (data !== undefined) attempt(() => checkDataRoots(manifest.roots, data, ''))
   }
   if (!manifest || !wasm || !data || problems.length > 0) return { kind: 'problems', problems }
-  const { revision, roots, entrypoints, tests } = manifest
+  const { revision, roots, entrypoints, tests, bodyBytes } = manifest
   const dataJson = writeValue(data)
-  const part = { file, revision, roots, wasm: wasm.value, entrypoints, dataJson, tests }
+  const code = { wasm: wasm.value, entrypoints }
+  const part = { file, revision, roots, ...code, dataJson, tests, bodyBytes }
   return { kind: 'part', part }
 }
 
@@ -104,10 +108,10 @@ export function combineBundles(parts: readonly BundlePart[]): ReadBundle {
     })
   }
   if (policy?.wasm === undefined || problems.length > 0) return { kind: 'problems', problems }
-  const { revision, wasm, entrypoints } = policy
+  const { revision, wasm, entrypoints, bodyBytes } = policy
   const dataJson = combinedData(parts)
   const tests = parts.flatMap((part) => part.tests)
-  return { kind: 'bundle', bundle: { revision, wasm, entrypoints, dataJson, tests } }
+  return { kind: 'bundle', bundle: { revision, wasm, entrypoints, dataJson, tests, bodyBytes } }
 }
 
 function overlaps(parts: readonly BundlePart[]): Problem[] {
@@ -165,6 +169,7 @@ interface Manifest {
   /** Named by the entrypoints. */
   readonly modules: ReadonlySet<string>
   readonly tests: readonly SelfTest[]
+  readonly bodyBytes: number | undefined
 }
 
 const NO_MANIFEST: Manifest = {
@@ -173,6 +178,7 @@ const NO_MANIFEST: Manifest = {
   entrypoints: [],
   modules: new Set(),
   tests: [],
+  bodyBytes: undefined,
 }
 const MANIFEST_REMEDY = 'let `opa build` write the manifest'
 
@@ -202,8 +208,10 @@ function readManifest(bytes: Buffer | undefined): Manifest {
     entrypoints.push(entrypoint)
     modules.add(module.replace(/^\/+/, ''))
   }
-  const tests = readSelfTests(manifest.get('metadata'))
-  return { revision, roots: cleanRoots, entrypoints, modules, tests }
+  const metadata = manifest.get('metadata')
+  const tests = readSelfTests(metadata)
+  const bodyBytes = readBodyWish(metadata)
+  return { revision, roots: cleanRoots, entrypoints, modules, tests, bodyBytes }
 }
 
 function wasmModule(entries: BundleEntries, manifest: Manifest | undefined): Buffer | undefined {

@@ -3,11 +3,24 @@
 import type { AllowRule } from '../config/config.ts'
 import { ERRORS } from '../errors.ts'
 import { compileAllowRules, type PeerTest } from './allow-rules.ts'
+import { GrpcDescriptors } from './body/grpc.ts'
+import { type BodyNeed, bodyNeed } from './body/need.ts'
 import { BoundedCache } from './builtins/bounded-cache.ts'
 import { type EvaluationOutcome, PolicyHost } from './host.ts'
-import { buildInput, InputError, type PeerFacts, type PolicyRequest } from './input.ts'
+import {
+  buildInput,
+  fieldOf,
+  InputError,
+  type PeerFacts,
+  type PolicyRequest,
+  type Projection,
+  pathSegments,
+} from './input.ts'
+import { type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import type { PolicyMaterial } from './material.ts'
+import { canRemember, Memo } from './memo.ts'
 import { type Denial, type Evaluation, issuePermit, NO_MUTATIONS, type Permit } from './permit.ts'
+import { projectionOf } from './projection.ts'
 import { type PolicyResult, readResult } from './result.ts'
 
 const MOST_RESULTS = 256
@@ -16,6 +29,8 @@ const LONGEST_KEPT_RESULT = 1_024
 export interface EngineOptions {
   readonly allow: readonly AllowRule[]
   readonly policy: PolicyMaterial | undefined
+  /** A policy is configured and has not come yet: the allow rules alone may not decide. */
+  readonly policyPending?: boolean
   readonly clock: Clock
   readonly events?: {
     /** An instance was replaced, after a trap or at its memory ceiling. */
@@ -33,6 +48,11 @@ export class PolicyEngine {
   readonly material: PolicyMaterial | undefined
   readonly #admits: PeerTest | undefined
   readonly #host: PolicyHost | undefined
+  readonly #policyPending: boolean
+  /** What the policy reads of the input; undefined where it is given all of it. */
+  readonly #projection: Projection | undefined
+  readonly #memo: Memo | undefined
+  readonly #descriptors: GrpcDescriptors | undefined
   readonly #monotonicMs: () => number
   /** The allow rules read nothing but the peer, which never changes. */
   readonly #admitted = new WeakMap<PeerFacts, boolean>()
@@ -41,10 +61,18 @@ export class PolicyEngine {
   #lastText = ''
   #lastResult: PolicyResult | undefined
 
-  constructor({ allow, policy, clock, events }: EngineOptions) {
+  constructor({ allow, policy, policyPending = false, clock, events }: EngineOptions) {
     this.material = policy
+    this.#policyPending = policyPending
     this.#admits = allow.length === 0 ? undefined : compileAllowRules(allow)
     this.#host = policy && new PolicyHost(policy, () => events?.recycled())
+    const { protoDescriptor } = this.inputSettings
+    this.#descriptors = protoDescriptor && new GrpcDescriptors(protoDescriptor)
+    // A body that was collected can be refused as one, which only the whole document shows.
+    const collects = this.inputSettings.bodyBytes > 0
+    this.#projection = policy && !collects ? projectionOf(policy.reads) : undefined
+    const steady = this.#projection?.steady && canRemember(Object.values(policy?.builtins ?? {}))
+    this.#memo = steady ? new Memo() : undefined
     this.#monotonicMs = clock.monotonicMs?.bind(clock) ?? (() => performance.now())
   }
 
@@ -53,28 +81,67 @@ export class PolicyEngine {
     return this.#host?.memoryBytes ?? 0
   }
 
-  decide(request: PolicyRequest): Permit | Denial {
-    if (this.#admits !== undefined && !this.#admitsPeer(this.#admits, request.connection.peer)) {
-      return REFUSED_BY_RULES
-    }
-    if (this.#host !== undefined) return this.#askPolicy(this.#host, request)
-    return this.#admits === undefined ? NOT_READY : issuePermit(NO_MUTATIONS, ADMITTED_BY_RULES)
+  /** How `connection` of a request has to be made, see `ConnectionInput.under`. */
+  get inputSettings(): InputSettings {
+    return this.material?.input ?? PLAIN_INPUT
   }
 
-  /** The input document for the log where no policy was asked; '' where there cannot be one. */
+  /**
+   * What has to be at hand of the body before `decide` is asked; undefined: nothing. A request that
+   * the allow rules refuse waits for nothing.
+   */
+  bodyNeed(request: PolicyRequest): BodyNeed | undefined {
+    const { bodyBytes } = this.inputSettings
+    if (bodyBytes === 0 || request.bodySize === 0 || this.#isRefusedByRules(request)) {
+      return undefined
+    }
+    const outline = {
+      size: request.bodySize,
+      contentType: fieldOf(request.fields, 'content-type'),
+      path: () => pathSegments(request.path),
+    }
+    try {
+      return bodyNeed(bodyBytes, outline, this.#descriptors)
+    } catch (error) {
+      // `decide` refuses it for the same reason.
+      if (error instanceof InputError) return undefined
+      throw error
+    }
+  }
+
+  decide(request: PolicyRequest): Permit | Denial {
+    if (this.#isRefusedByRules(request)) return REFUSED_BY_RULES
+    if (this.#host !== undefined) return this.#askPolicy(this.#host, request)
+    if (this.#policyPending || this.#admits === undefined) return NOT_READY
+    return issuePermit(NO_MUTATIONS, ADMITTED_BY_RULES)
+  }
+
+  /** The whole input document, for the log; '' where there cannot be one. */
   inputText(request: PolicyRequest): string {
-    return inputOrReason(request).text
+    return inputOrReason(request, undefined, this.#descriptors).text
   }
 
   #askPolicy(host: PolicyHost, request: PolicyRequest): Permit | Denial {
-    const { text, reason } = inputOrReason(request)
+    const { text, reason } = inputOrReason(request, this.#projection, this.#descriptors)
     if (reason !== undefined) return badInput(text, reason)
+    const input = this.#projection === undefined ? text : ''
     const startMs = this.#monotonicMs()
-    const outcome = host.evaluate(text, request.timeMs)
-    const evalNs = Math.round((this.#monotonicMs() - startMs) * 1e6)
-    if (outcome.kind === 'too_large') return badInput('', 'the input document is too large')
-    if (outcome.kind !== 'result') return failed(outcome, text, evalNs)
-    return verdict(this.#resultOf(outcome.text), outcome.text, text, evalNs)
+    const outcome = this.#memo?.find(text) ?? this.#evaluate(host, text, request.timeMs)
+    // 0 stands for no policy asked.
+    const evalNs = Math.max(1, Math.round((this.#monotonicMs() - startMs) * 1e6))
+    if (outcome.kind === 'too_large') return badInput(input, 'the input document is too large')
+    if (outcome.kind !== 'result') return failed(outcome, input, evalNs)
+    return verdict(this.#resultOf(outcome.text), outcome.text, input, evalNs)
+  }
+
+  #evaluate(host: PolicyHost, text: string, nowMs: number): EvaluationOutcome {
+    const outcome = host.evaluate(text, nowMs)
+    if (outcome.kind === 'result' && !host.hasReadTime) this.#memo?.remember(text, outcome)
+    return outcome
+  }
+
+  #isRefusedByRules({ connection }: PolicyRequest): boolean {
+    return this.#admits !== undefined && !this.#admitsPeer(this.#admits, connection.peer)
   }
 
   #admitsPeer(admits: PeerTest, peer: PeerFacts): boolean {
@@ -161,9 +228,13 @@ function badInput(input: string, reason: string): Denial {
   })
 }
 
-function inputOrReason(request: PolicyRequest): { text: string; reason: string | undefined } {
+function inputOrReason(
+  request: PolicyRequest,
+  projection: Projection | undefined,
+  descriptors: GrpcDescriptors | undefined,
+): { text: string; reason: string | undefined } {
   try {
-    return { text: buildInput(request), reason: undefined }
+    return { text: buildInput(request, projection, descriptors), reason: undefined }
   } catch (error) {
     if (error instanceof InputError) return { text: '', reason: error.message }
     throw error

@@ -1,6 +1,16 @@
 // Builds the input document of the OPA-Envoy v3 contract as JSON text, from pieces that are already
 // known to be clean. Text instead of an object: nine tenths of a decision is reading the input, and
 // a template costs half of JSON.stringify (measured). Values of proto3 defaults are left out.
+import { formForInput, MOST_FORM_KEYS, percentDecoded } from './body/form.ts'
+import type { GrpcDescriptors } from './body/grpc.ts'
+import { type BodyAtHand, type ParsedBody, parseBody } from './body/parsed-body.ts'
+import { textIfUtf8 } from './body/text.ts'
+import { InputError } from './input-error.ts'
+import { type InputSettings, PLAIN_INPUT } from './input-settings.ts'
+import { quote } from './json-text.ts'
+
+export { InputError } from './input-error.ts'
+export { quote } from './json-text.ts'
 
 /** Facts about the verified peer; `VerifiedPeer` has them. */
 export interface PeerFacts {
@@ -20,6 +30,8 @@ export interface ConnectionFacts {
   readonly serverName: string | undefined
   /** Our own identity; '' when it has no name. */
   readonly destinationPrincipal: string
+  /** The certificate of the peer as PEM, made when policy is to see it. */
+  readonly certificatePem?: () => string
 }
 
 /** What the input says about a connection, as JSON text: made once a connection. */
@@ -31,6 +43,8 @@ export interface ConnectionInput {
   readonly afterRequest: string
   /** From behind `truncated_body` to the end. */
   readonly ending: string
+  /** The same connection under other settings: made once and kept. */
+  under(settings: InputSettings): ConnectionInput
 }
 
 export interface PolicyRequest {
@@ -48,84 +62,170 @@ export interface PolicyRequest {
   readonly fields: readonly string[]
   /** -1: unknown (chunked). 0: no body. */
   readonly bodySize: number
+  /** Absent: nothing of the body was collected. */
+  readonly body?: BodyAtHand
   readonly connection: ConnectionInput
-}
-
-/** Why there is no input document. For the operator. */
-export class InputError extends Error {
-  override readonly name = 'InputError'
 }
 
 /** OPA's objects are chained hash tables without a seed: their size is bounded, not only the text. */
 const MAX_FIELDS = 256
-const MAX_QUERY_KEYS = 256
-const MAX_QUERY_VALUES = 1_024
 const MAX_PATH_SEGMENTS = 1_024
 
 /** Ours alone to set: with it a client would switch off rules on the body (Skipper, 2026). */
-const PARTIAL_BODY = 'x-envoy-auth-partial-body'
+export const PARTIAL_BODY = 'x-envoy-auth-partial-body'
 
-export function connectionInput(facts: ConnectionFacts): ConnectionInput {
-  const { peer, serverName } = facts
-  const source = endpoint(facts.remoteAddress, facts.remotePort, peer.principal)
-  const destination = endpoint(facts.localAddress, facts.localPort, facts.destinationPrincipal)
-  const session = serverName ? `,"tlsSession":{"sni":${quote(serverName)}}` : ''
+export function connectionInput(
+  facts: ConnectionFacts,
+  settings: InputSettings = PLAIN_INPUT,
+): ConnectionInput {
+  const { peer } = facts
+  const { certificate, v2 } = settings
+  const pem = certificate ? facts.certificatePem?.() : undefined
+  const source = endpoint(facts.remoteAddress, facts.remotePort, peer.principal, v2, pem)
+  const { localAddress, localPort, destinationPrincipal } = facts
+  const destination = endpoint(localAddress, localPort, destinationPrincipal, v2)
   const principal = peer.principal === '' ? '' : `,"source_principal":${quote(peer.principal)}`
+  let other: { readonly settings: InputSettings; readonly input: ConnectionInput } | undefined
   return {
     peer,
     beforeRequest: `{"attributes":{"source":${source},"destination":${destination},"request":`,
-    afterRequest: `,"metadataContext":{}${session}}`,
-    ending: `${principal},"version":{"ext_authz":"v3","encoding":"protojson"}}`,
+    afterRequest: afterRequest(facts.serverName, settings),
+    ending: `${principal},"version":${v2 ? VERSION_2 : VERSION_3}}`,
+    under(wanted) {
+      if (wanted === settings) return this
+      if (other?.settings !== wanted) {
+        other = { settings: wanted, input: connectionInput(facts, wanted) }
+      }
+      return other.input
+    },
   }
 }
 
-function endpoint(address: string, port: number, principal: string): string {
+const VERSION_2 = '{"ext_authz":"v2","encoding":"encoding/json"}'
+const VERSION_3 = '{"ext_authz":"v3","encoding":"protojson"}'
+
+function endpoint(
+  host: string,
+  port: number,
+  principal: string,
+  v2: boolean,
+  pem: string | undefined = undefined,
+): string {
+  const address = quote(host)
   const name = principal === '' ? '' : `,"principal":${quote(principal)}`
-  return `{"address":{"socketAddress":{"address":${quote(address)},"portValue":${port}}}${name}}`
+  const older = v2
+    ? `,"Address":{"SocketAddress":{"address":${address},"PortSpecifier":{"PortValue":${port}}}}`
+    : ''
+  // As Envoy encodes it: white space, `+`, `/` and `=` are all that PEM has to escape.
+  const certificate = pem === undefined ? '' : `,"certificate":"${encodeURIComponent(pem)}"`
+  return `{"address":{"socketAddress":{"address":${address},"portValue":${port}}${older}}${name}${certificate}}`
+}
+
+function afterRequest(
+  serverName: string | undefined,
+  { contextExtensions, v2 }: InputSettings,
+): string {
+  const pairs = contextExtensions.map(({ name, value }) => `${quote(name)}:${quote(value)}`)
+  const extensions = `{${pairs.join(',')}}`
+  return (
+    (pairs.length === 0 ? '' : `,"contextExtensions":${extensions}`) +
+    `,"metadataContext":{}${serverName ? `,"tlsSession":{"sni":${quote(serverName)}}` : ''}` +
+    (v2 ? `,"context_extensions":${extensions},"metadata_context":{"filter_metadata":{}}` : '') +
+    '}'
+  )
+}
+
+/** The part of the document that a policy reads, see projection.ts; of a request without its body. */
+export interface Projection {
+  /** Requests with the same text are to be expected: nothing that changes with each is in it. */
+  readonly steady: boolean
+  /** @throws InputError for exactly the requests for which there is no whole document either */
+  textOf(request: PolicyRequest): string
 }
 
 /**
- * The input document for a request.
- * @throws InputError when path, query or headers cannot be turned into one.
+ * The input document for a request, or a projection of it.
+ * @throws InputError when path, query, headers or body cannot be turned into one.
  */
-export function buildInput(request: PolicyRequest): string {
+export function buildInput(
+  request: PolicyRequest,
+  projection?: Projection,
+  descriptors?: GrpcDescriptors,
+): string {
+  if (projection !== undefined) return projection.textOf(request)
   const { connection, bodySize } = request
-  // The body is not at hand when policy is asked: a rule that needs it must not take it for empty.
-  const truncated = bodySize !== 0
-  const seconds = Math.floor(request.timeMs / 1000)
-  const nanos = Math.floor((request.timeMs - seconds * 1000) * 1e6)
+  const { parsed, truncated } = bodyOf(request, descriptors)
   const method = quote(request.method)
   const target = quote(request.target)
   const host = quote(request.host)
   return (
-    `${connection.beforeRequest}{"time":{"seconds":${seconds}${nanos === 0 ? '' : `,"nanos":${nanos}`}},` +
+    `${connection.beforeRequest}{"time":${timeText(request.timeMs)},` +
     `"http":{"id":${quote(request.requestId)},"method":${method},` +
-    `"headers":{":authority":${host},":method":${method},":path":${target}${headers(request.fields)}${framing(bodySize)}${
-      truncated ? `,"${PARTIAL_BODY}":"true"` : ''
-    }},"path":${target},"host":${host},"scheme":"${request.scheme}",` +
-    `"protocol":"${request.protocol}"${truncated ? `,"size":${bodySize}` : ''}}}` +
+    `"headers":{":authority":${host},":method":${method},":path":${target}${headers(request.fields)}` +
+    `${framing(request)}${partialBody(request.body, truncated)}},"path":${target},"host":${host},` +
+    `"scheme":"${request.scheme}","protocol":"${request.protocol}"` +
+    `${bodySize === 0 ? '' : `,"size":${sizeOf(request)}`}${bodyText(request.body)}}}` +
     `${connection.afterRequest},"parsed_path":${parsedPath(request.path)},` +
-    `"parsed_query":${parsedQuery(request.query)},"parsed_body":null,` +
+    `"parsed_query":${parsedQuery(request.query)},"parsed_body":${parsed},` +
     `"truncated_body":${truncated}${connection.ending}`
   )
 }
 
+/** A body that is not at hand must not be taken for an empty one by a rule that needs it. */
+function bodyOf(request: PolicyRequest, descriptors: GrpcDescriptors | undefined): ParsedBody {
+  const { body, bodySize } = request
+  if (body === undefined) return { parsed: 'null', truncated: bodySize !== 0 }
+  const type = fieldOf(request.fields, 'content-type')
+  return parseBody(body, type, pathSegments(request.path), descriptors)
+}
+
+/** Envoy says so where it was told to collect bodies. */
+function partialBody(body: BodyAtHand | undefined, truncated: boolean): string {
+  return body === undefined && !truncated ? '' : `,"${PARTIAL_BODY}":"${truncated}"`
+}
+
+/** Chunked bodies have a size when they are complete. */
+function sizeOf({ bodySize, body }: PolicyRequest): number {
+  return bodySize < 0 && body?.complete ? body.bytes.length : bodySize
+}
+
+/** Envoy has either one or the other for all; here a body that is text is `body`. */
+function bodyText(body: BodyAtHand | undefined): string {
+  if (body === undefined || !body.complete || body.bytes.length === 0) return ''
+  const text = textIfUtf8(body.bytes)
+  return text === undefined
+    ? `,"rawBody":"${body.bytes.toString('base64')}"`
+    : `,"body":${quote(text)}`
+}
+
+export function fieldOf(fields: readonly string[], name: string): string | undefined {
+  for (let i = 0; i < fields.length; i += 2) if (fields[i] === name) return fields[i + 1]
+  return undefined
+}
+
+export function timeText(timeMs: number): string {
+  const seconds = Math.floor(timeMs / 1000)
+  const nanos = Math.floor((timeMs - seconds * 1000) * 1e6)
+  return `{"seconds":${seconds}${nanos === 0 ? '' : `,"nanos":${nanos}`}}`
+}
+
 /** As Envoy shows it; the fields themselves carry no framing, which Postern writes anew. */
-function framing(bodySize: number): string {
-  if (bodySize === 0) return ''
-  return bodySize > 0 ? `,"content-length":"${bodySize}"` : ',"transfer-encoding":"chunked"'
+export function framing({ bodySize, protocol }: PolicyRequest): string {
+  if (bodySize > 0) return `,"content-length":"${bodySize}"`
+  return bodySize === 0 || protocol === 'HTTP/2' ? '' : ',"transfer-encoding":"chunked"'
 }
 
 /**
  * `,"name":"value"` for each name; repeated lines are joined as Envoy joins them, and Host is there
- * as `:authority` alone.
+ * as `:authority` alone. With `wanted` these names only.
  */
-function headers(fields: readonly string[]): string {
+export function headers(fields: readonly string[], wanted?: ReadonlySet<string>): string {
   const count = fields.length
   if (count > 2 * MAX_FIELDS) throw new InputError(`more than ${MAX_FIELDS} header lines`)
   let text = ''
   for (let i = 0; i < count; i += 2) {
     const name = fields[i] as string
+    if (wanted !== undefined && !wanted.has(name)) continue
     if (name === PARTIAL_BODY || name === 'host' || occursBefore(fields, name, i)) continue
     text += `,${quote(name)}:${quote(joined(fields, name, i))}`
   }
@@ -147,8 +247,15 @@ function joined(fields: readonly string[], name: string, first: number): string 
 }
 
 /** Decoded first, then split, without any leading slash: what the OPA-Envoy plugin does since 2026. */
-function parsedPath(path: string): string {
-  const decoded = decode(path, 'path')
+export function parsedPath(path: string): string {
+  const segments = pathSegments(path)
+  let text = `[${quote(segments[0] as string)}`
+  for (let i = 1; i < segments.length; i++) text += `,${quote(segments[i] as string)}`
+  return `${text}]`
+}
+
+export function pathSegments(path: string): readonly string[] {
+  const decoded = percentDecoded(path, 'path')
   // OPA compiled to wasm lets no `*` of glob.match stand for it, OPA itself does (measured, 1.22):
   // a rule that denies by such a pattern would let it pass.
   if (decoded.includes('\n')) throw new InputError('a line feed in the path')
@@ -158,51 +265,17 @@ function parsedPath(path: string): string {
   if (segments.length > MAX_PATH_SEGMENTS) {
     throw new InputError(`more than ${MAX_PATH_SEGMENTS} path segments`)
   }
-  let text = `[${quote(segments[0] as string)}`
-  for (let i = 1; i < segments.length; i++) text += `,${quote(segments[i] as string)}`
-  return `${text}]`
+  return segments
 }
 
-/** As `url.ParseQuery` of Go, for which a raw semicolon is an error. */
-function parsedQuery(query: string | undefined): string {
-  if (query === undefined || query === '') return '{}'
-  if (query.includes(';')) throw new InputError('a raw semicolon in the query')
-  const parts = query.split('&', MAX_QUERY_VALUES + 1)
-  if (parts.length > MAX_QUERY_VALUES) {
-    throw new InputError(`more than ${MAX_QUERY_VALUES} query parameters`)
-  }
-  const values = new Map<string, string>()
-  for (const part of parts) {
-    if (part === '') continue
-    const equals = part.indexOf('=')
-    const key = unescapeQuery(equals < 0 ? part : part.slice(0, equals))
-    const value = quote(equals < 0 ? '' : unescapeQuery(part.slice(equals + 1)))
-    const known = values.get(key)
-    values.set(key, known === undefined ? value : `${known},${value}`)
-  }
-  if (values.size > MAX_QUERY_KEYS) throw new InputError(`more than ${MAX_QUERY_KEYS} query keys`)
-  let text = ''
-  for (const [key, list] of values) text += `${text === '' ? '' : ','}${quote(key)}:[${list}]`
-  return `{${text}}`
+/** Refuses the requests that have no whole document, where only a part of it is made. */
+export function checkRequest({ fields, path, query }: PolicyRequest): void {
+  if (fields.length > 2 * MAX_FIELDS) headers(fields)
+  if (path.length > MAX_PATH_SEGMENTS || path.includes('%')) parsedPath(path)
+  if (query && (query.length > MOST_FORM_KEYS || /[%;]/.test(query))) parsedQuery(query)
 }
 
-function unescapeQuery(text: string): string {
-  return decode(text.includes('+') ? text.replaceAll('+', ' ') : text, 'query')
-}
-
-/** Percent-decoding; refuses bad escapes as Go does, and besides what is not UTF-8. */
-function decode(text: string, where: string): string {
-  if (!text.includes('%')) return text
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    throw new InputError(`a percent escape in the ${where} that is malformed or not UTF-8`)
-  }
-}
-
-/** Anything but the printable ASCII that JSON writes as it is. */
-const SPECIAL = /[^\x20\x21\x23-\x5b\x5d-\x7e]/
-
-function quote(text: string): string {
-  return SPECIAL.test(text) ? JSON.stringify(text) : `"${text}"`
+/** As `url.ParseQuery` of Go. */
+export function parsedQuery(query: string | undefined): string {
+  return query === undefined || query === '' ? '{}' : formForInput(query, 'query')
 }

@@ -1,12 +1,16 @@
 // The activation gate: turns the files of a bundle into a policy that will answer, or says
 // everything that keeps it from being one. What passes is metered, compiled and warm.
 import type { Problem } from '../errors.ts'
+import { GrpcDescriptors } from './body/grpc.ts'
 import { BUILTINS, REFUSED_BUILTINS } from './builtins/table.ts'
+import { runSelfTests } from './bundle/self-tests.ts'
 import { type Bundle, type BundleEntries, readBundle } from './bundle.ts'
 import { PolicyHost } from './host.ts'
 import { buildInput, connectionInput } from './input.ts'
+import { bodyBytesOf, type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import { inspectModule, type ModuleFacts } from './inspect.ts'
 import type { PolicyMaterial } from './material.ts'
+import { type InputReads, readsOf } from './reads.ts'
 import { readResult } from './result.ts'
 import { meterModule } from './rewrite.ts'
 
@@ -24,6 +28,17 @@ export interface LoadOptions {
   /** Loop iterations and calls that one evaluation may use. */
   readonly fuel: number
   readonly memoryBytes: number
+  /** Absent: nothing is configured. */
+  readonly input?: InputOptions
+}
+
+export interface InputOptions extends Omit<InputSettings, 'bodyBytes' | 'protoDescriptor'> {
+  readonly body: {
+    /** Absent: as the bundle asks. */
+    readonly maxBytes?: number
+  }
+  /** A FileDescriptorSet, and where it came from. */
+  readonly descriptor?: { readonly file: string; readonly bytes: Uint8Array } | undefined
 }
 
 export type LoadedPolicy =
@@ -49,11 +64,16 @@ export async function loadPolicy(
   source: PolicySource,
   options: LoadOptions,
 ): Promise<LoadedPolicy> {
-  const { file } = source
-  const read = readBundle(source.entries, file)
-  if (read.kind === 'problems') return read
-  const { bundle } = read
+  const read = readBundle(source.entries, source.file)
+  return read.kind === 'problems' ? read : loadBundle({ ...source, bundle: read.bundle }, options)
+}
 
+/** The same for what has been read, and perhaps put together from several bundles. */
+export async function loadBundle(
+  source: Omit<PolicySource, 'entries'> & { readonly bundle: Bundle },
+  options: LoadOptions,
+): Promise<LoadedPolicy> {
+  const { file, bundle } = source
   const metered = meterModule(bundle.wasm)
   if (metered.kind === 'refused') {
     return refused(file, `the WebAssembly module cannot be used: ${metered.reason}`, REBUILD)
@@ -71,14 +91,19 @@ export async function loadPolicy(
     ...checkEntrypoint(file, facts, entrypoint),
     ...checkBuiltins(file, facts),
   ]
+  problems.push(...checkDescriptor(options.input?.descriptor))
   const entrypointId = facts.entrypoints.get(entrypoint)
   if (problems.length > 0 || entrypointId === undefined) return { kind: 'problems', problems }
 
+  const reads = readsOf(bundle.wasm, entrypointId)
   const material: PolicyMaterial = {
     module,
     entrypoint,
     entrypointId,
+    ...logEntrypointsOf(facts),
     builtins: Object.fromEntries(facts.builtins),
+    reads,
+    input: inputSettings(options.input, bundle.bodyBytes, reads),
     dataJson: bundle.dataJson,
     revision: bundle.revision,
     digest: source.digest,
@@ -86,7 +111,7 @@ export async function loadPolicy(
     fuel: options.fuel,
     memoryBytes: options.memoryBytes,
   }
-  const warnings = selfTest(material)
+  const warnings = [...selfTest(material), ...runSelfTests(bundle.tests, material, SAMPLE_TIME_MS)]
   if (warnings.some(({ severity }) => severity !== 'warning')) {
     return { kind: 'problems', problems: warnings }
   }
@@ -101,8 +126,50 @@ function refused(where: string, what: string, remedy: string): LoadedPolicy {
 
 function entrypointOf({ entrypoint }: LoadOptions, { entrypoints }: Bundle): string {
   if (entrypoint !== undefined) return entrypoint.replace(/^\/+/, '')
-  const [only] = entrypoints
-  return entrypoints.length === 1 && only !== undefined ? only : DEFAULT_ENTRYPOINT
+  const [only, ...others] = entrypoints.filter((one) => !one.startsWith(LOG_RULES))
+  return only !== undefined && others.length === 0 ? only : DEFAULT_ENTRYPOINT
+}
+
+/** The names that OPA's decision log asks for by default. */
+function logEntrypointsOf({ entrypoints }: ModuleFacts): Pick<PolicyMaterial, 'logEntrypoints'> {
+  const drop = entrypoints.get(`${LOG_RULES}drop`)
+  const mask = entrypoints.get(`${LOG_RULES}mask`)
+  if (drop === undefined && mask === undefined) return {}
+  return {
+    logEntrypoints: {
+      ...(drop === undefined ? {} : { drop }),
+      ...(mask === undefined ? {} : { mask }),
+    },
+  }
+}
+
+const LOG_RULES = 'system/log/'
+
+function inputSettings(
+  options: InputOptions | undefined,
+  asked: number | undefined,
+  reads: InputReads,
+): InputSettings {
+  const { certificate, v2, contextExtensions } = options ?? PLAIN_INPUT
+  return {
+    bodyBytes: bodyBytesOf(options?.body.maxBytes, asked, reads),
+    certificate,
+    v2,
+    contextExtensions,
+    ...(options?.descriptor && { protoDescriptor: options.descriptor.bytes }),
+  }
+}
+
+function checkDescriptor(descriptor: InputOptions['descriptor']): Problem[] {
+  if (descriptor === undefined) return []
+  const { file, bytes } = descriptor
+  const remedy = 'write it with `protoc --include_imports -o FILE`, or with `buf build -o FILE`'
+  try {
+    if (new GrpcDescriptors(bytes).methods.length > 0) return []
+    return [{ where: file, what: 'no method in it takes a single message', remedy }]
+  } catch (error) {
+    return [{ where: file, what: `not a FileDescriptorSet: ${(error as Error).message}`, remedy }]
+  }
 }
 
 function checkAbi(where: string, { abiMajor, abiMinor }: ModuleFacts): Problem[] {

@@ -1,6 +1,9 @@
 // A policy as it travels in a snapshot: verified, rewritten, compiled and warmed by the control
 // thread, instantiated by each data thread.
 
+import type { InputSettings } from './input-settings.ts'
+import type { InputReads } from './reads.ts'
+
 export interface PolicyMaterial {
   /** Metered (see rewrite.ts) and compiled. */
   readonly module: WebAssembly.Module
@@ -10,6 +13,9 @@ export interface PolicyMaterial {
   readonly logEntrypoints?: { readonly drop?: number; readonly mask?: number }
   /** Name of each builtin the module calls, by the id it calls it with. */
   readonly builtins: Readonly<Record<number, string>>
+  /** What of the input the entrypoint can read. */
+  readonly reads: InputReads
+  readonly input: InputSettings
   /** The merged data document as JSON text. */
   readonly dataJson: string
   /** From the manifest; '' when it has none. */

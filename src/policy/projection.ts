@@ -145,8 +145,8 @@ const MADE_HEADERS: ReadonlyMap<string, Projected['text']> = new Map([
   [':authority', ({ host }: PolicyRequest) => `,":authority":${quote(host)}`],
   [':method', ({ method }: PolicyRequest) => `,":method":${quote(method)}`],
   [':path', ({ target }: PolicyRequest) => `,":path":${quote(target)}`],
-  ['content-length', ({ bodySize }: PolicyRequest) => (bodySize > 0 ? framing(bodySize) : '')],
-  ['transfer-encoding', ({ bodySize }: PolicyRequest) => (bodySize < 0 ? framing(bodySize) : '')],
+  ['content-length', (request: PolicyRequest) => (request.bodySize > 0 ? framing(request) : '')],
+  ['transfer-encoding', (request: PolicyRequest) => (request.bodySize < 0 ? framing(request) : '')],
   [
     PARTIAL_BODY,
     ({ bodySize }: PolicyRequest) => (bodySize === 0 ? '' : `,"${PARTIAL_BODY}":"true"`),

@@ -1,5 +1,6 @@
 // A snapshot brought to life in one data thread: the verifier, the policy instance and the parser
 // limits of one generation. A request reads it once, at its head, and uses that one to the end.
+import { isDeepStrictEqual } from 'node:util'
 import type { IdentityMaterial } from '../identity/material.ts'
 import type { VerifiedPeer } from '../identity/peer.ts'
 import { PeerVerifier } from '../identity/verifier.ts'
@@ -40,6 +41,7 @@ export class Generation {
       before.snapshot.policy?.entrypoint === snapshot.policy?.entrypoint &&
       before.snapshot.policy?.fuel === snapshot.policy?.fuel &&
       before.snapshot.policy?.memoryBytes === snapshot.policy?.memoryBytes &&
+      isDeepStrictEqual(before.snapshot.policy?.input, snapshot.policy?.input) &&
       JSON.stringify(before.snapshot.allow) === JSON.stringify(snapshot.allow)
     this.engine = samePolicy
       ? before.engine

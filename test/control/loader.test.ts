@@ -40,7 +40,18 @@ test('tells the problems of all sources at once', async (t) => {
   const outcome = await load({
     ...config,
     trust: { ...config.trust, crls: [path('ca.crl.d')] },
-    policy: { bundle: path('absent.tar.gz'), data: [], memoryBytes: 1, fuel: 1 } as unknown as NonNullable<Config['policy']>,
+    policy: {
+      bundle: path('absent.tar.gz'),
+      data: [],
+      memoryBytes: 1,
+      fuel: 1,
+      input: {
+        body: { totalBytes: 32 << 20 },
+        certificate: false,
+        contextExtensions: [],
+        v2: false,
+      },
+    } as unknown as NonNullable<Config['policy']>,
   })
   assert.equal(outcome.loaded, undefined)
   for (const expected of [

@@ -40,6 +40,12 @@ export async function materials(
           bundle: path('bundle.tar.gz'),
           data: [],
           memoryBytes: 64 << 20,
+          input: {
+            body: { totalBytes: 32 << 20 },
+            certificate: false,
+            contextExtensions: [],
+            v2: false,
+          },
           fuel: 10_000_000,
         },
       }),

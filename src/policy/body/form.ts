@@ -4,7 +4,7 @@ import { InputError } from '../input-error.ts'
 import { quote } from '../json-text.ts'
 
 /** OPA's objects are chained hash tables without a seed: their size is bounded, not only the text. */
-const MAX_KEYS = 256
+export const MOST_FORM_KEYS = 256
 const MAX_VALUES = 1_024
 
 /**
@@ -40,8 +40,8 @@ export class ValueLists {
   add(key: string, value: string): void {
     const known = this.#lists.get(key)
     this.#lists.set(key, known === undefined ? value : `${known},${value}`)
-    if (this.#lists.size > MAX_KEYS) {
-      throw new InputError(`more than ${MAX_KEYS} ${this.#where} keys`)
+    if (this.#lists.size > MOST_FORM_KEYS) {
+      throw new InputError(`more than ${MOST_FORM_KEYS} ${this.#where} keys`)
     }
   }
 
