@@ -4,7 +4,7 @@ import { X509Certificate } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import { sha256 } from './certificate.ts'
 import { DenyList, entriesAdded } from './deny-list.ts'
-import { type Link, linkOf } from './link.ts'
+import { isSelfIssued, type Link, linkOf } from './link.ts'
 import type { TrustMaterial } from './material.ts'
 import { findPath, judgeNow, type Lapse, lapseOf, type Path, reject, windowOf } from './path.ts'
 import { linksOf, type PeerRejection, type VerifiedPeer, vouchFor } from './peer.ts'
@@ -77,18 +77,39 @@ export class PeerVerifier {
     if (peer.trustGeneration === this.trustGeneration) {
       return judgeNow(links, this.#revocation, nowMs) ?? peer
     }
-    if (peer.bundleGeneration === this.#bundleGeneration) {
-      const [leaf, ...issuers] = links
-      const known = this.#known.get(peer.fingerprint) ?? { issuers, peer: new WeakRef(peer) }
-      const again = this.#again(leaf!, known, nowMs)
-      if (again.kind === 'peer') return again
-      if (again.depth === 0) return again.rejection
-    }
-    const again = this.verify(peer.chain, nowMs)
+    const again = this.#onThePathOf(peer, links, nowMs) ?? this.verify(peer.chain, nowMs)
     if (again.kind === 'rejection') return again
     const sameNames =
       again.dnsNames.length === peer.dnsNames.length && again.commonName === peer.commonName
     return sameNames ? again : reject('untrusted', links[0]!, 'its names need a new handshake')
+  }
+
+  /** Spares the signatures where the path is as good as it was; undefined where it has to be found anew. */
+  #onThePathOf(
+    peer: VerifiedPeer,
+    links: readonly Link[],
+    nowMs: number,
+  ): VerifiedPeer | PeerRejection | undefined {
+    const sameBundles = peer.bundleGeneration === this.#bundleGeneration
+    if (!sameBundles && !this.#endsHere(links)) return undefined
+    const [leaf, ...issuers] = links
+    const known = this.#known.get(peer.fingerprint) ?? { issuers, peer: new WeakRef(peer) }
+    const again = this.#again(leaf!, known, nowMs)
+    if (again.kind === 'peer') return again
+    return again.depth === 0 ? again.rejection : undefined
+  }
+
+  /** Whether a path found under other bundles ends under these as well, and nowhere else. */
+  #endsHere(links: readonly Link[]): boolean {
+    const identity = identityOf(links[0]!)
+    const last = links.at(-1)!
+    return (
+      identity.kind === 'identity' &&
+      isSelfIssued(last) &&
+      this.#anchorsFor(identity.trustDomain).some(
+        ({ fingerprint }) => fingerprint === last.fingerprint,
+      )
+    )
   }
 
   /**

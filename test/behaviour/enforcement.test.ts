@@ -1,5 +1,6 @@
 // A peer that stops being acceptable is cut whatever it is doing; all others go on.
 import assert from 'node:assert/strict'
+import { hash, X509Certificate } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -72,6 +73,7 @@ describe('enforcement on open connections', () => {
   let undisturbed: Activities
   let crlFile: string
   let trustFile: string
+  let denyFile: string
   let workload: Awaited<ReturnType<typeof startPatientWorkload>>
   let number = 1
 
@@ -79,15 +81,17 @@ describe('enforcement on open connections', () => {
     const directory = await temporaryDirectory(t)
     crlFile = join(directory, 'ca.crl')
     trustFile = join(directory, 'ca.crt')
+    denyFile = join(directory, 'revoked.yaml')
     authority = await testAuthority()
     other = await Authority.create({ commonName: 'the other authority' })
     workload = await startPatientWorkload(t)
     await writeTrust(other)
     await writeCrl()
+    await writeFile(denyFile, '[]')
     sidecar = await startSidecar(t, {
       authority,
       forward: workload.url,
-      config: { trust: { bundles: [{ file: trustFile }], crls: [crlFile] } },
+      config: { trust: { bundles: [{ file: trustFile }], crls: [crlFile], revoked: denyFile } },
     })
     good = await authority.svid('good')
     undisturbed = await open(good)
@@ -211,6 +215,40 @@ describe('enforcement on open connections', () => {
     await allCut(activities, 'expired', before, notAfter.getTime())
     await refused(brief)
   })
+
+  for (const [by, entryFor] of [
+    ['its SPIFFE ID', () => 'spiffeId: spiffe://example.org/ns/default/sa/denied'],
+    ['a pattern', () => 'spiffeId: spiffe://example.org/**/denied'],
+    [
+      'issuer and serial',
+      ({ certificatePem, serial }: IssuedCertificate) =>
+        `issuer: "${new X509Certificate(certificatePem).issuer.replaceAll('\n', ', ')}"\n  serial: "${serial}"`,
+    ],
+    [
+      'its key',
+      ({ certificatePem }: IssuedCertificate) => {
+        const key = new X509Certificate(certificatePem).publicKey
+        return `spki: sha256:${hash('sha256', key.export({ type: 'spki', format: 'der' }))}`
+      },
+    ],
+  ] as const) {
+    it(`cuts a peer that the deny list names by ${by}, and says by which entry`, async () => {
+      const bad = await authority.svid('denied')
+      const activities = await open(bad)
+      const before = await enforced('deny_listed')
+      const sinceMs = Date.now()
+      await writeFile(denyFile, `# locked out\n- ${entryFor(bad)}\n  reason: by ${by}\n`)
+      await allCut(activities, 'deny_listed', before, sinceMs)
+      const cut = await sidecar.logged('connection_cut', { serial: bad.serial })
+      assert.match(String(cut['detail']), new RegExp(`revoked\\.yaml:2: by ${by}`))
+      await refused(bad)
+      await writeFile(denyFile, '[]')
+      await eventually(
+        'it is let in again',
+        async () => (await call(sidecar, bad).catch(() => undefined))?.status === 200,
+      )
+    })
+  }
 
   it('refuses a request that comes with the revocation, and forwards nothing of it', async () => {
     const bad = await authority.svid('racing')

@@ -307,4 +307,16 @@ describe('mergeCrls', () => {
       )
     }
   })
+
+  it('goes by the number where both have one, else by the time', () => {
+    const numbered = (crlNumber: string, thisUpdateMs: number) => ({
+      ...crlOf(thisUpdateMs, crlNumber),
+      crlNumber,
+    })
+    const newestOf = (...crls: readonly ReturnType<typeof crlOf>[]) => mergeCrls(crls)[0]?.file
+    assert.equal(newestOf(numbered('ff', 2), numbered('100', 1)), '100')
+    assert.equal(newestOf(numbered('9', 1), numbered('a', 1)), 'a')
+    assert.equal(newestOf(numbered('9', 1), crlOf(2, 'without')), 'without')
+    assert.equal(newestOf(numbered('9', 2), { ...numbered('9', 3), file: 'later' }), 'later')
+  })
 })

@@ -108,6 +108,16 @@ describe('a verifier', () => {
     )
   })
 
+  it('recognises a resumed session by an intermediate of others, when its own peer is forgotten', () => {
+    const verifier = new PeerVerifier(trustOf([bundle]))
+    const other = forge({ issuer: intermediate, extensions: [altNames(uriName('spiffe://a/b'))] })
+    accepted(verifier.verify([other.certificate, intermediate.certificate], NOW))
+    accepted(verifier.verify([leaf.certificate], NOW, 'resumed'))
+    // A full handshake without the intermediate must not depend on who was there before.
+    const another = forge({ issuer: intermediate, extensions: [WEB] })
+    rejected(verifier.verify([another.certificate], NOW), 'untrusted', /no path/)
+  })
+
   it('forgets the peer that was used least recently', () => {
     const key = root.key
     const issued = (serial: number): Forged =>
@@ -187,6 +197,87 @@ describe('recheck', () => {
     })
     const after = new PeerVerifier(trustOf([bundleOf([constrained])], { generation: 2 }))
     rejected(after.recheck(peer, NOW), 'purpose', /name constraints do not allow/)
+  })
+})
+
+describe('a verifier that follows another under the same bundles', () => {
+  const bundles = [bundleOf([root, intermediate])]
+  const listed = (...serials: readonly string[]) => [
+    forgeCrl({ issuer: intermediate, entries: serials.map((serial) => revoked(serial)) }),
+    forgeCrl({ issuer: root }),
+  ]
+  const trust = (generation: number, options: Parameters<typeof trustOf>[1] = {}) =>
+    trustOf(bundles, { crls: listed(), ...options, generation, bundleGeneration: 1 })
+  const first = new PeerVerifier(trust(1))
+  const peer = accepted(first.verify(full, NOW))
+
+  it('knows the peers of the one before, by their leaf alone', () => {
+    const next = new PeerVerifier(trust(2), first)
+    const again = accepted(next.verify([leaf.certificate], NOW))
+    assert.equal(again.trustGeneration, 2)
+    assert.equal(accepted(next.recheck(peer, NOW)), again)
+    assert.equal(next.recheck(again, NOW), again)
+  })
+
+  it('holds them against the new CRL and the new deny list', () => {
+    const revoking = new PeerVerifier(trust(2, { crls: listed('1234') }), first)
+    rejected(revoking.recheck(peer, NOW), 'revoked', /lists serial 1234/)
+    rejected(revoking.verify(full, NOW), 'revoked', /lists serial 1234/)
+    const denied = [
+      {
+        where: 'revoked.yaml:1',
+        what: { kind: 'spiffe_id', pattern: 'spiffe://example.org/*' },
+      } as const,
+    ]
+    const denying = new PeerVerifier(trust(3, { denied }), revoking)
+    rejected(denying.recheck(peer, NOW), 'deny_listed', /revoked\.yaml:1/)
+    rejected(denying.verify(full, NOW), 'deny_listed', /revoked\.yaml:1/)
+    accepted(new PeerVerifier(trust(4), denying).recheck(peer, NOW))
+  })
+
+  it('says whom its news concern', () => {
+    const concerned = (options: Parameters<typeof trustOf>[1], bundleGeneration = 1) =>
+      new PeerVerifier(
+        { ...trust(2, options), bundleGeneration },
+        new PeerVerifier(trust(1)),
+      ).concerns(peer, NOW)
+    assert.equal(concerned({}), false)
+    assert.equal(concerned({ crls: listed('99') }), true)
+    assert.equal(concerned({ crls: listed().slice(0, 1) }), true)
+    assert.equal(concerned({ clockSkewMs: 1 }), true)
+    assert.equal(concerned({ revocation: { scope: 'chain' } }), true)
+    assert.equal(concerned({}, 2), true)
+    const denying = (pattern: string) => [
+      { where: 'r:1', what: { kind: 'spiffe_id', pattern } } as const,
+    ]
+    assert.equal(concerned({ denied: denying('spiffe://example.org/other') }), false)
+    assert.equal(concerned({ denied: denying('spiffe://example.org/web') }), true)
+  })
+
+  it('has news about no one for a CRL of another authority', () => {
+    const other = authority('another')
+    const all = [bundleOf([root, intermediate, other])]
+    const with2 = (generation: number, entries: readonly Buffer[]) =>
+      trustOf(all, {
+        crls: [...listed(), forgeCrl({ issuer: other, entries })],
+        generation,
+        bundleGeneration: 1,
+      })
+    const before = new PeerVerifier(with2(1, []))
+    const mine = accepted(before.verify(full, NOW))
+    const theirs = forge({ issuer: other, serial: integer('55'), extensions: [WEB] })
+    const stranger = accepted(before.verify([theirs.certificate], NOW))
+    const after = new PeerVerifier(with2(2, [revoked('55')]), before)
+    assert.equal(after.concerns(mine, NOW), false)
+    assert.equal(after.concerns(stranger, NOW), true)
+    rejected(after.recheck(stranger, NOW), 'revoked', /lists serial 55/)
+    accepted(after.recheck(mine, NOW))
+  })
+
+  it('never takes over what was known under other bundles', () => {
+    const next = new PeerVerifier(trustOf([bundle], { generation: 2 }), first)
+    rejected(next.verify([leaf.certificate], NOW), 'untrusted', /no path/)
+    rejected(next.verify([leaf.certificate], NOW, 'resumed'), 'untrusted', /no path/)
   })
 })
 

@@ -216,6 +216,20 @@ describe('time', () => {
   })
 })
 
+describe('clock skew', () => {
+  it('widens every validity of the chain, and no further', () => {
+    const chain = [leafOf(root).certificate]
+    const skewed = new PeerVerifier(trustOf([general], { clockSkewMs: 30_000 }))
+    const { notBeforeMs, notAfterMs } = accepted(skewed.verify(chain, NOW))
+    const peer = accepted(skewed.verify(chain, notAfterMs + 30_000))
+    assert.equal(peer.acceptableUntilMs, notAfterMs + 30_000)
+    assert.equal(peer.acceptableFromMs, notBeforeMs - 30_000)
+    accepted(skewed.verify(chain, notBeforeMs - 30_000))
+    rejected(skewed.verify(chain, notAfterMs + 31_000), 'expired', /clocks 30 s apart/)
+    rejected(skewed.verify(chain, notBeforeMs - 31_000), 'not_yet_valid', /clocks 30 s apart/)
+  })
+})
+
 describe('a leaf', () => {
   const cases: readonly (readonly [string, readonly Buffer[], RegExp])[] = [
     ['for servers only', [usages(SERVER_AUTH)], /lacks clientAuth/],
