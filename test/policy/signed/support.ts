@@ -1,8 +1,15 @@
 // The bundles that `opa` signed, their keys, and signatures of any shape made on the spot.
-import { createHmac } from 'node:crypto'
+import { createHash, createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { readJson } from '../../../src/policy/builtins/value.ts'
 import type { BundleEntries } from '../../../src/policy/bundle/archive.ts'
-import { type Signing, type Verified, verifyBundle } from '../../../src/policy/bundle/signature.ts'
+import {
+  SIGNATURE_FILE,
+  type Signing,
+  type Verified,
+  verifyBundle,
+} from '../../../src/policy/bundle/signature.ts'
+import { structuredHash } from '../../../src/policy/bundle/structured-hash.ts'
 import {
   readVerificationKey,
   type SigningAlgorithm,
@@ -70,4 +77,16 @@ export function token(payload: unknown, header: unknown = { alg: 'HS256', kid: '
     Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
   const signed = `${part(header)}.${part(payload)}`
   return `${signed}.${createHmac('sha256', SECRET).update(signed).digest('base64url')}`
+}
+
+/** The files with a signature made with `SECRET`. */
+export function signed(entries: BundleEntries, claims: object = {}): Map<string, Buffer> {
+  const files = [...entries].map(([name, bytes]) => {
+    const isStructured = /(^|\/)(data\.json|\.manifest)$/.test(name)
+    const hash = isStructured
+      ? structuredHash(readJson(bytes.toString()), 'sha256')
+      : createHash('sha256').update(bytes).digest('hex')
+    return { name, hash, algorithm: 'SHA-256' }
+  })
+  return new Map([...entries, [SIGNATURE_FILE, signatures({ files, ...claims })]])
 }
