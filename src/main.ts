@@ -26,6 +26,21 @@ const COMMANDS: readonly Entry[] = [
     load: () => import('./cli/demo.ts'),
   },
   {
+    name: 'eval',
+    sentence: 'one decision of a policy about an input document',
+    load: () => import('./cli/eval.ts'),
+  },
+  {
+    name: 'explain',
+    sentence: 'why a decision came out as it did',
+    load: () => import('./cli/explain.ts'),
+  },
+  {
+    name: 'replay',
+    sentence: 'what another policy would change about recorded decisions',
+    load: () => import('./cli/replay.ts'),
+  },
+  {
     name: 'pki',
     sentence: 'a development CA: init, issue, revoke, crl',
     load: () => import('./cli/pki.ts'),

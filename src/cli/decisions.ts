@@ -39,10 +39,11 @@ export class Decisions {
     if (problems.length > 0) return { kind: 'problems', problems }
     const inquiry = new PolicyInquiry(slots)
     const failures = new FailureNotice(logger)
+    const given = Object.fromEntries(config.labels.map(({ name, value }) => [name, value]))
     const log = DecisionLog.open({
       logger,
       redactor,
-      labels: { ...Object.fromEntries(config.labels), id: crypto.randomUUID(), version: VERSION },
+      labels: { ...given, id: crypto.randomUUID(), version: VERSION },
       get rules() {
         return inquiry.rules
       },

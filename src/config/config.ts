@@ -221,7 +221,8 @@ export interface Config {
     readonly decisionFile?: string
     /** Header names whose values are replaced in logs, beside the built-in ones. */
     readonly redact: readonly string[]
-    readonly labels: readonly (readonly [name: string, value: string])[]
+    /** Of every decision event, beside our own. */
+    readonly labels: readonly { readonly name: string; readonly value: string }[]
     /** Absent: decisions stay on this host. */
     readonly upload?: LogUploadConfig
   }

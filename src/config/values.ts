@@ -326,15 +326,20 @@ export function parseHeaderName(text: string): Parsed<string> {
 /** Names that OPA gives every event itself. */
 const OWN_LABELS: readonly string[] = ['id', 'version']
 
-export function parseLabel(text: string): Parsed<readonly [name: string, value: string]> {
+export interface Label {
+  readonly name: string
+  readonly value: string
+}
+
+export function parseLabel(text: string): Parsed<Label> {
   const [, name = '', label = ''] = /^([\w./-]{1,100})=(.*)$/s.exec(text) ?? []
   if (name === '') return wrong(`${quote(text)} is not a label`, 'write NAME=VALUE: app=orders')
   return OWN_LABELS.includes(name)
     ? wrong(`the label ${name} is set by Postern`, 'choose another name')
-    : value([name, label])
+    : value({ name, value: label })
 }
 
-export const formatLabel = ([name, label]: readonly [string, string]): string => `${name}=${label}`
+export const formatLabel = (label: Label): string => `${label.name}=${label.value}`
 
 /** Decisions tell who asked for what: in plain text they may go to a collector on this host only. */
 export function parseLogServer(text: string): Parsed<string> {
