@@ -86,7 +86,7 @@ function merge(ranges: readonly MergedRange[]): readonly MergedRange[] {
   if (current === undefined) return merged
   for (const range of ranges.slice(0, -1).toReversed()) {
     if (previous(current.first) <= range.last) {
-      const first = range.first < current.first ? range.first : current.first
+      const first: IpAddress = range.first < current.first ? range.first : current.first
       current = { first, last: current.last, network: undefined }
     } else {
       merged.push(current)

@@ -35,7 +35,19 @@ import { splitN } from './split-n.ts'
 import { sprintf } from './sprintf.ts'
 import { anyPrefixMatch, anySuffixMatch, countSubstring, indexOfAll } from './strings.ts'
 import { isSubset } from './subset.ts'
+import {
+  addDate,
+  clock,
+  date,
+  diff,
+  format,
+  parseDurationNs,
+  parseNs,
+  parseRfc3339Ns,
+  weekday,
+} from './time.ts'
 import { parseBytes, parseUnits } from './units.ts'
+import { isUri, parseUri } from './uri.ts'
 import { parseUuid } from './uuid.ts'
 import { RegoNumber, RegoObject } from './value.ts'
 import { isYaml, unmarshalYaml } from './yaml-read.ts'
@@ -104,9 +116,20 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
   ['strings.any_suffix_match', anySuffixMatch],
   ['strings.count', countSubstring],
   ['strings.split_n', splitN],
+  ['time.add_date', addDate],
+  ['time.clock', clock],
+  ['time.date', date],
+  ['time.diff', diff],
+  ['time.format', format],
   ['time.now_ns', (_args, context) => new RegoNumber(String(context.timeNs))],
   ['units.parse', parseUnits],
   ['units.parse_bytes', parseBytes],
+  ['uri.is_valid', isUri],
+  ['uri.parse', parseUri],
+  ['time.parse_duration_ns', parseDurationNs],
+  ['time.parse_ns', parseNs],
+  ['time.parse_rfc3339_ns', parseRfc3339Ns],
+  ['time.weekday', weekday],
   ['urlquery.decode', decodeUrlQuery],
   ['urlquery.decode_object', decodeUrlQueryObject],
   ['urlquery.encode', encodeUrlQuery],
