@@ -1,10 +1,7 @@
 // The lines of the log that tell what came into force, what did not, and what ends soon.
-import type { Address } from '../config/config.ts'
-import { formatWorkloadApi } from '../config/values.ts'
-import { chooseSvid } from '../control/delivered-materials.ts'
 import type { ReloadReport } from '../control/reloader.ts'
 import type { ValidityNotice } from '../control/validity.ts'
-import type { Delivery } from '../control/workload-api-messages.ts'
+import type { Problem } from '../errors.ts'
 import type { Logger } from '../observe/log.ts'
 
 /** One line for each problem and one for the reload; a failure that repeats itself is told once. */
@@ -18,12 +15,7 @@ export function logReload(logger: Logger, report: ReloadReport, failedBefore: bo
     ...perSource,
     duration_ms: durationMs,
   }
-  for (const { severity, ...problem } of repeated ? [] : problems) {
-    logger[severity === 'warning' ? 'warn' : 'error'](
-      { event: 'reload_problem', ...problem },
-      problem.what,
-    )
-  }
+  if (!repeated) logProblems(logger, problems)
   if (result === 'failed') {
     const told =
       reason === 'start'
@@ -33,6 +25,15 @@ export function logReload(logger: Logger, report: ReloadReport, failedBefore: bo
   } else if (result === 'published') logger.info(about, 'Reloaded')
   else if (failedBefore) logger.info(about, 'Good again; what is in force has not changed')
   else if (reason === 'signal' || reason === 'admin') logger.info(about, 'Nothing has changed')
+}
+
+export function logProblems(logger: Logger, problems: readonly Problem[]): void {
+  for (const { severity, ...problem } of problems) {
+    logger[severity === 'warning' ? 'warn' : 'error'](
+      { event: 'reload_problem', ...problem },
+      problem.what,
+    )
+  }
 }
 
 export function logValidity(logger: Logger, notice: ValidityNotice): void {
@@ -49,26 +50,4 @@ export function logValidity(logger: Logger, notice: ValidityNotice): void {
   const urgent = stage === 'expired' || (kind === 'identity' && stage === 'twentieth')
   const level = urgent ? 'error' : stage === 'third' ? 'info' : 'warn'
   logger[level](fields, stage === 'expired' ? 'Expired' : 'Must be renewed soon')
-}
-
-/** What came, and which identity of it is used. */
-export function logDelivery(
-  logger: Logger,
-  address: Address,
-  hint: string | undefined,
-  delivery: Delivery,
-): void {
-  const from = formatWorkloadApi(address)
-  const svid = chooseSvid(delivery, hint, from)
-  logger.info(
-    {
-      event: 'workload_api',
-      from,
-      ...('what' in svid ? {} : { spiffe_id: svid.spiffeId.slice(0, 300), hint: svid.hint }),
-      identities: delivery.svids.length,
-      federated: [...delivery.federated.keys()].slice(0, 20),
-      crls: delivery.crls.length,
-    },
-    'The Workload API delivered',
-  )
 }

@@ -12,7 +12,7 @@ import { isError } from '../control/sources.ts'
 import { Supervisor } from '../control/supervisor.ts'
 import { ValidityWatch } from '../control/validity.ts'
 import { Watcher, watchedPaths } from '../control/watcher.ts'
-import { notDelivered, WorkloadApi } from '../control/workload-api.ts'
+import type { WorkloadApi } from '../control/workload-api.ts'
 import type { Problem } from '../errors.ts'
 import { startAdmin } from '../observe/admin.ts'
 import { type ReadyReport, startMetricsServer } from '../observe/health.ts'
@@ -26,8 +26,8 @@ import type { DecisionRecord } from '../threads.ts'
 import { VERSION } from '../version.ts'
 import { Decisions } from './decisions.ts'
 import type { PolicySlots } from './inquiry.ts'
-import { logDelivery, logReload, logValidity } from './journal.ts'
-import { loadChecked, proofProblem } from './materials.ts'
+import { logProblems, logReload, logValidity } from './journal.ts'
+import { loadChecked, prove } from './materials.ts'
 import type { ConfigurationRead } from './options.ts'
 import { bindFailure, type StartFailure, threadFault } from './start-failure.ts'
 import { countReload, readiness, showGeneration, snapshotView } from './status.ts'
@@ -60,7 +60,7 @@ export class Sidecar {
   readonly #validity: ValidityWatch
   readonly #decisions: Decisions
   readonly #records: RecordSink
-  readonly #workloadApi: WorkloadApi | undefined
+  #workloadApi: WorkloadApi | undefined
   readonly #bundles = new PolicyBundles({
     clock: now,
     changed: () => void this.#reloader.reload('bundle_server', now()),
@@ -161,7 +161,6 @@ export class Sidecar {
     this.#lag = new ReloadLag((source, seconds) =>
       this.#metrics.set('reload_lag_seconds', { source }, seconds),
     )
-    this.#workloadApi = this.#workloadApiOf(config)
     this.#watcher = this.#watcherOf(config)
     this.#validity = new ValidityWatch({
       loaded: () => this.#reloader.current?.loaded,
@@ -212,7 +211,7 @@ export class Sidecar {
     this.#metrics.set('build_info', { version: VERSION, node, openssl: openssl ?? '' }, 1)
 
     this.#supervisor.prepare()
-    this.#workloadApi?.start()
+    await this.#openWorkloadApi()
     await this.#watcher.start()
     const loaded = await this.#reloader.reload('start')
     const waits = this.#reloader.current === undefined && this.#lacksIdentityOnly(loaded)
@@ -235,16 +234,17 @@ export class Sidecar {
     const generation = waits ? await this.#identityDelivered() : this.#reloader.current
     if (generation === undefined) return { kind: 'given_up' }
     // Side by side: this thread has nothing else to do while the others get ready.
-    const [outcome, unfit] = await Promise.all([
+    const [outcome, findings] = await Promise.all([
       this.#supervisor.start(generation.snapshot),
-      proofProblem(generation.loaded),
+      prove(generation.loaded, now()),
     ])
     if (outcome.kind === 'failed') {
       return outcome.code === undefined
         ? threadFault(outcome)
         : bindFailure('inbound.listen', outcome)
     }
-    if (unfit !== undefined) return { kind: 'failed', exitCode: 2, problems: [unfit] }
+    if (findings.some(isError)) return { kind: 'failed', exitCode: 2, problems: findings }
+    logProblems(logger, findings)
     this.#started = true
     // Something may have changed while the threads were starting.
     const current = this.#reloader.current
@@ -286,29 +286,24 @@ export class Sidecar {
   #waitingFor(): string | undefined {
     const api = this.#workloadApi
     if (api === undefined || this.#reloader.current !== undefined) return undefined
-    const told = this.#reloader.lastReport?.problems.find(isError)
-    return (api.trouble ?? told ?? notDelivered(api.address)).what
+    return (api.trouble ?? this.#reloader.lastReport?.problems.find(isError))?.what
   }
 
-  #workloadApiOf({ identity }: Config): WorkloadApi | undefined {
-    if (identity.kind !== 'workloadApi') return undefined
-    const { logger } = this.#options
-    return new WorkloadApi({
-      address: identity.workloadApi,
-      events: {
-        delivered: (delivery) => {
-          const { identity: current } = this.#reloader.config
-          const hint = current.kind === 'workloadApi' ? current.hint : undefined
-          logDelivery(logger, identity.workloadApi, hint, delivery)
-          void this.#reloader.reload('workload_api', now())
-        },
-        trouble: (problem) =>
-          logger.warn(
-            { event: 'workload_api_trouble', ...problem },
-            'No word from the Workload API',
-          ),
+  async #openWorkloadApi(): Promise<void> {
+    const { config, logger } = this.#options
+    const { identity } = config
+    if (identity.kind !== 'workloadApi') return
+    const { workloadIdentity } = await import('./workload-identity.ts')
+    this.#workloadApi = workloadIdentity({
+      identity,
+      logger,
+      hint: () => {
+        const { identity: current } = this.#reloader.config
+        return current.kind === 'workloadApi' ? current.hint : undefined
       },
+      delivered: () => void this.#reloader.reload('workload_api', now()),
     })
+    this.#workloadApi.start()
   }
 
   async #startServers(): Promise<Problem | undefined> {

@@ -24,7 +24,7 @@ export function crossCheck(loaded: Loaded, nowMs: number): Problem[] {
         'nothing, if clients believe another authority than we do; else add its root to trust.bundles',
       )
     case 'revoked':
-    case 'denied':
+    case 'deny_listed':
       return warning(
         `our own certificate is one that we would refuse: ${verdict.detail}`,
         'issue another one; clients with the same lists refuse it',

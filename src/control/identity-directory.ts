@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { IdentityFiles } from '../config/config.ts'
 import { parseTrustDomain } from '../config/values.ts'
 import type { Problem } from '../errors.ts'
-import type { TrustFile } from './sources.ts'
+import { OWN_TRUST_DOMAIN, type TrustFile } from './sources.ts'
 
 export type IdentityDirectory =
   | {
@@ -62,9 +62,6 @@ export async function readIdentityDirectory(
     }),
   }
 }
-
-/** Stands for the trust domain of the identity beside it; no trust domain has upper-case letters. */
-export const OWN_TRUST_DOMAIN = 'OWN'
 
 const WHERE = 'identity.directory'
 

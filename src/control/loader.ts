@@ -5,15 +5,14 @@ import type { DenyEntry, MaterialsConfig } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import { parseSpiffeId } from '../identity/spiffe-id.ts'
-import { crossCheck } from './cross-check.ts'
 import { type FileContent, readFiles } from './files.ts'
-import { OWN_TRUST_DOMAIN } from './identity-directory.ts'
 import { contentsOf, filesOf, type Origin, originOf, type PendingBundle } from './origin.ts'
 import { PolicyBundles, type PolicyPiece } from './policy-bundles.ts'
 import { warnOfSingleFileMounts } from './single-file-mounts.ts'
 import {
   denyListRequest,
   isError,
+  OWN_TRUST_DOMAIN,
   type Piece,
   type Reading,
   readCrl,
@@ -96,10 +95,6 @@ export async function loadMaterials(
     crls: crls.pieces,
     ...(denied.piece && { denied: denied.piece }),
     ...(policy.piece && { policy: policy.piece }),
-  }
-  // Warnings come with what they are about, not again with every change of something else.
-  if ([identity, trust, crls, denied].some(({ result }) => result !== 'unchanged')) {
-    problems.push(...crossCheck(loaded, nowMs))
   }
   return { loaded, problems, perSource }
 }

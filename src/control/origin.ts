@@ -1,10 +1,9 @@
 // Where identity and trust come from: files that the configuration names, a directory with known
 // names, or a Workload API. One answer for all three: what there is, each to be read or at hand already.
+// What the usual case does not need is loaded only where it is needed: it would cost the start 10 ms.
 import type { IdentityFiles, MaterialsConfig } from '../config/config.ts'
 import { formatWorkloadApi } from '../config/values.ts'
-import { deliveredMaterials } from './delivered-materials.ts'
 import { type FileContent, type FileRequest, readFiles } from './files.ts'
-import { readIdentityDirectory } from './identity-directory.ts'
 import {
   crlRequests,
   identityRequests,
@@ -41,6 +40,7 @@ export async function originOf(
   const bundles = trustFiles(config).map((bundle) => pendingBundle(bundle, false))
   const crls = crlRequests(config).map((content) => ({ file: content.path, content }))
   if (identity.kind === 'workloadApi') {
+    const { deliveredMaterials } = await import('./delivered-materials.ts')
     const from = formatWorkloadApi(identity.workloadApi)
     const delivered = deliveredMaterials(identity.workloadApi, identity.hint, delivery)
     return {
@@ -60,6 +60,7 @@ export async function originOf(
   if (identity.kind !== 'directory') {
     return { identity, identityContents: identityRequests(identity), bundles, crls }
   }
+  const { readIdentityDirectory } = await import('./identity-directory.ts')
   const found = await readIdentityDirectory(identity.directory, identity.passphraseFile)
   if (found.kind === 'problem') {
     const nothing = { kind: 'bundle', credentialBundle: identity.directory } as const

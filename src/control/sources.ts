@@ -30,6 +30,9 @@ export interface TrustFile {
   readonly trustDomain?: string
 }
 
+/** Stands for the trust domain of the identity beside it; no trust domain has upper-case letters. */
+export const OWN_TRUST_DOMAIN = 'OWN'
+
 /** The passphrase comes last. */
 export function identityRequests(identity: IdentityFiles): FileRequest[] {
   const { passphraseFile } = identity

@@ -238,19 +238,6 @@ test('checks CRLs again when only trust has changed', async (t) => {
   assert.ok(revokes(loaded?.crls[0]?.material ?? [], 'a'))
 })
 
-test('warns when our own certificate leads to no trust bundle', async (t) => {
-  const made = await materials(t)
-  await made.trust(await testAuthority('other.example'))
-  const config = { ...made.config, trust: { ...made.config.trust, crls: [] } }
-  const { loaded, problems } = await load(config)
-  assert.ok(loaded)
-  assert.deepEqual(
-    problems.map(({ severity }) => severity),
-    ['warning'],
-  )
-  assert.match(problems[0]?.what ?? '', /leads to no certificate of the trust bundles/)
-})
-
 test('numbers generations by what has changed', async (t) => {
   const made = await materials(t)
   const numbers = (generation: ReturnType<typeof nextGeneration>) => [
