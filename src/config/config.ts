@@ -8,9 +8,9 @@ export type Address =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
 
-/** The workload: HTTP/1.1, or HTTP/2 without TLS and with prior knowledge. */
+/** The workload: HTTP/1.1, HTTP/2 without TLS and with prior knowledge, or bytes of any kind. */
 export interface Forward {
-  readonly scheme: 'http' | 'h2c'
+  readonly scheme: 'http' | 'h2c' | 'tcp'
   readonly address: Address
 }
 

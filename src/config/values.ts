@@ -114,41 +114,35 @@ export function parseListener(text: string): Parsed<Address | 'off'> {
   return text === 'off' ? value('off') : parseAddress(text)
 }
 
-/** Schemes that are part of the interface but not built yet: refused by name, never guessed at. */
-const LATER_SCHEMES = /^(tcp:|tcp\+unix:)/
-
-/** `http://host:port`, `unix:/path` or `http+unix:/path`. */
+/** `http://host:port`, `unix:/path` or `http+unix:/path`; h2c and tcp likewise. */
 export function parseForward(text: string): Parsed<Forward> {
-  const remedy = 'write http://127.0.0.1:8080 or unix:/path'
-  const later = LATER_SCHEMES.exec(text)
-  if (later !== null) {
-    return wrong(`the scheme ${later[1]} is not available in this version`, remedy)
-  }
+  const remedy = 'write http://127.0.0.1:8080, h2c:// or tcp:// likewise, or unix:/path'
   if (/^https:/.test(text)) {
     return wrong('the workload is reached in plain text, on loopback or a UNIX socket', remedy)
   }
-  const unix = /^(?:(http|h2c)\+)?unix:(.*)$/s.exec(text)
+  const unix = /^(?:(http|h2c|tcp)\+)?unix:(.*)$/s.exec(text)
   if (unix !== null) {
     const address = parseSocketPath(unix[2] ?? '', text)
-    const scheme = unix[1] === 'h2c' ? 'h2c' : 'http'
+    const scheme = (unix[1] ?? 'http') as Forward['scheme']
     return address.kind === 'wrong' ? address : value({ scheme, address: address.value })
   }
-  const scheme = text.startsWith('h2c:') ? 'h2c' : 'http'
-  const http = /^(?:http|h2c):\/\/([^/?#]*)(.*)$/s.exec(text)
+  const http = /^(http|h2c|tcp):\/\/([^/?#]*)(.*)$/s.exec(text)
   if (http === null) return wrong(`${quote(text)} names no scheme that is known`, remedy)
-  if (http[2] !== '' && http[2] !== '/') {
+  const [, scheme, authority = '', path] = http
+  if (path !== '' && path !== '/') {
     return wrong(
       `${quote(text)} has a path; the path of each request is forwarded as it came`,
       'end the value after the port',
     )
   }
-  const authority = http[1] ?? ''
-  const address = parseAddress(/:\d+$/.test(authority) ? authority : `${authority}:80`)
+  // Only HTTP has a port of its own.
+  const port = scheme === 'tcp' ? '0' : '80'
+  const address = parseAddress(/:\d+$/.test(authority) ? authority : `${authority}:${port}`)
   if (address.kind === 'wrong') return address
   if (authority.startsWith(':') || authority === '' || isTcp(address.value, 0)) {
     return wrong(`${quote(text)} names no place to connect to`, remedy)
   }
-  return value({ scheme, address: address.value })
+  return value({ scheme: scheme as Forward['scheme'], address: address.value })
 }
 
 export const formatForward = (forward: Forward): string =>

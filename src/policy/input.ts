@@ -57,7 +57,8 @@ export interface PolicyRequest {
   readonly query: string | undefined
   readonly host: string
   readonly scheme: 'https'
-  readonly protocol: 'HTTP/1.1' | 'HTTP/1.0' | 'HTTP/2'
+  /** `TCP`: a whole connection, of which only the peer and the two ends are known. */
+  readonly protocol: 'HTTP/1.1' | 'HTTP/1.0' | 'HTTP/2' | 'TCP'
   /** Flat name, value, name, value...; sanitised, names in lower case. */
   readonly fields: readonly string[]
   /** -1: unknown (chunked). 0: no body. */
@@ -152,6 +153,7 @@ export function buildInput(
   projection?: Projection,
   descriptors?: GrpcDescriptors,
 ): string {
+  if (request.protocol === 'TCP') return connectionText(request)
   if (projection !== undefined) return projection.textOf(request)
   const { connection, bodySize } = request
   const { parsed, truncated } = bodyOf(request, descriptors)
@@ -168,6 +170,15 @@ export function buildInput(
     `${connection.afterRequest},"parsed_path":${parsedPath(request.path)},` +
     `"parsed_query":${parsedQuery(request.query)},"parsed_body":${parsed},` +
     `"truncated_body":${truncated}${connection.ending}`
+  )
+}
+
+/** As Envoy's network filter asks: `request` has a time and no `http`. */
+function connectionText({ connection, timeMs }: PolicyRequest): string {
+  return (
+    `${connection.beforeRequest}{"time":${timeText(timeMs)}}${connection.afterRequest},` +
+    `"parsed_path":[""],"parsed_query":{},"parsed_body":null,"truncated_body":false` +
+    connection.ending
   )
 }
 

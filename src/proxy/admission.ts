@@ -7,6 +7,8 @@ import type { RequestHead } from '../http/head.ts'
 import { clientCertField, combineXfcc, xfccElement } from '../http/identity-headers.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type Cells, cellOf, DECISION_OUTCOMES, DECISION_RULES, metricEntry } from '../metrics.ts'
+import type { BodyNeed } from '../policy/body/need.ts'
+import type { BodyAtHand } from '../policy/body/parsed-body.ts'
 import type { ConnectionInput, PolicyRequest } from '../policy/input.ts'
 import { type Denial, Permit } from '../policy/permit.ts'
 import type { DecisionRecord } from '../threads.ts'
@@ -36,13 +38,33 @@ export interface Refused {
   readonly decisionId: string | undefined
 }
 
+/** Policy wants the body first: collect it and ask again, with what there is of it by then. */
+export interface Waiting {
+  readonly kind: 'waiting'
+  readonly need: BodyNeed
+}
+
 export function admit(
   head: RequestHead,
   origin: RequestOrigin,
   context: ThreadContext,
   generation: Generation,
-): Admitted | Refused {
-  const { inbound, log } = generation.snapshot.settings
+): Admitted | Refused | Waiting
+export function admit(
+  head: RequestHead,
+  origin: RequestOrigin,
+  context: ThreadContext,
+  generation: Generation,
+  body: BodyAtHand,
+): Admitted | Refused
+export function admit(
+  head: RequestHead,
+  origin: RequestOrigin,
+  context: ThreadContext,
+  generation: Generation,
+  body?: BodyAtHand,
+): Admitted | Refused | Waiting {
+  const { inbound } = generation.snapshot.settings
   const requestId = requestIdOf(head.fields)
   const limit = inbound.limits.bodyBytes
   if (limit > 0 && head.body.kind === 'length' && head.body.length > limit) {
@@ -80,8 +102,52 @@ export function admit(
     protocol: head.protocol,
     fields,
     bodySize: head.body.kind === 'none' ? 0 : head.body.kind === 'length' ? head.body.length : -1,
-    connection: origin.input,
+    connection: origin.input.under(generation.engine.inputSettings),
+    ...(body && { body }),
   }
+  const need = body === undefined ? generation.engine.bodyNeed(request) : undefined
+  if (need !== undefined) return { kind: 'waiting', need }
+  return outcomeOf(decide(request, origin.peer, context, generation), requestId, fields)
+}
+
+/** Whether the workload may be connected to, where nothing but the connection is known of the request. */
+export function admitConnection(
+  { peer, input }: RequestOrigin,
+  context: ThreadContext,
+  generation: Generation,
+): Admitted | Refused {
+  const requestId = randomUUID()
+  const request: PolicyRequest = {
+    requestId,
+    timeMs: context.clock.nowMs(),
+    method: '',
+    target: '',
+    path: '',
+    query: undefined,
+    host: '',
+    scheme: 'https',
+    protocol: 'TCP',
+    fields: [],
+    bodySize: 0,
+    connection: input.under(generation.engine.inputSettings),
+  }
+  return outcomeOf(decide(request, peer, context, generation), requestId, [])
+}
+
+interface Decision {
+  readonly verdict: Permit | Denial
+  readonly decisionId: string | undefined
+}
+
+/** Asks the policy, counts what it says, and logs it where that is wanted. */
+function decide(
+  request: PolicyRequest,
+  peer: VerifiedPeer,
+  context: ThreadContext,
+  generation: Generation,
+): Decision {
+  const { requestId, timeMs } = request
+  const { log } = generation.snapshot.settings
   const verdict = generation.engine.decide(request)
   const { evaluation } = verdict
   countDecision(context.cells, evaluation.outcome, evaluation.rule, evaluation.evalNs)
@@ -90,7 +156,7 @@ export function admit(
   const decisionId = logged || verdict.kind === 'denial' ? randomUUID() : undefined
   if (logged && decisionId !== undefined) {
     const { material } = generation.engine
-    const traceparent = fieldValue(fields, 'traceparent')
+    const traceparent = fieldValue(request.fields, 'traceparent')
     const record: DecisionRecord = {
       kind: 'decision',
       decisionId,
@@ -101,7 +167,7 @@ export function admit(
       // The allow rules read no input, the log wants one all the same.
       input: evaluation.input || generation.engine.inputText(request) || '{}',
       evalNs: evaluation.evalNs,
-      principal: origin.peer.principal,
+      principal: peer.principal,
       ...(evaluation.result === undefined ? {} : { result: evaluation.result }),
       ...(evaluation.error === undefined ? {} : { error: evaluation.error }),
       ...(material === undefined
@@ -117,6 +183,14 @@ export function admit(
   } else {
     context.cells.add(SAMPLED_OUT)
   }
+  return { verdict, decisionId }
+}
+
+function outcomeOf(
+  { verdict, decisionId }: Decision,
+  requestId: string,
+  fields: Fields,
+): Admitted | Refused {
   if (verdict.kind === 'denial') {
     return { kind: 'refused', code: verdict.code, denial: verdict, requestId, decisionId }
   }

@@ -175,11 +175,15 @@ test('the workload is named by a URL or a socket', () => {
   ])
 })
 
-test('schemes of later versions are named as such', () => {
-  for (const text of ['h2c://127.0.0.1:1', 'tcp://127.0.0.1:1', 'tcp+unix:/a', 'h2c+unix:/a']) {
-    const refused = parseForward(text)
-    assert.match(refused.kind === 'wrong' ? refused.what : '', /not available in this version/)
+test('a workload speaks HTTP/1.1, HTTP/2 or anything', () => {
+  const address = { kind: 'tcp', host: '127.0.0.1', port: 1 }
+  assert.deepEqual(parsed(parseForward('h2c://127.0.0.1:1')), { scheme: 'h2c', address })
+  assert.deepEqual(parsed(parseForward('tcp://127.0.0.1:1')), { scheme: 'tcp', address })
+  for (const text of ['h2c+unix:/a', 'tcp+unix:/a']) {
+    const forward = parsed(parseForward(text))
+    assert.equal(formatForward(forward), text)
   }
+  assertAllWrong(parseForward, ['tcp://127.0.0.1', 'udp://127.0.0.1:1', 'tcp://127.0.0.1:1/x'])
 })
 
 test('trust domains are bare lower-case names', () => {
