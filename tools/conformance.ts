@@ -1,6 +1,7 @@
 // Runs OPA's conformance cases on Postern's policy host: npm run conformance
 //   --only CATEGORY   cases of this category (may be repeated)
 //   --json            everything that is known about each case, for other programs
+//   --public DIR      published policies instead, see conformance/public-policies.ts
 // Ends with an error when a case fails that exceptions.json does not name, when one passes that it
 // names, or when the share that passes is below the gate. Needs opa and its cases; see README.md.
 import { readFileSync } from 'node:fs'
@@ -8,6 +9,7 @@ import { parseArgs } from 'node:util'
 import { type Case, findCases, readCases } from './conformance/cases.ts'
 import { compileCase } from './conformance/compile.ts'
 import { evaluateCase, type Verdict } from './conformance/evaluate.ts'
+import { runPublicPolicies } from './conformance/public-policies.ts'
 import { findOpa } from './opa.ts'
 
 const EXCEPTIONS = new URL('../test/policy/conformance/exceptions.json', import.meta.url)
@@ -24,10 +26,27 @@ interface Judged {
 }
 
 const { values: options } = parseArgs({
-  options: { only: { type: 'string', multiple: true }, json: { type: 'boolean' } },
+  options: {
+    only: { type: 'string', multiple: true },
+    json: { type: 'boolean' },
+    public: { type: 'string' },
+  },
 })
 
+const publicPolicies = options.public ?? process.env['POSTERN_PUBLIC_POLICIES']
+
 try {
+  if (publicPolicies !== undefined) {
+    process.exitCode = (await runPublicPolicies(findOpa(), publicPolicies)) ? 0 : 1
+  } else {
+    await runCases()
+  }
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exitCode = 1
+}
+
+async function runCases(): Promise<void> {
   const exceptions = JSON.parse(readFileSync(EXCEPTIONS, 'utf8')) as Record<string, string>
   const cases = readCases(findCases()).filter(
     ({ category }) => options.only === undefined || options.only.includes(category),
@@ -36,9 +55,6 @@ try {
   const judged = await judgeAll(cases, new Map(Object.entries(exceptions)))
   if (options.json) printJson(judged)
   else printReport(judged)
-} catch (error) {
-  console.error(error instanceof Error ? error.message : error)
-  process.exitCode = 1
 }
 
 async function judgeAll(

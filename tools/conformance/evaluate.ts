@@ -3,6 +3,8 @@ import { compareValues } from '../../src/policy/builtins/compare.ts'
 import { BUILTINS, REFUSED_BUILTINS } from '../../src/policy/builtins/table.ts'
 import { RegoObject, type RegoValue, readJson } from '../../src/policy/builtins/value.ts'
 import { type EvaluationOutcome, PolicyHost } from '../../src/policy/host.ts'
+import { memoryImage } from '../../src/policy/image.ts'
+import { PLAIN_INPUT } from '../../src/policy/input-settings.ts'
 import { inspectModule } from '../../src/policy/inspect.ts'
 import { meterModule } from '../../src/policy/rewrite.ts'
 import type { Case, Want } from './cases.ts'
@@ -22,33 +24,55 @@ const MEMORY_BYTES = 64 * 1024 * 1024
 export async function evaluateCase(one: Case, compiled: Compiled): Promise<Verdict> {
   if (compiled.kind === 'refused') return fail(`opa: ${compiled.reason.trim()}`)
   const { wasm, entrypoint, asked } = compiled
+  // No text at all is no input, as where OPA is asked without one.
+  const outcome = await evaluateModule(wasm, entrypoint, one.dataJson, one.inputJson ?? '')
+  if (outcome.kind === 'refused') return outcome
+  if (outcome.kind === 'unusable') return fail(outcome.reason)
+  return judge(outcome, asked, one.want)
+}
+
+export type ModuleOutcome =
+  | EvaluationOutcome
+  | { readonly kind: 'refused'; readonly builtin: string }
+  /** The policy would not be activated for another reason. */
+  | { readonly kind: 'unusable'; readonly reason: string }
+
+export async function evaluateModule(
+  wasm: Buffer,
+  entrypoint: string,
+  dataJson: string,
+  input: string,
+): Promise<ModuleOutcome> {
   const metered = meterModule(wasm)
-  if (metered.kind === 'refused') return fail(`not metered: ${metered.reason}`)
+  if (metered.kind === 'refused') return unusable(`not metered: ${metered.reason}`)
   const module = await WebAssembly.compile(metered.bytes)
   const inspected = inspectModule(module)
-  if (inspected.kind === 'refused') return fail(inspected.reason)
+  if (inspected.kind === 'refused') return unusable(inspected.reason)
   const { entrypoints, builtins } = inspected.facts
   const names = [...builtins.values()]
   const refused = names.find((name) => REFUSED_BUILTINS.has(name))
   if (refused !== undefined) return { kind: 'refused', builtin: refused }
   const missing = names.find((name) => !BUILTINS.has(name))
-  if (missing !== undefined) return fail(`builtin ${missing} is not supplied`)
-
+  if (missing !== undefined) return unusable(`builtin ${missing} is not supplied`)
   const host = new PolicyHost({
     module,
     entrypoint,
     entrypointId: entrypoints.get(entrypoint) as number,
     builtins: Object.fromEntries(builtins),
-    dataJson: one.dataJson,
+    reads: 'all',
+    input: PLAIN_INPUT,
+    data: memoryImage(module, dataJson, MEMORY_BYTES),
     revision: '',
     digest: '',
-    file: one.note,
+    file: entrypoint,
     fuel: FUEL,
     memoryBytes: MEMORY_BYTES,
   })
-  // No text at all is no input, as where OPA is asked without one.
-  const outcome = host.evaluate(one.inputJson ?? '', Date.now())
-  return judge(outcome, asked, one.want)
+  return host.evaluate(input, Date.now())
+}
+
+function unusable(reason: string): ModuleOutcome {
+  return { kind: 'unusable', reason }
 }
 
 function judge(outcome: EvaluationOutcome, asked: Asked, want: Want): Verdict {
