@@ -115,6 +115,15 @@ export const ERRORS = {
     'The request has more header lines than inbound.limits.headerCount.',
   ),
   body_too_large: client(413, 8, 'The request body is longer than inbound.limits.bodyBytes.'),
+  body_memory_full: {
+    fault: 'operator',
+    http: 503,
+    grpc: 14,
+    connection: 'close',
+    log: 'warn',
+    sentence:
+      'The bodies that wait for a decision of the policy take all of policy.input.body.totalBytes.',
+  },
   head_timeout: client(
     408,
     4,
@@ -157,7 +166,7 @@ export const ERRORS = {
     grpc: 7,
     connection: 'keep',
     log: 'info',
-    sentence: 'Path, query or headers cannot be turned into a policy input.',
+    sentence: 'Path, query, headers or body cannot be turned into a policy input.',
   },
   policy_error: {
     fault: 'policy',

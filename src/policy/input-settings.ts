@@ -5,6 +5,8 @@ import type { InputReads } from './reads.ts'
 export interface InputSettings {
   /** Of a body that is collected before policy is asked; 0: none. */
   readonly bodyBytes: number
+  /** Of all the bodies that one data thread collects. */
+  readonly totalBodyBytes: number
   /** Show `attributes.source.certificate`. */
   readonly certificate: boolean
   /** Add the names of ext_authz v2. */
@@ -16,6 +18,7 @@ export interface InputSettings {
 
 export const PLAIN_INPUT: InputSettings = {
   bodyBytes: 0,
+  totalBodyBytes: 32 * 1024 * 1024,
   certificate: false,
   v2: false,
   contextExtensions: [],

@@ -6,6 +6,7 @@ import { BUILTINS, REFUSED_BUILTINS } from './builtins/table.ts'
 import { runSelfTests } from './bundle/self-tests.ts'
 import { type Bundle, type BundleEntries, readBundle } from './bundle.ts'
 import { PolicyHost } from './host.ts'
+import { DataError, type MemoryImage, memoryImage } from './image.ts'
 import { buildInput, connectionInput } from './input.ts'
 import { bodyBytesOf, type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import { inspectModule, type ModuleFacts } from './inspect.ts'
@@ -32,10 +33,13 @@ export interface LoadOptions {
   readonly input?: InputOptions
 }
 
-export interface InputOptions extends Omit<InputSettings, 'bodyBytes' | 'protoDescriptor'> {
+export interface InputOptions
+  extends Pick<InputSettings, 'certificate' | 'v2' | 'contextExtensions'> {
   readonly body: {
     /** Absent: as the bundle asks. */
     readonly maxBytes?: number
+    /** Of one data thread. */
+    readonly totalBytes: number
   }
   /** A FileDescriptorSet, and where it came from. */
   readonly descriptor?: { readonly file: string; readonly bytes: Uint8Array } | undefined
@@ -96,6 +100,11 @@ export async function loadBundle(
   if (problems.length > 0 || entrypointId === undefined) return { kind: 'problems', problems }
 
   const reads = readsOf(bundle.wasm, entrypointId)
+  const image = imageOf(module, bundle.dataJson, options.memoryBytes)
+  if (typeof image === 'string') {
+    const what = `its data cannot be read into policy.memoryBytes (${options.memoryBytes}): ${image}`
+    return refused(file, what, 'raise policy.memoryBytes; OPA takes about nine times the JSON text')
+  }
   const material: PolicyMaterial = {
     module,
     entrypoint,
@@ -104,7 +113,7 @@ export async function loadBundle(
     builtins: Object.fromEntries(facts.builtins),
     reads,
     input: inputSettings(options.input, bundle.bodyBytes, reads),
-    dataJson: bundle.dataJson,
+    data: image,
     revision: bundle.revision,
     digest: source.digest,
     file,
@@ -116,6 +125,17 @@ export async function loadBundle(
     return { kind: 'problems', problems: warnings }
   }
   return { kind: 'policy', material, warnings }
+}
+
+function imageOf(...given: Parameters<typeof memoryImage>): MemoryImage | string {
+  try {
+    return memoryImage(...given)
+  } catch (error) {
+    if (error instanceof DataError || error instanceof WebAssembly.RuntimeError) {
+      return error.message
+    }
+    throw error
+  }
 }
 
 const REBUILD = 'build the bundle with `opa build -t wasm` of OPA 0.40 or later'
@@ -153,6 +173,7 @@ function inputSettings(
   const { certificate, v2, contextExtensions } = options ?? PLAIN_INPUT
   return {
     bodyBytes: bodyBytesOf(options?.body.maxBytes, asked, reads),
+    totalBodyBytes: options?.body.totalBytes ?? PLAIN_INPUT.totalBodyBytes,
     certificate,
     v2,
     contextExtensions,

@@ -5,6 +5,7 @@ import type { ErrorCode } from '../errors.ts'
 import { type Fields, fieldValue, removeUntrustedFields } from '../http/fields.ts'
 import type { RequestHead } from '../http/head.ts'
 import { clientCertField, combineXfcc, xfccElement } from '../http/identity-headers.ts'
+import { admitAnonymous, type Peer } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type Cells, cellOf, DECISION_OUTCOMES, DECISION_RULES, metricEntry } from '../metrics.ts'
 import type { BodyNeed } from '../policy/body/need.ts'
@@ -17,7 +18,7 @@ import type { ThreadContext } from './thread-context.ts'
 
 /** What admission knows about the connection that the request came on. */
 export interface RequestOrigin {
-  readonly peer: VerifiedPeer
+  readonly peer: Peer
   readonly input: ConnectionInput
 }
 
@@ -81,11 +82,15 @@ export function admit(
     mode === 'forward_only' || mode === 'append_forward' || mode === 'always_forward_only'
   const fields = removeUntrustedFields(head.fields, { forwardedClientCert: false })
   const received = keepsXfcc ? fieldValue(head.fields, 'x-forwarded-client-cert') : undefined
-  const xfcc = combineXfcc(mode, received, xfccOf(origin.peer, generation))
-  if (xfcc !== undefined) fields.push('x-forwarded-client-cert', xfcc)
-  if (inbound.clientCert) {
-    const leaf = origin.peer.chain[0]
-    if (leaf !== undefined) fields.push('client-cert', clientCertField(leaf.raw))
+  const { peer } = origin
+  // Whom nobody vouches for has no identity to be told, and none to pass on either.
+  if (peer.kind === 'peer') {
+    const xfcc = combineXfcc(mode, received, xfccOf(peer, generation))
+    if (xfcc !== undefined) fields.push('x-forwarded-client-cert', xfcc)
+    const leaf = peer.chain[0]
+    if (inbound.clientCert && leaf !== undefined) {
+      fields.push('client-cert', clientCertField(leaf.raw))
+    }
   }
   setField(fields, 'x-request-id', requestId)
 
@@ -98,7 +103,7 @@ export function admit(
     path: head.path,
     query: head.query,
     host: head.host,
-    scheme: 'https',
+    scheme: peer.kind === 'anonymous' && peer.lacks === 'tls' ? 'http' : 'https',
     protocol: head.protocol,
     fields,
     bodySize: head.body.kind === 'none' ? 0 : head.body.kind === 'length' ? head.body.length : -1,
@@ -142,7 +147,7 @@ interface Decision {
 /** Asks the policy, counts what it says, and logs it where that is wanted. */
 function decide(
   request: PolicyRequest,
-  peer: VerifiedPeer,
+  peer: Peer,
   context: ThreadContext,
   generation: Generation,
 ): Decision {
@@ -204,11 +209,12 @@ function outcomeOf(
  * The peer as it stands now: unchanged, verified again under newer trust, or no longer acceptable.
  * Cheap when nothing changed: a comparison of two numbers.
  */
-export function currentPeer(
-  peer: VerifiedPeer,
+export function currentPeer<P extends Peer>(
+  peer: P,
   generation: Generation,
   nowMs: number,
-): VerifiedPeer | PeerRejection {
+): P | VerifiedPeer | PeerRejection {
+  if (peer.kind === 'anonymous') return admitAnonymous(peer, generation.snapshot.settings.inbound)
   if (
     peer.trustGeneration === generation.verifier.trustGeneration &&
     nowMs < peer.acceptableUntilMs
@@ -221,6 +227,8 @@ export function currentPeer(
 /** The code of the error table for a peer that stopped being acceptable. */
 export function codeOfRejection(rejection: PeerRejection): ErrorCode {
   switch (rejection.reason) {
+    case 'no_certificate':
+      return 'peer_no_certificate'
     case 'revoked':
       return 'peer_revoked'
     case 'deny_listed':

@@ -1,9 +1,11 @@
 // One client connection after its handshake: reads request heads, lets one exchange at a time run,
 // answers pipelined requests in order, and ends when the client, a limit, a drain or a change of
 // trust says so. A request reaches an exchange only through `admit`.
+import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { type ErrorCode, errorEntry } from '../errors.ts'
 import { parseRequestHead, type RequestHead } from '../http/head.ts'
+import type { Peer } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import type { CLOSE_REASONS } from '../metrics.ts'
 import type { ConnectionInput } from '../policy/input.ts'
@@ -14,7 +16,9 @@ import {
   currentPeer,
   type Refused,
   requestIdOf,
+  type Waiting,
 } from './admission.ts'
+import { Collecting, type ReadBody } from './collecting.ts'
 import { Exchange, type ExchangeClient } from './exchange.ts'
 import { recordFault } from './fault.ts'
 import { encodeOwnResponse } from './respond.ts'
@@ -26,14 +30,22 @@ import type { UpstreamConnection } from './upstream.ts'
 
 export type CloseReason = (typeof CLOSE_REASONS)[number]
 
-export interface ConnectionStart {
+/** A connection that came over TLS from a peer that was verified. */
+export interface ConnectionStart extends ClientStart {
   readonly socket: TLSSocket
   readonly peer: VerifiedPeer
+}
+
+/** The same, or one that only an unsafe option lets in. */
+export interface ClientStart {
+  readonly socket: Socket
+  readonly peer: Peer
   readonly input: ConnectionInput
   readonly remoteAddress: string
   readonly remotePort: number
 }
 
+const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 /** After our last byte we read and discard for so long, so that the client gets to read it. */
 const LINGER_MS = 2_000
 const LINGER_BYTES = 1024 * 1024
@@ -43,16 +55,18 @@ const DISCARD_BYTES = 64 * 1024
 const DRAIN_IDLE_MS = 1_000
 
 export class ClientConnection implements ExchangeClient, TunnelClient {
-  readonly socket: TLSSocket
+  readonly socket: Socket
   readonly remoteAddress: string
   readonly remotePort: number
-  peer: VerifiedPeer
+  peer: Peer
   readonly #context: ThreadContext
   readonly #tally: Tally
   readonly #input: ConnectionInput
   readonly #bornMs: number
   #pending: Buffer | undefined
   #exchange: Exchange | undefined
+  /** A request that waits for its body before policy is asked. */
+  #collecting: Collecting | undefined
   #tunnel: { readonly tunnel: Tunnel; readonly exchange: Exchange } | undefined
   #reading = false
   #requests = 0
@@ -72,7 +86,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   #closeReason: CloseReason = 'client'
   #closed = false
 
-  constructor(start: ConnectionStart, context: ThreadContext, tally: Tally) {
+  constructor(start: ClientStart, context: ThreadContext, tally: Tally) {
     this.socket = start.socket
     this.peer = start.peer
     this.remoteAddress = start.remoteAddress
@@ -128,6 +142,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     const { exchange, tunnel } = { exchange: this.#exchange, tunnel: this.#tunnel }
     this.#exchange = undefined
     this.#tunnel = undefined
+    this.#dropCollecting('client_closed')
     if (exchange !== undefined) {
       exchange.abandon()
       this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
@@ -153,6 +168,13 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     if (this.#tunnel !== undefined) {
       if (nowMs - this.#tunnel.tunnel.progressMs >= timeouts.idleMs) this.#destroy('idle')
       else if (this.#outlived(nowMs)) this.#destroy('lifetime')
+      return
+    }
+    const collecting = this.#collecting
+    if (collecting !== undefined) {
+      if (nowMs - collecting.progressMs >= timeouts.requestBodyMs) {
+        this.#failCollecting(collecting, 'body_timeout')
+      }
       return
     }
     const exchange = this.#exchange
@@ -186,8 +208,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   verifyAgain(nowMs: number): void {
     if (this.#closed || this.#closeReason === 'peer_invalid') return
     const peer = currentPeer(this.peer, this.#context.generation, nowMs)
-    if (peer.kind === 'peer') this.peer = peer
-    else this.#cut(peer)
+    if (peer.kind === 'rejection') this.#cut(peer)
+    else this.peer = peer
   }
 
   /** The drain deadline has passed. */
@@ -314,6 +336,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 
   /** What the client began before it ended its side will never be complete. */
   #readEnd(): void {
+    if (this.#collecting !== undefined) return this.#destroy('client')
     const exchange = this.#exchange
     if (exchange !== undefined) {
       if (exchange.requestDone) return
@@ -332,6 +355,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.socket.pause() // a pipelined request waits for its turn, in the client's window
       return undefined
     }
+    if (this.#collecting !== undefined) return this.#collect(this.#collecting, bytes, 0)
     if (this.#discardLeft > 0) {
       const length = Math.min(this.#discardLeft, bytes.length)
       this.#discardLeft -= length
@@ -365,30 +389,118 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.peer = peer
     const startedMs = clock.monotonicMs()
     const admission = admit(head, { peer, input: this.#input }, this.#context, generation)
-    if (admission.kind === 'refused') {
-      this.#refuse(head, admission, startedMs)
-      return head.headBytes
+    switch (admission.kind) {
+      case 'refused':
+        this.#refuse(head, admission, startedMs, discardable(head))
+        return head.headBytes
+      case 'waiting':
+        return this.#beginCollecting(head, admission, bytes, startedMs)
+      case 'admitted':
+        return this.#forward(head, admission, bytes, head.headBytes, startedMs)
     }
-    return this.#forward(head, admission, bytes, startedMs)
   }
 
-  #forward(head: RequestHead, admitted: Admitted, bytes: Buffer, startedMs: number): number {
+  #forward(
+    head: RequestHead,
+    admitted: Admitted,
+    bytes: Buffer,
+    start: number,
+    startedMs: number,
+    read?: ReadBody,
+  ): number {
     const { limits } = this.#context.generation.snapshot.settings.inbound
-    const exchange = new Exchange(this, this.#context.pool, admitted, head, limits, startedMs)
+    const { pool } = this.#context
+    const exchange = new Exchange(this, pool, admitted, head, limits, startedMs, read)
     this.#exchange = exchange
-    return exchange.forward(admitted.fields, bytes, head.headBytes, bytes.length)
+    return exchange.forward(admitted.fields, bytes, start, bytes.length)
+  }
+
+  // A body that policy reads.
+
+  #beginCollecting(head: RequestHead, { need }: Waiting, bytes: Buffer, startedMs: number): number {
+    const { generation, bodies, tickMs } = this.#context
+    const { bodyBytes } = generation.snapshot.settings.inbound.limits
+    const limits = { bodyBytes, totalBytes: generation.engine.inputSettings.totalBodyBytes }
+    const collecting = new Collecting(head, need, bodies, limits, startedMs, tickMs)
+    this.#collecting = collecting
+    // The workload is asked later, if at all (RFC 9110 section 10.1.1).
+    if (head.expectContinue && bytes.length === head.headBytes) this.writeToClient(CONTINUE)
+    return this.#collect(collecting, bytes, head.headBytes)
+  }
+
+  #collect(collecting: Collecting, bytes: Buffer, start: number): number {
+    const taken = collecting.take(bytes, start, bytes.length, this.#context.tickMs)
+    if (typeof taken !== 'number') {
+      this.#failCollecting(collecting, taken)
+      return bytes.length
+    }
+    return collecting.ready ? this.#decide(collecting, bytes, taken) : taken
+  }
+
+  /** By the trust and the policy of now: a body may have taken minutes to come. */
+  #decide(collecting: Collecting, bytes: Buffer, start: number): number {
+    const { head, body, startedMs } = collecting
+    const { generation, clock } = this.#context
+    const peer = currentPeer(this.peer, generation, clock.nowMs())
+    if (peer.kind === 'rejection') {
+      this.#cut(peer, head)
+      return bytes.length
+    }
+    this.peer = peer
+    this.#collecting = undefined
+    const origin = { peer, input: this.#input }
+    const admission = admit(head, origin, this.#context, generation, body.atHand)
+    let consumed = start
+    if (admission.kind === 'refused') {
+      this.#refuse(head, admission, startedMs, fewEnough(collecting.rest), body.bytes.length)
+    } else {
+      consumed = this.#forward(head, admission, bytes, start, startedMs, collecting.read)
+    }
+    body.release()
+    return consumed
+  }
+
+  #failCollecting(collecting: Collecting, code: ErrorCode): void {
+    this.#dropCollecting(code, errorEntry(code).http)
+    this.#answer(code, collecting.head, requestIdOf(collecting.head.fields), undefined, undefined)
+  }
+
+  #dropCollecting(code: ErrorCode, status = 0, outcome: RequestEnd['outcome'] = 'rejected'): void {
+    const collecting = this.#collecting
+    if (collecting === undefined) return
+    this.#collecting = undefined
+    const { head, body, startedMs } = collecting
+    this.#tally.request(
+      this,
+      {
+        head,
+        requestId: requestIdOf(head.fields),
+        decisionId: undefined,
+        startedMs,
+        status,
+        requestBytes: body.bytes.length,
+        responseBytes: 0,
+      },
+      { outcome, code },
+    )
+    body.release()
+  }
+
+  #releaseCollecting(): void {
+    this.#collecting?.body.release()
+    this.#collecting = undefined
   }
 
   // Answers of our own.
 
-  #refuse(head: RequestHead, refused: Refused, startedMs: number): void {
-    this.#answer(
-      refused.code,
-      head,
-      refused.decisionId ?? refused.requestId,
-      refused,
-      discardable(head),
-    )
+  #refuse(
+    head: RequestHead,
+    refused: Refused,
+    startedMs: number,
+    discard: number | undefined,
+    requestBytes = 0,
+  ): void {
+    this.#answer(refused.code, head, refused.decisionId ?? refused.requestId, refused, discard)
     this.#tally.request(
       this,
       {
@@ -397,7 +509,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
         decisionId: refused.decisionId,
         startedMs,
         status: refused.denial?.status ?? errorEntry(refused.code).http,
-        requestBytes: 0,
+        requestBytes,
         responseBytes: 0,
       },
       { outcome: refused.denial?.evaluation.outcome ?? 'rejected', code: refused.code },
@@ -454,6 +566,9 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     const code = codeOfRejection(rejection)
     this.#tally.cut(this, code, rejection.detail)
     this.#closeReason = 'peer_invalid'
+    // Where its body has just come, the request is told of below.
+    if (head === undefined) this.#dropCollecting(code, 0, 'peer_invalid')
+    else this.#releaseCollecting()
     const exchange = this.#exchange
     if (exchange !== undefined) {
       this.#exchange = undefined
@@ -546,5 +661,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 function discardable(head: RequestHead): number | undefined {
   if (head.body.kind === 'none') return 0
   if (head.body.kind === 'chunked' || head.expectContinue) return undefined
-  return head.body.length <= DISCARD_BYTES ? head.body.length : undefined
+  return fewEnough(head.body.length)
 }
+
+const fewEnough = (bytes: number | undefined): number | undefined =>
+  bytes !== undefined && bytes <= DISCARD_BYTES ? bytes : undefined

@@ -15,6 +15,8 @@ import { Generation } from './generation.ts'
 import { H2cPool } from './h2c/pool.ts'
 import { Listener } from './listener.ts'
 import { RecordQueue } from './records.ts'
+import { BodyBudget } from './request-body.ts'
+import { Succession } from './succession.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Turn } from './turn.ts'
 import { UpstreamPool } from './upstream.ts'
@@ -30,6 +32,7 @@ class DataThread {
   readonly #post: (message: FromDataThread) => void
   readonly #context: ThreadContext
   readonly #listener: Listener
+  readonly #succession: Succession
   #drainUntilMs: number | undefined
   /** Connections that the drain deadline found open, while they are being ended. */
   #overdue: number | undefined
@@ -40,7 +43,10 @@ class DataThread {
     this.#post = post
     const cells = new Cells(start.cells)
     const clock = SYSTEM_CLOCK
-    const generation = new Generation(start.snapshot, undefined, clock, () => cells.add(RECYCLES))
+    const create = (snapshot: Snapshot, before: readonly Generation[]) =>
+      new Generation(snapshot, before, clock, () => cells.add(RECYCLES))
+    const generation = create(start.snapshot, [])
+    generation.prepare(Number.POSITIVE_INFINITY)
     const { forward } = start.snapshot.settings.inbound
     const turn = new Turn()
     const inbound = () => context.generation.snapshot.settings.inbound
@@ -67,6 +73,7 @@ class DataThread {
       h2c: forward.scheme === 'h2c' ? new H2cPool(upstream) : undefined,
       cells,
       records: new RecordQueue(cells, post),
+      bodies: new BodyBudget(),
       turn,
       clock,
       tickMs: clock.nowMs(),
@@ -74,6 +81,12 @@ class DataThread {
     }
     this.#context = context
     this.#listener = new Listener(context)
+    this.#succession = new Succession(generation, {
+      create,
+      publish: (next, whole) => this.#publish(next, whole),
+      fault: (error) => recordFault(context, error),
+      later: (step) => setImmediate(step),
+    })
     this.#tickDueMs = clock.monotonicMs() + TICK_MS
   }
 
@@ -87,31 +100,24 @@ class DataThread {
   }
 
   take(message: Exclude<ToDataThread, { kind: 'start' }>): void {
-    if (message.kind === 'snapshot') this.#apply(message.snapshot)
+    if (message.kind === 'snapshot') this.#succession.follow(message.snapshot)
     else if (message.kind === 'records_taken') this.#context.records.taken(message.count)
     else this.#drain(message.deadlineMs)
   }
 
-  /**
-   * The control thread has checked everything that could fail here. Should it fail all the same, the
-   * old generation stays: a thread that died of it would only be replaced by one that dies of it.
-   */
-  #apply(snapshot: Snapshot): void {
+  #publish(generation: Generation, whole: boolean): void {
     const context = this.#context
     const before = context.generation
+    context.generation = generation
     try {
-      context.generation = new Generation(snapshot, before, context.clock, () =>
-        context.cells.add(RECYCLES),
-      )
-      const trustChanged = snapshot.trust.generation !== before.snapshot.trust.generation
-      this.#listener.generationChanged(trustChanged)
+      this.#listener.generationChanged(generation.verifier !== before.verifier)
     } catch (error) {
       context.generation = before
-      recordFault(context, error)
-      return
+      throw error
     }
-    context.cells.set(GENERATION_CELL, snapshot.generation)
-    this.#post({ kind: 'applied', generation: snapshot.generation })
+    if (!whole) return
+    context.cells.set(GENERATION_CELL, generation.snapshot.generation)
+    this.#post({ kind: 'applied', generation: generation.snapshot.generation })
   }
 
   #drain(deadlineMs: number): void {

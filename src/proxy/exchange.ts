@@ -10,6 +10,7 @@ import { requestHeadText, responseHeadText } from '../http/serialise.ts'
 import { isHandshakeAnswer } from '../http/websocket.ts'
 import type { Permit } from '../policy/permit.ts'
 import type { Admitted } from './admission.ts'
+import { type ReadBody, TRAILER_LIMITS } from './collecting.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from './mutations.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamPool, UpstreamUser } from './upstream.ts'
@@ -45,7 +46,6 @@ const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT'
 const MOST_INTERIM_RESPONSES = 16
 const EXPECT_CONTINUE = ['expect', '100-continue']
 const NO_BODY = { kind: 'none' } as const
-const TRAILER_LIMITS = { maxTrailerBytes: 8 * 1024, maxTrailerCount: 32 }
 
 export class Exchange implements UpstreamUser {
   readonly head: RequestHead
@@ -70,6 +70,7 @@ export class Exchange implements UpstreamUser {
   #wrote = false
   #retried = false
   #repeatable: boolean
+  #read: ReadBody | undefined
   #requestLeft = 0
   #requestDecoder: ChunkedDecoder | undefined
   #clientPaused = false
@@ -89,6 +90,7 @@ export class Exchange implements UpstreamUser {
     head: RequestHead,
     limits: ExchangeLimits,
     startedMs: number,
+    read?: ReadBody,
   ) {
     this.#client = client
     this.#pool = pool
@@ -102,8 +104,18 @@ export class Exchange implements UpstreamUser {
     this.requestDone =
       head.body.kind === 'none' || (head.body.kind === 'length' && head.body.length === 0)
     this.#repeatable = IDEMPOTENT.has(head.method)
-    if (head.body.kind === 'length') this.#requestLeft = head.body.length
+    if (read !== undefined) this.#goOn(read)
+    else if (head.body.kind === 'length') this.#requestLeft = head.body.length
     else if (head.body.kind === 'chunked') this.#requestDecoder = new ChunkedDecoder(TRAILER_LIMITS)
+  }
+
+  /** Part of the body, or all of it, was read for policy. */
+  #goOn(read: ReadBody): void {
+    this.#read = read
+    this.requestDone = read.done
+    this.requestBytes = read.bytes.length
+    this.#requestLeft = read.left
+    this.#requestDecoder = read.decoder
   }
 
   /** True while nothing has come back: the workload's time runs. */
@@ -135,17 +147,33 @@ export class Exchange implements UpstreamUser {
       this.head.expectContinue ? EXPECT_CONTINUE : [],
       this.head.upgrade === undefined ? undefined : 'upgrade',
     )
-    this.#firstWrite = text
+    this.#firstWrite = this.#read === undefined ? text : this.#withRead(text, this.#read)
     let consumed = start
     if (!this.requestDone && end > start) {
       const body = this.#takeBody(buffer, start, end)
       if (body === undefined) return end
       consumed = body.consumed
-      if (body.bytes !== undefined)
-        this.#firstWrite = Buffer.concat([Buffer.from(text, 'latin1'), body.bytes])
+      if (body.bytes !== undefined) this.#keep(body.bytes)
     }
     this.#acquire(false)
     return consumed
+  }
+
+  #withRead(headText: string, { bytes, done, decoder }: ReadBody): Buffer | string {
+    this.#read = undefined
+    const taken = { consumed: 0, length: bytes.length, ranges: [0, bytes.length] }
+    if (decoder === undefined) return joinRanges(headText, bytes, taken) ?? headText
+    const trailers = done ? mutateTrailers(decoder.trailers, this.#permit) : undefined
+    return encodeChunks(headText, bytes, taken, trailers) ?? headText
+  }
+
+  /** Behind what waits for a connection. */
+  #keep(bytes: Buffer): void {
+    const first =
+      typeof this.#firstWrite === 'string'
+        ? Buffer.from(this.#firstWrite, 'latin1')
+        : this.#firstWrite
+    this.#firstWrite = Buffer.concat([first, bytes])
   }
 
   /** More of the request body. @returns as `forward` */
@@ -158,13 +186,7 @@ export class Exchange implements UpstreamUser {
         // Bytes beyond the first write are not kept, so this request cannot be repeated any more.
         this.#repeatable = false
         if (!this.#upstream.socket.write(body.bytes) && !this.requestDone) this.#pauseClient()
-      } else {
-        const first =
-          typeof this.#firstWrite === 'string'
-            ? Buffer.from(this.#firstWrite, 'latin1')
-            : this.#firstWrite
-        this.#firstWrite = Buffer.concat([first, body.bytes])
-      }
+      } else this.#keep(body.bytes)
     }
     return body.consumed
   }

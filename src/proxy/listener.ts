@@ -30,12 +30,15 @@ import {
 } from './handshake-guard.ts'
 import { Http2Connection } from './http2/connection.ts'
 import { refuseOverHttp2 } from './http2/refusal.ts'
+import { ProxyGate } from './proxy-gate.ts'
+import type { ProxyEnd } from './proxy-protocol.ts'
 import { IdentityAges } from './identity-ages.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
 import { sweep } from './sweep.ts'
 import { Tally } from './tally.ts'
+import { TcpConnection } from './tcp-connection.ts'
 import type { ThreadContext } from './thread-context.ts'
-import { contextOptions, SERVER_OPTIONS } from './tls-options.ts'
+import { ALPN_PROTOCOLS, contextOptions, SERVER_OPTIONS } from './tls-options.ts'
 
 /** A client connection before anyone was verified on it, and what has to be undone at its end. */
 interface Arrival {
@@ -72,7 +75,7 @@ const NEVER_MS = 2 ** 31 - 1
 
 const connectionKey = Symbol('connection')
 /** A client whose peer was verified, whatever it speaks. */
-type OpenConnection = ClientConnection | Http2Connection
+type OpenConnection = ClientConnection | Http2Connection | TcpConnection
 type OwnedSocket = tls.TLSSocket & { [connectionKey]?: ClientConnection }
 
 export class Listener {
@@ -80,6 +83,7 @@ export class Listener {
   readonly #context: ThreadContext
   readonly #tally: Tally
   readonly #guard: HandshakeGuard
+  #balancers: ProxyGate
   readonly #ages: IdentityAges
   readonly #acceptor: net.Server
   readonly #tls: tls.Server
@@ -92,10 +96,13 @@ export class Listener {
     this.#context = context
     this.#tally = new Tally(context)
     this.#guard = new HandshakeGuard(currentLimits(context), () => context.clock.monotonicMs())
-    const { identity, trust } = context.generation.snapshot
+    const { identity, trust, settings } = context.generation.snapshot
+    const { forward, proxyProtocol } = settings.inbound
+    this.#balancers = new ProxyGate(proxyProtocol.acceptFrom)
     this.#ages = new IdentityAges(context.cells, identity)
     this.#tls = tls.createServer({
       ...SERVER_OPTIONS,
+      ...(forward.scheme === 'tcp' ? {} : { ALPNProtocols: [...ALPN_PROTOCOLS] }),
       ...contextOptions(identity, trust.bundles),
       // `tick` keeps the deadline: this one cannot be changed later, and it closes nothing.
       handshakeTimeout: NEVER_MS,
@@ -107,7 +114,9 @@ export class Listener {
     // Nothing is read before the guard says so: waiting costs a descriptor and no CPU. Whoever ends
     // its side during the handshake has gone; half-open connections begin after it, in `secured`.
     this.#acceptor = net.createServer({ pauseOnConnect: true, noDelay: true })
-    this.#acceptor.on('connection', (socket) => this.#guarded(socket, () => this.#arrived(socket)))
+    this.#acceptor.on('connection', (socket) =>
+      this.#guarded(socket, () => this.#accepted(socket)),
+    )
   }
 
   /** Starts to listen. @returns the bound port, 0 for a UNIX socket; rejects with the system's error */
@@ -130,7 +139,8 @@ export class Listener {
 
   /** Brings the context's generation into force for new handshakes, and checks open connections. */
   generationChanged(trustChanged: boolean): void {
-    const { identity, trust } = this.#context.generation.snapshot
+    const { identity, trust, settings } = this.#context.generation.snapshot
+    this.#balancers = new ProxyGate(settings.inbound.proxyProtocol.acceptFrom)
     // Everything again: setSecureContext() sets what it is not told back to Node's defaults.
     this.#tls.setSecureContext(contextOptions(identity, trust.bundles))
     this.#ages.changed(identity)
@@ -162,13 +172,30 @@ export class Listener {
 
   // Accept.
 
-  #arrived(socket: net.Socket): void {
+  #accepted(socket: net.Socket): void {
+    const { settings } = this.#context.generation.snapshot
+    if (!this.#balancers.concerns(plainAddress(socket.remoteAddress))) return this.#arrived(socket)
+    socket.on('error', ignore)
+    this.#balancers.read(socket, settings.inbound.timeouts.handshakeMs, (client) =>
+      this.#guarded(socket, () => {
+        if (client !== 'malformed') return this.#arrived(socket, client)
+        this.#context.cells.add(ACCEPTED)
+        this.#context.cells.add(FAILED.protocol)
+        socket.destroy()
+      }),
+    )
+  }
+
+  /** @param client as a balancer names it */
+  #arrived(socket: net.Socket, client?: ProxyEnd): void {
     const { limits, listen } = this.#context.generation.snapshot.settings.inbound
     this.#context.cells.add(ACCEPTED)
     const arrival: Arrival = {
       socket,
-      address: listen.kind === 'unix' ? NO_ADDRESS : plainAddress(socket.remoteAddress),
-      port: socket.remotePort ?? 0,
+      address:
+        client?.address ??
+        (listen.kind === 'unix' ? NO_ADDRESS : plainAddress(socket.remoteAddress)),
+      port: client?.port ?? socket.remotePort ?? 0,
       acceptedMs: this.#context.clock.monotonicMs(),
       slot: undefined,
       epoch: 0,
@@ -248,6 +275,7 @@ export class Listener {
       localPort: socket.localPort ?? 0,
       serverName: typeof socket.servername === 'string' ? socket.servername : undefined,
       destinationPrincipal: generation.identity.uris[0] ?? '',
+      certificatePem: () => verdict.chain[0]?.toString() ?? '',
     })
     const start = {
       socket,
@@ -270,6 +298,12 @@ export class Listener {
 
   #connectionOf(start: ConnectionStart): OpenConnection {
     const { socket } = start
+    if (this.#context.generation.snapshot.settings.inbound.forward.scheme === 'tcp') {
+      socket.on('error', ignore)
+      const connection = new TcpConnection(start, this.#context, this.#tally)
+      setImmediate(() => connection.guarded((one) => one.begin()))
+      return connection
+    }
     if (socket.alpnProtocol === 'h2') {
       socket.on('error', ignore)
       return new Http2Connection(start, this.#context, this.#tally)

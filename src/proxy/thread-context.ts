@@ -4,6 +4,7 @@ import type { Clock } from './clock.ts'
 import type { Generation } from './generation.ts'
 import type { H2cPool } from './h2c/pool.ts'
 import type { RecordQueue } from './records.ts'
+import type { BodyBudget } from './request-body.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamPool } from './upstream.ts'
 
@@ -15,6 +16,8 @@ export interface ThreadContext {
   readonly h2c: H2cPool | undefined
   readonly cells: Cells
   readonly records: RecordQueue
+  /** Memory for the bodies that wait for a decision. */
+  readonly bodies: BodyBudget
   readonly turn: Turn
   readonly clock: Clock
   /** Time of the last tick: near enough for deadlines, and free. */

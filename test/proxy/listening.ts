@@ -11,6 +11,7 @@ import { Cells, cellOf, type HANDSHAKE_FAILURES } from '../../src/metrics.ts'
 import { SYSTEM_CLOCK } from '../../src/proxy/clock.ts'
 import { Generation } from '../../src/proxy/generation.ts'
 import { Listener } from '../../src/proxy/listener.ts'
+import { BodyBudget } from '../../src/proxy/request-body.ts'
 import type { RecordQueue } from '../../src/proxy/records.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
 import { Turn } from '../../src/proxy/turn.ts'
@@ -68,6 +69,7 @@ export async function startListener(
     pool: {} as UpstreamPool,
     h2c: undefined,
     cells,
+    bodies: new BodyBudget(),
     records: { push: (record: LogRecord) => records.push(record) } as unknown as RecordQueue,
     clock: SYSTEM_CLOCK,
     tickMs: Date.now(),

@@ -2,15 +2,16 @@
 // let through is decided here, stream by stream, as it is for HTTP/1.1. Promises limits on what a
 // client may have open or reset, and the same end for a peer that stops being acceptable.
 import http2, { type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
-import type { TLSSocket } from 'node:tls'
+import type { Socket } from 'node:net'
 import { type ErrorCode, errorEntry } from '../../errors.ts'
 import { readRequestList } from '../../http/h2/request.ts'
 import type { RequestHead } from '../../http/head.ts'
-import type { PeerRejection, VerifiedPeer } from '../../identity/peer.ts'
+import type { Peer } from '../../identity/anonymous-peer.ts'
+import type { PeerRejection } from '../../identity/peer.ts'
 import type { ConnectionInput } from '../../policy/input.ts'
 import { admit, codeOfRejection, currentPeer, type Refused, requestIdOf } from '../admission.ts'
 import type { Call, CallRequest } from '../call.ts'
-import type { CloseReason, ConnectionStart } from '../connection.ts'
+import type { ClientStart, CloseReason } from '../connection.ts'
 import { recordFault } from '../fault.ts'
 import { Http1Call, type UpgradeUser } from '../http1-call.ts'
 import type { RequestEnd, RequestFacts, Tally } from '../tally.ts'
@@ -19,6 +20,8 @@ import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
 import { breakOff, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
 
 const NO_ERROR = 0
+/** Bodies are not collected: a policy that reads them has them as truncated. */
+const NOT_AT_HAND = { bytes: Buffer.alloc(0), complete: false }
 const ANY_STREAM = 2 ** 31 - 1
 /** What the client may send of one stream before the workload has taken it. */
 const STREAM_WINDOW = 256 * 1024
@@ -33,10 +36,10 @@ const DRAIN_NOTICE_MS = 1_000
 const CUT_MS = 500
 
 export class Http2Connection implements ExchangeOwner {
-  readonly socket: TLSSocket
+  readonly socket: Socket
   readonly remoteAddress: string
   readonly remotePort: number
-  peer: VerifiedPeer
+  peer: Peer
   readonly #context: ThreadContext
   readonly #tally: Tally
   readonly #input: ConnectionInput
@@ -51,7 +54,7 @@ export class Http2Connection implements ExchangeOwner {
   #closeReason: CloseReason = 'client'
   #closed = false
 
-  constructor(start: ConnectionStart, context: ThreadContext, tally: Tally) {
+  constructor(start: ClientStart, context: ThreadContext, tally: Tally) {
     this.socket = start.socket
     this.peer = start.peer
     this.remoteAddress = start.remoteAddress
@@ -157,7 +160,12 @@ export class Http2Connection implements ExchangeOwner {
     const peer = currentPeer(this.peer, generation, clock.nowMs())
     if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
     this.peer = peer
-    const admission = admit(head, { peer, input: this.#input }, this.#context, generation)
+    const origin = { peer, input: this.#input }
+    const asked = admit(head, origin, this.#context, generation)
+    const admission =
+      asked.kind === 'waiting'
+        ? admit(head, origin, this.#context, generation, NOT_AT_HAND)
+        : asked
     if (admission.kind === 'refused') return this.#refuse(stream, head, admission, startedMs)
     const { limits } = generation.snapshot.settings.inbound
     const exchange = new Http2Exchange(

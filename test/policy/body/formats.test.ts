@@ -27,7 +27,7 @@ describe('the format of a body', () => {
       ['', undefined],
       [undefined, undefined],
     ] as const) {
-      assert.equal(bodyFormat(type), format, type)
+      assert.equal(bodyFormat(type), format)
     }
   })
 
