@@ -230,7 +230,8 @@ function wasmModule(entries: BundleEntries, manifest: Manifest | undefined): Buf
   if (bytes === undefined) {
     throw new BundleError(`.manifest names ${name}, which is not there`, MANIFEST_REMEDY)
   }
-  return bytes
+  // A copy: a view would keep the whole archive in memory.
+  return Buffer.from(bytes)
 }
 
 /** Each `data.json` stands at the path of its directory; two may not say the same thing. */

@@ -16,6 +16,7 @@ type PolicyConfig = NonNullable<Config['policy']>
 
 const SAMPLE = new URL('../../policies/bundle.tar.gz', import.meta.url)
 const ALLOW_ALL = new URL('../policy/bundles/allow-all.tar.gz', import.meta.url)
+const SPLIT = new URL('../policy/bundles/split.tar.gz', import.meta.url)
 const SIGNED = new URL('../policy/signed/bundles/', import.meta.url)
 
 const TIMEOUTS = { headMs: 300, silenceMs: 300, totalMs: 1_000 }
@@ -166,45 +167,59 @@ const DATA = {
   'data.json': '{"teams":{"web":["get"]}}',
 }
 
+/** The policy says in its own tests what it decides by the data of the other bundle. */
 async function twoBundles(t: TestContext) {
   const set = await setting(t)
-  const manifest = { revision: 'p1', roots: ['envoy'] }
-  const unpacked = await unpackArchive(await readFile(new URL('policy.tar.gz', SIGNED)), 'b')
+  const unpacked = await unpackArchive(await readFile(SPLIT), 'b')
   assert.ok(unpacked.kind === 'entries')
-  const wasm = unpacked.entries.get('policy.wasm') ?? Buffer.alloc(0)
-  const policyFiles = {
-    '.manifest': JSON.stringify({
-      ...manifest,
-      wasm: [{ entrypoint: 'envoy/authz/allow', module: '/policy.wasm' }],
-    }),
-    'policy.wasm': wasm,
+  const built = JSON.parse(unpacked.entries.get('.manifest')?.toString() ?? '')
+  const writePolicy = async (revision: string, expect: boolean) => {
+    const tests = [{ name: 'web gets', input: { team: 'web', method: 'get' }, expect }]
+    const manifest = JSON.stringify({ ...built, revision, metadata: { postern: { tests } } })
+    const files = { ...Object.fromEntries(unpacked.entries), '.manifest': manifest }
+    await writeFile(set.path('p.tar.gz'), await archive(files))
   }
-  await writeFile(set.path('p.tar.gz'), await archive(policyFiles))
-  await writeFile(set.path('d.tar.gz'), await archive(DATA))
+  const writeData = async (data: string) =>
+    writeFile(set.path('d.tar.gz'), await archive({ ...DATA, 'data.json': data }))
+  await writePolicy('p1', true)
+  await writeData(DATA['data.json'])
   const config = policyOf(set.path('p.tar.gz'), { data: [set.path('d.tar.gz')] })
-  return { ...set, config, policyFiles }
+  return { ...set, config, writePolicy, writeData }
 }
 
 test('policy and data come from two bundles, and each changes alone', async (t) => {
-  const { path, open, config, policyFiles } = await twoBundles(t)
+  const { path, open, config, writePolicy, writeData } = await twoBundles(t)
   const bundles = open()
   const { piece, problems } = await bundles.read(config, undefined)
   assert.deepEqual(problems, [])
-  assert.equal(piece?.material.dataJson, '{"teams":{"web":["get"]}}')
   assert.equal(revision(piece), 'p1')
 
-  await writeFile(path('d.tar.gz'), await archive({ ...DATA, 'data.json': '{"teams":{}}' }))
+  await writeData('{"teams":{"web":["get","put"]}}')
   const second = await bundles.read(config, piece)
-  assert.equal(second.piece?.material.dataJson, '{"teams":{}}')
+  assert.deepEqual(second.problems, [])
+  assert.notEqual(second.piece?.digest, piece?.digest)
   assert.equal(second.piece?.parts[0], piece?.parts[0])
 
   await writeFile(path('d.tar.gz'), 'no bundle')
-  const manifest = policyFiles['.manifest'].replace('p1', 'p2')
-  await writeFile(path('p.tar.gz'), await archive({ ...policyFiles, '.manifest': manifest }))
+  await writePolicy('p2', true)
   const third = await bundles.read(config, second.piece)
   assert.match(told(third), /d.tar.gz: not a readable gzipped tar/)
   assert.equal(revision(third.piece), 'p2')
-  assert.equal(third.piece?.material.dataJson, '{"teams":{}}')
+  assert.equal(third.piece?.parts[1], second.piece?.parts[1])
+})
+
+test('together they go into force or not at all', async (t) => {
+  const { open, config, writePolicy, writeData } = await twoBundles(t)
+  const bundles = open()
+  const { piece } = await bundles.read(config, undefined)
+  await writeData('{"teams":{"web":["put"]}}')
+  const refused = await bundles.read(config, piece)
+  assert.match(told(refused), /its own test "web gets" fails: expected allowed, got false/)
+  assert.equal(refused.piece, undefined)
+  await writePolicy('p2', false)
+  const second = await bundles.read(config, piece)
+  assert.deepEqual(second.problems, [])
+  assert.equal(revision(second.piece), 'p2')
 })
 
 test('bundles that could say the same thing are refused, both by name', async (t) => {

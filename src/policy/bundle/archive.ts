@@ -3,8 +3,8 @@
 // refused instead of interpreted.
 import { promisify } from 'node:util'
 import { gunzip } from 'node:zlib'
-import { extract } from 'tar-stream'
 import type { Problem } from '../../errors.ts'
+import { readTar } from './tar.ts'
 
 export interface ArchiveLimits {
   readonly fileBytes: number
@@ -34,7 +34,7 @@ export async function unpackArchive(
 ): Promise<Unpacked> {
   try {
     const tar = await promisify(gunzip)(bytes, { maxOutputLength: limits.totalBytes })
-    return { kind: 'entries', entries: await readTar(tar, limits) }
+    return { kind: 'entries', entries: readEntries(tar, limits) }
   } catch (error) {
     const what =
       error instanceof BundleError
@@ -56,23 +56,18 @@ export class BundleError extends Error {
   }
 }
 
-async function readTar(tar: Buffer, limits: ArchiveLimits): Promise<BundleEntries> {
+function readEntries(tar: Buffer, limits: ArchiveLimits): BundleEntries {
   const entries = new Map<string, Buffer>()
-  const reader = extract()
-  reader.end(tar)
-  let headers = 0
-  for await (const entry of reader) {
-    const { name, type, size = 0 } = entry.header
-    if (++headers > limits.fileCount) throw tooMuch('more files than', limits.fileCount)
+  let count = 0
+  for (const { name, type, content } of readTar(tar)) {
+    if (++count > limits.fileCount) throw tooMuch('more files than', limits.fileCount)
     if (type !== 'file' && type !== 'directory') {
-      throw new BundleError(`${quote(name)} is a ${type}`, 'put regular files into the bundle only')
+      throw new BundleError(`${quote(name)} is ${type}`, 'put regular files into the bundle only')
     }
-    // A PAX header may give any size; what the archive really holds is bounded already.
-    if (!(size >= 0)) throw new BundleError(`${quote(name)} has no size`, 'build the bundle anew')
-    if (size > limits.fileBytes) throw tooMuch(`${quote(name)} is larger than`, limits.fileBytes)
-    const chunks: Buffer[] = []
-    for await (const chunk of entry) chunks.push(chunk as Buffer)
-    if (type === 'file') addEntry(entries, name, Buffer.concat(chunks))
+    if (content.length > limits.fileBytes) {
+      throw tooMuch(`${quote(name)} is larger than`, limits.fileBytes)
+    }
+    if (type === 'file') addEntry(entries, name, content)
   }
   return entries
 }
