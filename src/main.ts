@@ -2,55 +2,9 @@
 // From the command line to a command. Each command is loaded only when it is asked for: `run` has
 // to be ready within a fraction of a second and must not pay for the development CA.
 import { Command } from 'commander'
+import { COMMANDS } from './cli/commands.ts'
 import { exitTwoOnWrongUsage } from './cli/failure.ts'
 import { VERSION } from './version.ts'
-
-type Environment = Readonly<Record<string, string | undefined>>
-
-interface Entry {
-  readonly name: string
-  readonly sentence: string
-  readonly load: () => Promise<{ command(env: Environment): Command }>
-}
-
-const COMMANDS: readonly Entry[] = [
-  { name: 'run', sentence: 'run the sidecar', load: () => import('./cli/run.ts') },
-  {
-    name: 'check',
-    sentence: 'load and check everything that `run` would, and open no port',
-    load: () => import('./cli/check.ts'),
-  },
-  {
-    name: 'demo',
-    sentence: 'see one request allowed and one denied, on nothing but this package',
-    load: () => import('./cli/demo.ts'),
-  },
-  {
-    name: 'eval',
-    sentence: 'one decision of a policy about an input document',
-    load: () => import('./cli/eval.ts'),
-  },
-  {
-    name: 'explain',
-    sentence: 'why a decision came out as it did',
-    load: () => import('./cli/explain.ts'),
-  },
-  {
-    name: 'replay',
-    sentence: 'what another policy would change about recorded decisions',
-    load: () => import('./cli/replay.ts'),
-  },
-  {
-    name: 'pki',
-    sentence: 'a development CA: init, issue, revoke, crl',
-    load: () => import('./cli/pki.ts'),
-  },
-  {
-    name: 'call',
-    sentence: 'one request with an identity of the development CA',
-    load: () => import('./cli/call.ts'),
-  },
-]
 
 const EXAMPLE = `
 Example:

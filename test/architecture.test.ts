@@ -87,7 +87,7 @@ describe('the rooms of src/', () => {
   it('are read: static, type-only and dynamic imports are all found', () => {
     const has = (one: Import) =>
       imports.some((other) => JSON.stringify(other) === JSON.stringify(one))
-    assert.ok(has({ from: 'main.ts', to: 'cli/run.ts', typeOnly: false }))
+    assert.ok(has({ from: 'cli/commands.ts', to: 'cli/run.ts', typeOnly: false }))
     assert.ok(has({ from: 'proxy/exchange.ts', to: 'policy/permit.ts', typeOnly: true }))
     assert.ok(has({ from: 'proxy/upstream.ts', to: 'node:net', typeOnly: false }))
   })

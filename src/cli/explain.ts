@@ -4,6 +4,7 @@ import { Command } from 'commander'
 import { parseAddress } from '../config/values.ts'
 import { CommandFailure, exitTwoOnWrongUsage, reporting } from './failure.ts'
 import type { Reconsidered } from './inquiry.ts'
+import { harmless, harmlessJson } from './terminal.ts'
 
 export function command(): Command {
   const explain = new Command('explain')
@@ -71,18 +72,18 @@ function inWords({ decision, why, code, active, candidate }: Explained): string 
   const http = input?.attributes?.request?.http
   const hidden = [...erased, ...masked]
   const lines = [
-    `Decision ${decision.decision_id}`,
+    `Decision ${harmless(decision.decision_id)}`,
     `  at       ${decision.timestamp}`,
-    `  request  ${http?.method ?? '?'} ${http?.path ?? '?'}`,
-    `  from     ${input?.attributes?.source?.principal ?? '?'}`,
+    `  request  ${shown(http?.method)} ${shown(http?.path)}`,
+    `  from     ${shown(input?.attributes?.source?.principal)}`,
     `  outcome  ${custom.outcome}${code === undefined ? '' : ` (${code})`}`,
-    `  because  ${why}`,
+    `  because  ${harmless(why)}`,
     ...(decision.path === undefined
       ? []
       : [
           `  policy   ${decision.path}, ${versionOf(bundles?.policy?.revision, custom.bundle_digest)}`,
         ]),
-    ...(hidden.length === 0 ? [] : [`  hidden   ${hidden.join(', ')}`]),
+    ...(hidden.length === 0 ? [] : [`  hidden   ${harmless(hidden.join(', '))}`]),
     '',
     `Input\n${indented(input)}`,
     ...(decision.result === undefined ? [] : [`Result\n${indented(decision.result)}`]),
@@ -103,14 +104,17 @@ function slotLines(slot: string, now: Reconsidered | undefined): string[] {
   ]
 }
 
+/** Masks may leave anything in the place of a text. */
+const shown = (value: unknown): string => (typeof value === 'string' ? harmless(value) : '?')
+
 const versionOf = (revision: string | undefined, digest: string | undefined): string =>
   [
-    ...(revision === undefined || revision === '' ? [] : [`revision ${revision}`]),
+    ...(revision === undefined || revision === '' ? [] : [`revision ${harmless(revision)}`]),
     ...(digest === undefined ? [] : [`bundle ${digest.slice(0, 12)}`]),
   ].join(', ')
 
 const indented = (value: unknown): string =>
-  (JSON.stringify(value, null, 2) ?? 'none').replaceAll(/^/gm, '  ')
+  harmlessJson(JSON.stringify(value, null, 2) ?? 'none').replaceAll(/^/gm, '  ')
 
 function parsed(admin: string, body: string): Explained {
   try {

@@ -7,7 +7,7 @@ import { CommandFailure, exitTwoOnWrongUsage, fileProblem, reporting } from './f
 import { type Comparison, compare, type Difference, OBSTACLES } from './replay/comparison.ts'
 import { type Line, LONGEST_LINE, linesOf } from './replay/lines.ts'
 import { type RecordedDecision, readLine } from './replay/recorded.ts'
-import { harmless, print } from './terminal.ts'
+import { harmless, harmlessJson, print } from './terminal.ts'
 
 export function command(): Command {
   const replay = new Command('replay')
@@ -187,9 +187,6 @@ const valueInWords = (value: unknown): string => {
   const text = JSON.stringify(value)
   return harmlessJson(text.length > 200 ? `${text.slice(0, 200)}…` : text)
 }
-
-/** Quotes are its own. */
-const harmlessJson = (text: string): string => harmless(text).replaceAll('\\"', '"')
 
 const count = (counts: Map<string, number>, key: string): void => {
   counts.set(key, (counts.get(key) ?? 0) + 1)

@@ -3,14 +3,17 @@
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { test } from 'node:test'
+import type { Command } from 'commander'
+import { COMMANDS } from '../../src/cli/commands.ts'
+import { FLAGS } from '../../src/config/flags.ts'
 import { keys, typeOf } from '../../src/config/schema.ts'
 import { ERRORS, type ErrorCode, errorEntry } from '../../src/errors.ts'
 import { METRICS, type MetricName, metricEntry } from '../../src/metrics.ts'
 
 const GOLDEN = new URL('../golden/interface.txt', import.meta.url)
 
-test('keys, flags, defaults, metrics and errors are those that users rely on', () => {
-  const now = [...configuration(), '', ...metrics(), '', ...errors(), ''].join('\n')
+test('keys, flags, defaults, metrics, errors and commands are those that users rely on', async () => {
+  const now = [...configuration(), '', ...metrics(), '', ...errors(), '', ...(await commands()), ''].join('\n')
   if (process.env['UPDATE_GOLDEN'] === '1') writeFileSync(GOLDEN, now)
   assert.equal(now, readFileSync(GOLDEN, 'utf8'))
 })
@@ -49,3 +52,21 @@ const errors = (): string[] => [
     return [code, fault, http, grpc, connection, log].join('  ')
   }),
 ]
+
+async function commands(): Promise<string[]> {
+  const lines = ['# commands: name, arguments, options beside the flags of the configuration']
+  for (const { load } of COMMANDS) lines.push(...linesOf((await load()).command({})))
+  return lines
+}
+
+function linesOf(command: Command, parent = 'postern'): string[] {
+  const name = `${parent} ${command.name()}`
+  const known = ['run', 'check'].includes(command.name())
+    ? FLAGS.flatMap(({ flag, aliases }): string[] => [flag, ...aliases])
+    : []
+  const parts = [
+    ...command.registeredArguments.map((one) => `<${one.name()}>`),
+    ...command.options.filter(({ long }) => !known.includes(long ?? '')).map(({ flags }) => flags),
+  ]
+  return [[name, ...parts].join('  '), ...command.commands.flatMap((one) => linesOf(one, name))]
+}

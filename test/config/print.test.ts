@@ -43,7 +43,8 @@ test('every default is shown', () => {
     'bundle: bundle.tar.gz',
     'bundle: https://a/b\n  signing: { keys: { a: b } }',
   )
-  const printed = effectiveConfig(configOf(load(file)))
+  const upload = 'log: { upload: { url: "https://a/b" } }\n'
+  const printed = effectiveConfig(configOf(load(file + upload)))
   for (const { path, default: text } of keys) {
     if (text === undefined) continue
     const steps = path.replace('[]', '').split('.')
