@@ -64,7 +64,7 @@ async function callOnce(url: URL, options: CallOptions): Promise<void> {
 }
 
 async function prepare(url: URL, options: CallOptions): Promise<CallRequest> {
-  const pki = await PkiDirectory.open(options.dir)
+  const pki = await PkiDirectory.open(options.dir, options.as)
   const identity = await pki.issueInMemory(options.as, IDENTITY_LIFETIME_MS)
   return {
     url,

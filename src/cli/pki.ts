@@ -4,13 +4,14 @@ import { Command, InvalidArgumentError, Option } from 'commander'
 import { CommandFailure, exitTwoOnWrongUsage, reporting } from './failure.ts'
 import type { Environment } from './options.ts'
 import type { KeyType } from './pki/authority.ts'
-import { PkiDirectory } from './pki/directory.ts'
+import { type IssuedFiles, PkiDirectory } from './pki/directory.ts'
 import { normalSerial } from './pki/ledger.ts'
 import {
   collect,
   directoryOption,
   keyTypeOption,
   lifetimeOption,
+  parseMoment,
   parseTrustDomain,
   parseWorkloadId,
 } from './pki/options.ts'
@@ -37,17 +38,32 @@ function init(env: Environment): Command {
   return new Command('init')
     .description('makes a new CA: root, intermediate, trust bundle ca.crt, empty ca.crl')
     .addOption(directoryOption(env))
-    .option('--trust-domain <name>', 'SPIFFE trust domain', parseTrustDomain, 'example.org')
+    .option(
+      '--trust-domain <name>',
+      'SPIFFE trust domain (default: example.org); repeated: a CA of its own for each further one, in DIR/NAME',
+      collectTrustDomain,
+    )
+    .option(
+      '--intermediates <number>',
+      'CAs between root and leaves, 1 to 4',
+      parseIntermediates,
+      1,
+    )
     .addOption(lifetimeOption('lifetime of root and intermediate', '365d'))
     .addOption(keyTypeOption())
     .addHelpText('after', '\nExample:\n  postern pki init --dir pki --trust-domain example.org')
     .action(
-      reporting(async ({ dir, trustDomain, ttl, keyType }: InitOptions) => {
-        const pki = await PkiDirectory.create(dir, { trustDomain, keyType, lifetimeMs: ttl })
+      reporting(async ({ dir, ttl, ...options }: InitOptions) => {
+        const { trustDomain: [trustDomain = 'example.org', ...others] = [], ...rest } = options
+        const create = (path: string, domain: string): Promise<PkiDirectory> =>
+          PkiDirectory.create(path, { ...rest, trustDomain: domain, lifetimeMs: ttl })
+        const pki = await create(dir, trustDomain)
+        for (const other of others) await create(pki.pathOf(other), other)
         print(
           `development CA of spiffe://${trustDomain} in ${dir}`,
           `trust bundle  ${pki.bundle}`,
           `CRL           ${pki.crl}`,
+          ...others.map((other) => `spiffe://${other} in ${pki.pathOf(other)}`),
           `next: postern pki issue --dir ${dir} --uri spiffe://${trustDomain}/ns/default/sa/web`,
         )
       }),
@@ -64,11 +80,18 @@ function issue(env: Environment): Command {
     .option('--cn <name>', 'common name')
     .option('--name <name>', 'name of the files; default: last part of the SPIFFE ID', parseName)
     .addOption(lifetimeOption('lifetime of the certificate', '24h'))
+    .option(
+      '--not-before <time>',
+      'begin of the lifetime, such as -2h, +1d or 2027-01-31T12:00:00Z; default: a minute ago',
+      parseMoment,
+    )
+    .option('--serial <hex>', 'serial number; default: 16 random bytes', parseSerial)
     .addOption(keyTypeOption())
     .addHelpText(
       'after',
       `
 Issuing again under the same name replaces the files, each of them at once, as a rotation does.
+Keys are written as PKCS#8. For a certificate that has expired: --not-before -2h --ttl 1h.
 
 Example:
   postern pki issue --dir pki --uri spiffe://example.org/ns/default/sa/web --dns localhost --ttl 1h`,
@@ -76,20 +99,22 @@ Example:
     .action(
       reporting(async (options: IssueCommandOptions) => {
         const name = options.name ?? defaultName(options)
-        const pki = await PkiDirectory.open(options.dir)
+        const pki = await PkiDirectory.open(options.dir, options.uri)
         const files = await pki.issue(name, {
           keyType: options.keyType,
           lifetimeMs: options.ttl,
           dns: options.dns ?? [],
           ips: options.ip ?? [],
           ...(options.uri === undefined ? {} : { uri: options.uri }),
+          ...(options.notBefore === undefined ? {} : { notBefore: options.notBefore }),
+          ...(options.serial === undefined ? {} : { serial: options.serial }),
           ...(options.cn === undefined ? {} : { commonName: options.cn }),
         })
         print(
           `certificate        ${files.certificate}`,
           `private key        ${files.privateKey}`,
           `credential bundle  ${files.credentialBundle}`,
-          `serial ${files.serial}, valid until ${files.notAfter.toISOString()}`,
+          `serial ${files.serial}, valid ${validity(files)}`,
         )
       }),
     )
@@ -144,7 +169,8 @@ function crl(env: Environment): Command {
 
 interface InitOptions {
   readonly dir: string
-  readonly trustDomain: string
+  readonly trustDomain?: readonly string[]
+  readonly intermediates: number
   readonly ttl: number
   readonly keyType: KeyType
 }
@@ -157,6 +183,8 @@ interface IssueCommandOptions {
   readonly cn?: string
   readonly name?: string
   readonly ttl: number
+  readonly notBefore?: Date
+  readonly serial?: string
   readonly keyType: KeyType
 }
 
@@ -201,6 +229,21 @@ const isFileName = (text: string): boolean =>
 const RESERVED_NAMES = new Set(['ca', 'root', 'intermediate', 'issued', 'revoked'])
 const FILE_NAME_REMEDY =
   'give a --name of letters, digits, ".", "_" and "-" that is not ca, root or intermediate'
+
+/** A certificate that is valid now is told by its end, as that is what matters next. */
+const validity = ({ notBefore, notAfter }: IssuedFiles): string => {
+  const isValid = notBefore.getTime() <= Date.now() && Date.now() < notAfter.getTime()
+  const from = isValid ? '' : `from ${notBefore.toISOString()} `
+  return `${from}until ${notAfter.toISOString()}`
+}
+
+const collectTrustDomain = (text: string, before?: readonly string[]): string[] =>
+  collect(parseTrustDomain(text), before)
+
+function parseIntermediates(text: string): number {
+  if (/^[1-4]$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('Write a number from 1 to 4: longer chains are not accepted.')
+}
 
 function parseSerial(text: string): string {
   const serial = normalSerial(text)

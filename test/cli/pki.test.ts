@@ -4,6 +4,10 @@ import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { PkiDirectory } from '../../src/cli/pki/directory.ts'
+import type { TrustBundleMaterial } from '../../src/identity/material.ts'
+import { parseTrustBundle } from '../../src/identity/trust.ts'
+import { PeerVerifier } from '../../src/identity/verifier.ts'
+import { accepted, trustOf } from '../identity/trust-material.ts'
 import { postern } from '../support/command.ts'
 import { handshake } from '../support/handshake.ts'
 import { Authority, type IssuedCertificate, temporaryDirectory, WEB } from '../support/pki.ts'
@@ -310,4 +314,112 @@ async function snapshot(directory: string): Promise<Record<string, string>> {
   return Object.fromEntries(
     await Promise.all(names.map(async (name) => [name, await read(directory, name)] as const)),
   )
+}
+
+test('issues below several intermediates, with CRLs of all of them', async (t) => {
+  const directory = join(await temporaryDirectory(t), 'pki')
+  const made = await postern(['pki', 'init', '--dir', directory, '--intermediates', '3'])
+  assert.equal(made.exitCode, 0, made.stderr)
+  const issued = await postern(['pki', 'issue', '--dir', directory, '--uri', WEB])
+  assert.equal(issued.exitCode, 0, issued.stderr)
+  const certificates = (text: string): number => text.split('BEGIN CERTIFICATE').length - 1
+  const leaf = await read(directory, 'web.crt')
+  assert.deepEqual([certificates(leaf), certificates(await read(directory, 'ca.crt'))], [4, 4])
+  assert.equal((await read(directory, 'ca.crl')).split('BEGIN X509 CRL').length - 1, 4)
+  const { bundles, crls } = await materialsOf([[directory, undefined]])
+  const verifier = new PeerVerifier(
+    trustOf(bundles, { crls, revocation: { required: true, scope: 'chain' } }),
+  )
+  const chain = leaf.match(/-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/g) ?? []
+  const peer = accepted(
+    verifier.verify(
+      chain.map((pem) => new X509Certificate(pem)),
+      Date.now(),
+    ),
+  )
+  assert.equal(peer.chain.length, 5)
+})
+
+test('keeps trust domains apart, each with a CA of its own', async (t) => {
+  const directory = join(await temporaryDirectory(t), 'pki')
+  const domains = ['--trust-domain', 'example.org', '--trust-domain', 'partner.example']
+  const made = await postern(['pki', 'init', '--dir', directory, ...domains])
+  assert.equal(made.exitCode, 0, made.stderr)
+  const theirs = join(directory, 'partner.example')
+  assert.match(made.stdout, /spiffe:\/\/partner\.example in .*partner\.example/)
+  for (const id of [WEB, 'spiffe://partner.example/web']) {
+    const issued = await postern(['pki', 'issue', '--dir', directory, '--uri', id])
+    assert.equal(issued.exitCode, 0, issued.stderr)
+  }
+  const { bundles } = await materialsOf([
+    [directory, 'example.org'],
+    [theirs, 'partner.example'],
+  ])
+  const verifier = new PeerVerifier(trustOf(bundles))
+  const verify = async (from: string) => {
+    const pems = (await read(from, 'web.crt')).match(/-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/g)
+    return verifier.verify(
+      (pems ?? []).map((pem) => new X509Certificate(pem)),
+      Date.now(),
+    )
+  }
+  assert.equal(accepted(await verify(directory)).trustDomain, 'example.org')
+  assert.equal(accepted(await verify(theirs)).trustDomain, 'partner.example')
+  const stranger = await postern(['pki', 'issue', '--dir', directory, '--uri', 'spiffe://x/web'])
+  assert.equal(stranger.exitCode, 2)
+  assert.match(stranger.stderr, /is not in the trust domain of the CA, example\.org/)
+})
+
+test('issues what has expired, what is not yet valid, and a serial number of choice', async (t) => {
+  const directory = await ca(t)
+  const issue = (name: string, ...more: readonly string[]) =>
+    postern(['pki', 'issue', '--dir', directory, '--uri', WEB, '--name', name, ...more])
+  const expired = await issue('old', '--not-before', '-2h', '--ttl', '1h', '--serial', '0A:bc')
+  assert.match(expired.stdout, /serial 0?abc, valid from .* until /)
+  const early = await issue('young', '--not-before', '+1h')
+  assert.equal(early.exitCode, 0, early.stderr)
+  const at = await issue('dated', '--not-before', '2026-01-31T12:00:00Z', '--ttl', '30d')
+  assert.match(at.stdout, /from 2026-01-31T12:00:00.000Z until 2026-03-02T12:00:00.000Z/)
+  const of = async (name: string) => new X509Certificate(await read(directory, `${name}.crt`))
+  assert.ok((await of('old')).validToDate < new Date())
+  assert.ok((await of('young')).validFromDate > new Date())
+  assert.match((await of('old')).serialNumber, /^0?ABC$/)
+})
+
+test('issues with every kind of key, as PKCS#8', async (t) => {
+  const directory = await ca(t)
+  const kinds = {
+    'ec-p521': 'secp521r1',
+    'rsa-3072': 3072,
+    ed25519: 'ed25519',
+  } as const
+  for (const [kind, expected] of Object.entries(kinds)) {
+    const issued = await postern([
+      ...['pki', 'issue', '--dir', directory, '--uri', WEB, '--name', kind, '--key-type', kind],
+    ])
+    assert.equal(issued.exitCode, 0, issued.stderr)
+    const pem = await read(directory, `${kind}.key`)
+    assert.match(pem, /^-----BEGIN PRIVATE KEY-----/)
+    const { asymmetricKeyType, asymmetricKeyDetails } = createPrivateKey(pem)
+    const details = asymmetricKeyDetails?.namedCurve ?? asymmetricKeyDetails?.modulusLength
+    assert.equal(details ?? asymmetricKeyType, expected)
+  }
+})
+
+/** What a sidecar would read of these directories. */
+async function materialsOf(from: readonly (readonly [string, string | undefined])[]) {
+  const bundles: TrustBundleMaterial[] = []
+  const crls: Buffer[] = []
+  for (const [directory, trustDomain] of from) {
+    const { material, problems } = parseTrustBundle(
+      await read(directory, 'ca.crt'),
+      'ca.crt',
+      trustDomain,
+      Date.now(),
+    )
+    assert.ok(material, JSON.stringify(problems))
+    bundles.push(material)
+    crls.push(await readFile(join(directory, 'ca.crl')))
+  }
+  return { bundles, crls }
 }

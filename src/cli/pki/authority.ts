@@ -8,7 +8,15 @@ import * as x509 from '@peculiar/x509'
 type CryptoKey = webcrypto.CryptoKey
 type CryptoKeyPair = webcrypto.CryptoKeyPair
 
-export type KeyType = 'ec-p256' | 'ec-p384' | 'ec-p521' | 'rsa-1024' | 'rsa-2048' | 'ed25519'
+export type KeyType =
+  | 'ec-p256'
+  | 'ec-p384'
+  | 'ec-p521'
+  | 'rsa-1024'
+  | 'rsa-2048'
+  | 'rsa-3072'
+  | 'rsa-4096'
+  | 'ed25519'
 export type KeyUsage = keyof typeof KEY_USAGE_FLAGS
 export type SignatureHash = 'SHA-1' | 'SHA-256' | 'SHA-384' | 'SHA-512'
 
@@ -349,6 +357,8 @@ const KEY_ALGORITHMS: Readonly<
   'ec-p521': { name: 'ECDSA', namedCurve: 'P-521' },
   'rsa-1024': { ...RSA, modulusLength: 1024 },
   'rsa-2048': { ...RSA, modulusLength: 2048 },
+  'rsa-3072': { ...RSA, modulusLength: 3072 },
+  'rsa-4096': { ...RSA, modulusLength: 4096 },
   ed25519: { name: 'Ed25519' },
 }
 

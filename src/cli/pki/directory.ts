@@ -15,9 +15,12 @@ export interface CreateOptions {
   readonly trustDomain: string
   readonly keyType: KeyType
   readonly lifetimeMs: number
+  /** Below the root; absent: one. */
+  readonly intermediates?: number
 }
 
-export interface IssueFilesOptions extends Pick<IssueOptions, 'commonName' | 'dns' | 'ips'> {
+export interface IssueFilesOptions
+  extends Pick<IssueOptions, 'commonName' | 'dns' | 'ips' | 'notBefore' | 'serial'> {
   readonly uri?: string
   readonly keyType: KeyType
   readonly lifetimeMs: number
@@ -29,6 +32,7 @@ export interface IssuedFiles {
   readonly privateKey: string
   readonly credentialBundle: string
   readonly serial: string
+  readonly notBefore: Date
   readonly notAfter: Date
 }
 
@@ -53,31 +57,51 @@ export class PkiDirectory {
 
   /** Makes root, intermediate and empty CRLs. Never touches a CA that is there already. */
   static async create(path: string, options: CreateOptions): Promise<PkiDirectory> {
-    const { trustDomain, keyType } = options
+    const { trustDomain, keyType, intermediates = 1 } = options
     const notAfter = new Date(Date.now() + options.lifetimeMs)
     const common = { trustDomain, keyType, notAfter }
     const root = await Authority.create({ ...common, commonName: `${trustDomain} root` })
-    const intermediate = await root.intermediate({
-      ...common,
-      commonName: `${trustDomain} intermediate`,
-      pathLength: 0,
-    })
+    const above = [root]
+    let issuing = root
+    for (let depth = 1; depth <= intermediates; depth++) {
+      const number = intermediates === 1 ? '' : ` ${depth}`
+      issuing = await issuing.intermediate({
+        ...common,
+        commonName: `${trustDomain} intermediate${number}`,
+        pathLength: intermediates - depth,
+      })
+      above.push(issuing)
+    }
+    above.pop()
     await makeDirectory(path)
-    // With the intermediate: it signs the CRL, and only who has its certificate can check that.
-    await claim(join(path, 'ca.crt'), root.certificatePem + intermediate.certificatePem, PUBLIC)
+    // With the intermediates: they sign CRLs, and only who has their certificates can check those.
+    await claim(join(path, 'ca.crt'), root.certificatePem + issuing.chainPem, PUBLIC)
     await claim(join(path, 'root.key'), root.privateKeyPem, PRIVATE)
-    const rootCrl = await root.crl({ revoked: [], nextUpdate: notAfter, number: Date.now() })
-    await writeWhole(join(path, 'root.crl'), rootCrl, PUBLIC)
-    await writeWhole(join(path, 'intermediate.key'), intermediate.privateKeyPem, PRIVATE)
-    await writeWhole(join(path, 'intermediate.crt'), intermediate.certificatePem, PUBLIC)
-    const directory = new PkiDirectory(path, trustDomain, intermediate)
+    const crls = await Promise.all(
+      above.map((one) => one.crl({ revoked: [], nextUpdate: notAfter, number: Date.now() })),
+    )
+    await writeWhole(join(path, 'root.crl'), crls.join(''), PUBLIC)
+    await writeWhole(join(path, 'intermediate.key'), issuing.privateKeyPem, PRIVATE)
+    await writeWhole(join(path, 'intermediate.crt'), issuing.chainPem, PUBLIC)
+    const directory = new PkiDirectory(path, trustDomain, issuing)
     await directory.writeCrl(CRL_LIFETIME_MS)
     return directory
   }
 
-  static async open(path: string): Promise<PkiDirectory> {
-    const certificatePem = await readTextIfThere(join(path, 'intermediate.crt'))
-    if (certificatePem === undefined) {
+  /** @param uri what is to be issued: the CA below that has its trust domain is opened where there is one */
+  static async open(path: string, uri?: string): Promise<PkiDirectory> {
+    const directory = await PkiDirectory.#openOne(path)
+    const trustDomain = parseSpiffeId(uri ?? '')?.trustDomain
+    if (trustDomain === undefined || trustDomain === directory.trustDomain) return directory
+    const below = directory.pathOf(trustDomain)
+    const isThere = (await readTextIfThere(join(below, 'intermediate.crt'))) !== undefined
+    return isThere ? PkiDirectory.#openOne(below) : directory
+  }
+
+  static async #openOne(path: string): Promise<PkiDirectory> {
+    const chainPem = await readTextIfThere(join(path, 'intermediate.crt'))
+    const certificatePem = chainPem && ONE_CERTIFICATE.exec(chainPem)?.[0]
+    if (chainPem === undefined || certificatePem === undefined) {
       throw new CommandFailure(1, {
         where: path,
         what: 'holds no development CA',
@@ -89,7 +113,7 @@ export class PkiDirectory {
       const intermediate = await Authority.load({
         certificatePem,
         privateKeyPem,
-        chainPem: certificatePem,
+        chainPem,
       })
       return new PkiDirectory(path, trustDomainOf(certificatePem), intermediate)
     } catch (error) {
@@ -99,6 +123,12 @@ export class PkiDirectory {
         remedy: 'restore both files, or make a new CA in another directory',
       })
     }
+  }
+
+  /** Where the CA of a further trust domain is. */
+  pathOf(trustDomain: string): string {
+    // Dots alone are a trust domain, too, and would lead somewhere else.
+    return join(this.#path, /^\.+$/.test(trustDomain) ? `_${trustDomain}` : trustDomain)
   }
 
   readBundle(): Promise<string> {
@@ -113,9 +143,9 @@ export class PkiDirectory {
 
   /** Writes `NAME.crt`, `NAME.key` and `NAME.pem`, replacing those of an earlier issue. */
   async issue(name: string, options: IssueFilesOptions): Promise<IssuedFiles> {
-    const { uri, lifetimeMs, ...rest } = options
+    const { uri, lifetimeMs, notBefore, ...rest } = options
     if (uri !== undefined) this.#requireTrustDomain(uri)
-    const notAfter = new Date(Date.now() + lifetimeMs)
+    const notAfter = new Date((notBefore?.getTime() ?? Date.now()) + lifetimeMs)
     if (notAfter.getTime() > this.#notAfterMs) {
       throw new CommandFailure(2, {
         where: '--ttl',
@@ -126,6 +156,7 @@ export class PkiDirectory {
     const issued = await this.#intermediate.issue({
       ...rest,
       notAfter,
+      ...(notBefore === undefined ? {} : { notBefore }),
       ...(uri === undefined ? {} : { uris: [uri] }),
     })
     // Recorded first: a certificate that nobody knows of could never be revoked by name.
@@ -143,7 +174,8 @@ export class PkiDirectory {
     await writeWhole(files.privateKey, issued.privateKeyPem, PRIVATE)
     await writeWhole(files.certificate, issued.chainPem, PUBLIC)
     await writeWhole(files.credentialBundle, issued.privateKeyPem + issued.chainPem, PRIVATE)
-    return { ...files, serial: issued.serial, notAfter }
+    const { validFromDate } = new X509Certificate(issued.certificatePem)
+    return { ...files, serial: issued.serial, notBefore: validFromDate, notAfter }
   }
 
   /**
@@ -164,8 +196,8 @@ export class PkiDirectory {
   }
 
   /**
-   * Signs the intermediate's CRL anew and puts the root's after it. That one was signed for good,
-   * because nothing here revokes an intermediate; without it, checking the whole chain would fail.
+   * Signs the CRL of the issuing CA anew and puts those above after it. Those were signed for good,
+   * because nothing here revokes a CA; without them, checking the whole chain would fail.
    */
   async writeCrl(lifetimeMs: number): Promise<readonly Revoked[]> {
     const revoked = await this.#ledger.revoked()
@@ -188,6 +220,8 @@ export class PkiDirectory {
     })
   }
 }
+
+const ONE_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?/
 
 export const CRL_LIFETIME_MS = 30 * 86_400_000
 

@@ -17,7 +17,15 @@ export const lifetimeOption = (description: string, lifetime: string): Option =>
 
 export const keyTypeOption = (): Option =>
   new Option('--key-type <type>', 'kind of the private key')
-    .choices(['ec-p256', 'ec-p384', 'rsa-2048', 'ed25519'] satisfies KeyType[])
+    .choices([
+      'ec-p256',
+      'ec-p384',
+      'ec-p521',
+      'rsa-2048',
+      'rsa-3072',
+      'rsa-4096',
+      'ed25519',
+    ] satisfies KeyType[])
     .default('ec-p256')
 
 export function parseWorkloadId(text: string): string {
@@ -40,6 +48,18 @@ function parseLifetime(text: string): number {
   // X.509 dates end with the year 9999, and nothing here has to come near that.
   if (lifetimeMs <= LONGEST_LIFETIME_MS) return lifetimeMs
   throw new InvalidArgumentError('Write a time up to 36500d: 90s, 15m, 24h or 30d.')
+}
+
+/** A time of day as `2027-01-31T12:00:00Z`, or so long from now: `+1h`, `-2d`. */
+export function parseMoment(text: string): Date {
+  const offset = /^([+-])(\d+[smhd])$/.exec(text)
+  const time = offset
+    ? Date.now() + (offset[1] === '-' ? -1 : 1) * parseLifetime(offset[2] ?? '')
+    : /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$/.test(text)
+      ? Date.parse(text)
+      : Number.NaN
+  if (!Number.isNaN(time)) return new Date(time)
+  throw new InvalidArgumentError('Write -2h, +1d or a time such as 2027-01-31T12:00:00Z.')
 }
 
 const DAY_MS = 86_400_000
