@@ -76,6 +76,11 @@ export class PolicyEngine {
     this.#monotonicMs = clock.monotonicMs?.bind(clock) ?? (() => performance.now())
   }
 
+  /** Does a part of what has to be done before the first decision; see `PolicyHost.prepare`. */
+  prepare(bytes: number): boolean {
+    return this.#host?.prepare(bytes) ?? true
+  }
+
   /** Linear memory that the policy instance holds. */
   get memoryBytes(): number {
     return this.#host?.memoryBytes ?? 0

@@ -9,6 +9,7 @@ import type { JwtKeys } from './builtins/jwt-keys.ts'
 import type { Regex } from './builtins/regex.ts'
 import { BUILTINS } from './builtins/table.ts'
 import { type RegoValue, readValue, writeValue } from './builtins/value.ts'
+import { INPUT_BYTES, PAGE } from './image.ts'
 import type { PolicyMaterial } from './material.ts'
 import { FUEL_EXPORT, STACK_POINTER_EXPORT, STACK_TOP } from './rewrite.ts'
 
@@ -21,12 +22,8 @@ export type EvaluationOutcome =
   | { readonly kind: 'timeout'; readonly what: 'fuel' | 'memory' }
   | { readonly kind: 'error'; readonly reason: string }
 
-/** Bytes that an input document may have: its place in memory is reserved, so nothing grows. */
-export const INPUT_BYTES = 256 * 1024
+export { INPUT_BYTES } from './image.ts'
 
-const PAGE = 65_536
-/** What `opa build` itself assumes; the rest is grown on demand. */
-const INITIAL_PAGES = 32
 /** A result is small; a larger one is a mistake that would cost time at every request. */
 const MAX_RESULT_BYTES = 256 * 1024
 const FORMAT_JSON = 0
@@ -47,6 +44,9 @@ const SHRINK_INTERVAL_MS = 60_000
 /** What the module says when memory may not grow any more. */
 const MALLOC_FAILED = 'opa_malloc: failed'
 
+/** Data up to this size is copied anew into the memory of an instance that takes the place of one. */
+const COPIED_ANEW = 1024 * 1024
+
 export class PolicyHost {
   readonly #material: PolicyMaterial
   readonly #recycled: () => void
@@ -54,9 +54,9 @@ export class PolicyHost {
     regexes: new BoundedCache<Regex>(100),
     jwtKeys: new BoundedCache<JwtKeys>(100),
   }
-  /** Memory as it is before the first evaluation: a new instance needs no reading of data. */
-  #image: MemoryImage | undefined
   #memory: WebAssembly.Memory | undefined
+  /** How much of the data is in it. */
+  #copied = 0
   #shrunkAtMs = Number.NEGATIVE_INFINITY
   #instance: Instance | undefined
 
@@ -81,6 +81,25 @@ export class PolicyHost {
   }
 
   /**
+   * Does a part of what has to be done before the first evaluation, which does all that is left.
+   * @param bytes of the data, at most
+   * @returns whether all is done
+   */
+  prepare(bytes: number): boolean {
+    if (this.#instance !== undefined) return true
+    const { data } = this.#material
+    const maximum = this.#maximumPages
+    this.#memory ??= new WebAssembly.Memory({ initial: Math.min(data.pages, maximum), maximum })
+    const length = Math.min(bytes, data.bytes.byteLength - this.#copied)
+    const from = new Uint8Array(data.bytes, this.#copied, length)
+    new Uint8Array(this.#memory.buffer).set(from, data.from + this.#copied)
+    this.#copied += length
+    if (this.#copied < data.bytes.byteLength) return false
+    this.#instance = new Instance(this.#material, this.#memory, this.#caches)
+    return true
+  }
+
+  /**
    * @param input JSON text of the input document, well-formed and an object.
    * @param nowMs time of the request, which is the time of the whole evaluation.
    * @param entrypoint another one of the module than the one that decides.
@@ -90,59 +109,47 @@ export class PolicyHost {
     nowMs: number,
     entrypoint = this.#material.entrypointId,
   ): EvaluationOutcome {
-    let instance = this.#instance
     try {
-      instance = this.#instance ??= this.#newInstance()
-      const outcome = instance.evaluate(input, nowMs, entrypoint)
+      if (this.#instance === undefined) this.prepare(Number.POSITIVE_INFINITY)
+      const outcome = (this.#instance as Instance).evaluate(input, nowMs, entrypoint)
       if (this.#shouldShrink(nowMs)) this.#recycle(nowMs)
       return outcome
     } catch (error) {
-      const outcome = outcomeOf(error, instance)
+      const outcome = outcomeOf(error, this.#instance)
       this.#recycle(nowMs)
       return outcome
     }
   }
 
+  /**
+   * Memory may be used again: a new instance writes what is its own anew, and no evaluation, whether
+   * it ended or not, writes into data. Little of that is copied again all the same; of much it would
+   * be a pause that a client can cause.
+   */
   #recycle(nowMs: number): void {
     this.#instance = undefined
-    if (this.#image === undefined) {
-      this.#memory = undefined
-    } else if (this.#shouldShrink(nowMs)) {
+    if (this.#shouldShrink(nowMs)) {
       this.#memory = undefined
       this.#shrunkAtMs = nowMs
     }
+    if (this.#memory === undefined || this.#isSmall) this.#copied = 0
     this.#recycled()
   }
 
   /** True where evaluations took more than half of what they may, and not long after the last time. */
   #shouldShrink(nowMs: number): boolean {
-    if (this.#image === undefined || nowMs - this.#shrunkAtMs < SHRINK_INTERVAL_MS) return false
-    const atFirst = this.#image.pages * PAGE
+    if (!this.#isSmall || nowMs - this.#shrunkAtMs < SHRINK_INTERVAL_MS) return false
+    const atFirst = this.#material.data.pages * PAGE
     return this.memoryBytes - atFirst > Math.max(this.#maximumPages * PAGE - atFirst, 0) / 2
   }
 
-  #newInstance(): Instance {
-    const maximum = this.#maximumPages
-    const initial = this.#image?.pages ?? Math.min(INITIAL_PAGES, maximum)
-    this.#memory ??= new WebAssembly.Memory({ initial, maximum })
-    const instance = new Instance(this.#material, this.#memory, this.#caches, this.#image)
-    this.#image ??= instance.image()
-    return instance
+  get #isSmall(): boolean {
+    return this.#material.data.bytes.byteLength <= COPIED_ANEW
   }
 
   get #maximumPages(): number {
     return Math.floor(this.#material.memoryBytes / PAGE)
   }
-}
-
-interface MemoryImage {
-  /** From where the heap begins to where evaluations may write. */
-  readonly bytes: Buffer
-  readonly start: number
-  readonly pages: number
-  readonly data: number
-  readonly input: number
-  readonly heap: number
 }
 
 interface Exports {
@@ -157,10 +164,8 @@ interface Exports {
   ) => number
   readonly opa_malloc: (size: number) => number
   readonly opa_free: (address: number) => void
-  readonly opa_json_parse: (address: number, length: number) => number
   readonly opa_value_parse: (address: number, length: number) => number
   readonly opa_value_dump: (address: number) => number
-  readonly opa_heap_ptr_get: () => number
   readonly [FUEL_EXPORT]: WebAssembly.Global
   readonly [STACK_POINTER_EXPORT]: WebAssembly.Global
 }
@@ -179,24 +184,20 @@ class Instance {
   readonly #stackPointer: WebAssembly.Global
   readonly #context: BuiltinContext
   #nowMs = 0
-  readonly #data: number
-  readonly #input: number
-  readonly #heap: number
-  readonly #start: number
   #view: Buffer
 
+  /** @param memory with the data in it; what else is in it is left from the instance before */
   constructor(
     material: PolicyMaterial,
     memory: WebAssembly.Memory,
     caches: Pick<BuiltinContext, 'regexes' | 'jwtKeys'>,
-    image: MemoryImage | undefined,
   ) {
     this.#material = material
     this.#memory = memory
     this.#view = Buffer.from(memory.buffer)
-    // Memory may be used: stack and static variables begin as in a new one. The start function then
-    // reads how much of it there is, so that what has grown before is used again.
-    if (image !== undefined) this.#view.fill(0, 0, image.start)
+    // Stack and static variables begin as in new memory. The start function then reads how much of
+    // it there is, so that what has grown before is used again.
+    this.#view.fill(0, 0, material.data.start)
     const instance = new WebAssembly.Instance(material.module, { env: this.#imports() })
     this.#exports = instance.exports as unknown as Exports
     this.fuel = this.#exports[FUEL_EXPORT]
@@ -209,36 +210,12 @@ class Instance {
       ...caches,
       spend: (iterations) => this.#spend(iterations),
     }
-    this.#start = this.#exports.opa_heap_ptr_get()
-    if (image === undefined) {
-      // Reading data is not a request: it has a budget of its own size.
-      this.fuel.value = 0x7fff_ffff
-      this.#input = this.#exports.opa_malloc(INPUT_BYTES)
-      this.#data = this.#parse(material.dataJson, this.#exports.opa_json_parse)
-      if (this.#data === 0) throw new PolicyAbort('the data document is not JSON')
-      this.#heap = (this.#exports.opa_heap_ptr_get() + 15) & ~15
-    } else {
-      image.bytes.copy(this.#bytes(), image.start)
-      this.#input = image.input
-      this.#data = image.data
-      this.#heap = image.heap
-    }
-  }
-
-  image(): MemoryImage {
-    return {
-      bytes: Buffer.from(this.#bytes().subarray(this.#start, this.#heap)),
-      start: this.#start,
-      pages: this.#memory.buffer.byteLength / PAGE,
-      data: this.#data,
-      input: this.#input,
-      heap: this.#heap,
-    }
   }
 
   evaluate(input: string, nowMs: number, entrypoint: number): EvaluationOutcome {
     const length = this.#writeInput(input)
     if (length < 0) return TOO_LARGE
+    const { data } = this.#material
     this.#stackPointer.value = STACK_TOP
     this.fuel.value = this.#material.fuel
     this.#nowMs = nowMs
@@ -246,10 +223,10 @@ class Instance {
     const result = this.#exports.opa_eval(
       0,
       entrypoint,
-      this.#data,
-      this.#input,
+      data.data,
+      data.input,
       length,
-      this.#heap,
+      data.heap,
       FORMAT_JSON,
     )
     return this.#readResult(result)
@@ -263,7 +240,7 @@ class Instance {
   #writeInput(input: string): number {
     // At most three bytes for each UTF-16 unit; only a text near the limit has to be measured.
     if (input.length * 3 > INPUT_BYTES && Buffer.byteLength(input) > INPUT_BYTES) return -1
-    return this.#bytes().write(input, this.#input, INPUT_BYTES, 'utf8')
+    return this.#bytes().write(input, this.#material.data.input, INPUT_BYTES, 'utf8')
   }
 
   #readResult(address: number): EvaluationOutcome {
@@ -316,7 +293,7 @@ class Instance {
     }
     const text = writeValue(result)
     this.#spend(text.length)
-    return this.#parse(text, this.#exports.opa_value_parse)
+    return this.#parse(text)
   }
 
   #dump(address: number): RegoValue {
@@ -327,11 +304,11 @@ class Instance {
     return readValue(text)
   }
 
-  #parse(text: string, parse: (address: number, length: number) => number): number {
+  #parse(text: string): number {
     const length = Buffer.byteLength(text)
     const address = this.#exports.opa_malloc(length)
     this.#bytes().write(text, address, length, 'utf8')
-    return parse(address, length)
+    return this.#exports.opa_value_parse(address, length)
   }
 
   #text(address: number): string {

@@ -1,6 +1,7 @@
 // A policy as it travels in a snapshot: verified, rewritten, compiled and warmed by the control
 // thread, instantiated by each data thread.
 
+import type { MemoryImage } from './image.ts'
 import type { InputSettings } from './input-settings.ts'
 import type { InputReads } from './reads.ts'
 
@@ -16,8 +17,8 @@ export interface PolicyMaterial {
   /** What of the input the entrypoint can read. */
   readonly reads: InputReads
   readonly input: InputSettings
-  /** The merged data document as JSON text. */
-  readonly dataJson: string
+  /** The merged data document. */
+  readonly data: MemoryImage
   /** From the manifest; '' when it has none. */
   readonly revision: string
   /** SHA-256 of what was loaded, lower-case hex. */

@@ -23,35 +23,28 @@ export class Generation {
   /** The XFCC element of each peer seen in this generation. */
   readonly xfccByPeer = new WeakMap<VerifiedPeer, string>()
 
-  /** @param before the generation in force; what has not changed in the new one is kept warm */
+  /** @param before generations whose parts are taken over where they are the same, the newest first */
   constructor(
     snapshot: Snapshot,
-    before: Generation | undefined,
+    before: readonly Generation[],
     clock: Clock,
     recycled: () => void,
   ) {
     this.snapshot = snapshot
-    const sameTrust =
-      before !== undefined && before.snapshot.trust.generation === snapshot.trust.generation
-    this.verifier = sameTrust ? before.verifier : new PeerVerifier(snapshot.trust, before?.verifier)
-    const samePolicy =
-      before !== undefined &&
-      before.snapshot.policyPending === snapshot.policyPending &&
-      before.snapshot.policy?.digest === snapshot.policy?.digest &&
-      before.snapshot.policy?.entrypoint === snapshot.policy?.entrypoint &&
-      before.snapshot.policy?.fuel === snapshot.policy?.fuel &&
-      before.snapshot.policy?.memoryBytes === snapshot.policy?.memoryBytes &&
-      isDeepStrictEqual(before.snapshot.policy?.input, snapshot.policy?.input) &&
-      JSON.stringify(before.snapshot.allow) === JSON.stringify(snapshot.allow)
-    this.engine = samePolicy
-      ? before.engine
-      : new PolicyEngine({
-          allow: snapshot.allow,
-          policy: snapshot.policy,
-          policyPending: snapshot.policyPending === true,
-          clock,
-          events: { recycled },
-        })
+    const sameTrust = before.find(
+      (one) => one.snapshot.trust.generation === snapshot.trust.generation,
+    )
+    this.verifier = sameTrust?.verifier ?? new PeerVerifier(snapshot.trust, before[0]?.verifier)
+    const samePolicy = before.find((one) => decidesAlike(one.snapshot, snapshot))
+    this.engine =
+      samePolicy?.engine ??
+      new PolicyEngine({
+        allow: snapshot.allow,
+        policy: snapshot.policy,
+        policyPending: snapshot.policyPending === true,
+        clock,
+        events: { recycled },
+      })
     const { limits, unsafeAmbiguousPaths } = snapshot.settings.inbound
     this.headLimits = {
       headBytes: limits.headBytes,
@@ -64,4 +57,21 @@ export class Generation {
   get identity(): IdentityMaterial {
     return this.snapshot.identity
   }
+
+  /** Does a part of what has to be done before the first decision; see `PolicyHost.prepare`. */
+  prepare(bytes: number): boolean {
+    return this.engine.prepare(bytes)
+  }
+}
+
+function decidesAlike(one: Snapshot, other: Snapshot): boolean {
+  return (
+    one.policyPending === other.policyPending &&
+    one.policy?.digest === other.policy?.digest &&
+    one.policy?.entrypoint === other.policy?.entrypoint &&
+    one.policy?.fuel === other.policy?.fuel &&
+    one.policy?.memoryBytes === other.policy?.memoryBytes &&
+    isDeepStrictEqual(one.policy?.input, other.policy?.input) &&
+    JSON.stringify(one.allow) === JSON.stringify(other.allow)
+  )
 }

@@ -5,8 +5,11 @@ import { readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { type BundleEntries, readBundle } from '../../src/policy/bundle.ts'
 import { PolicyHost } from '../../src/policy/host.ts'
+import { memoryImage } from '../../src/policy/image.ts'
 import { buildInput } from '../../src/policy/input.ts'
+import { PLAIN_INPUT } from '../../src/policy/input-settings.ts'
 import type { PolicyMaterial } from '../../src/policy/material.ts'
 import { meterModule } from '../../src/policy/rewrite.ts'
 import {
@@ -30,13 +33,19 @@ const { loadPolicySync } = createRequire(import.meta.url)('@open-policy-agent/op
   loadPolicySync(wasm: Buffer): Oracle
 }
 
+function dataJsonOf(entries: BundleEntries): string {
+  const read = readBundle(entries, 'bundle')
+  assert.equal(read.kind, 'bundle')
+  return read.kind === 'bundle' ? read.bundle.dataJson : ''
+}
+
 async function both(url: URL, material?: PolicyMaterial) {
   const entries = await unpackFile(url)
   const wasm = entries.get('policy.wasm')
   assert.ok(wasm)
   const own = material ?? (await loadMaterial(url))
   const oracle = loadPolicySync(wasm)
-  oracle.setData(JSON.parse(own.dataJson))
+  oracle.setData(JSON.parse(dataJsonOf(entries)))
   const host = new PolicyHost(own)
   return (input: string) => {
     const [expected] = oracle.evaluate(JSON.parse(input), own.entrypointId)
@@ -106,12 +115,15 @@ test('sets, large numbers and odd keys reach a builtin as they are', async () =>
   const metered = meterModule(entries.get('policy.wasm') as Buffer)
   assert.equal(metered.kind, 'rewritten')
   if (metered.kind !== 'rewritten') return
+  const module = new WebAssembly.Module(metered.bytes)
   const host = new PolicyHost({
-    module: new WebAssembly.Module(metered.bytes),
+    module,
     entrypoint: 'builtin/answer',
     entrypointId: 0,
     builtins: { 0: 'sprintf' },
-    dataJson: '{}',
+    reads: 'all',
+    input: PLAIN_INPUT,
+    data: memoryImage(module, '{}', MEMORY_BYTES),
     revision: '',
     digest: '',
     file: '',

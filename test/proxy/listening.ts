@@ -11,8 +11,8 @@ import { Cells, cellOf, type HANDSHAKE_FAILURES } from '../../src/metrics.ts'
 import { SYSTEM_CLOCK } from '../../src/proxy/clock.ts'
 import { Generation } from '../../src/proxy/generation.ts'
 import { Listener } from '../../src/proxy/listener.ts'
-import { BodyBudget } from '../../src/proxy/request-body.ts'
 import type { RecordQueue } from '../../src/proxy/records.ts'
+import { BodyBudget } from '../../src/proxy/request-body.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
 import { Turn } from '../../src/proxy/turn.ts'
 import type { UpstreamPool } from '../../src/proxy/upstream.ts'
@@ -65,7 +65,7 @@ export async function startListener(
   const cells = Cells.allocate()
   const records: LogRecord[] = []
   const context: ThreadContext = {
-    generation: new Generation(snapshot, undefined, SYSTEM_CLOCK, () => {}),
+    generation: new Generation(snapshot, [], SYSTEM_CLOCK, () => {}),
     pool: {} as UpstreamPool,
     h2c: undefined,
     cells,
@@ -104,7 +104,7 @@ export async function startListener(
         generation: before.snapshot.generation + 1,
         ...change(before.snapshot),
       }
-      context.generation = new Generation(next, before, SYSTEM_CLOCK, () => {})
+      context.generation = new Generation(next, [before], SYSTEM_CLOCK, () => {})
       listener.generationChanged(next.trust.generation !== before.snapshot.trust.generation)
     },
     client: (certificate) => ({
