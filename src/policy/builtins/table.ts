@@ -24,7 +24,9 @@ import { globsMatch } from './glob-intersection.ts'
 import { quoteGlob } from './glob-text.ts'
 import { marshalWithOptions } from './json-marshal.ts'
 import { patchJson } from './json-patch.ts'
+import { matchSchema, verifySchema } from './json-schema.ts'
 import { decodeJwt, decodeVerifyJwt, verifyJwt } from './jwt.ts'
+import { encodeSign, encodeSignRaw } from './jwt-sign.ts'
 import { rangeStep } from './number-range.ts'
 import { randomBelow, randomUuid } from './random.ts'
 import { reachablePaths } from './reachable-paths.ts'
@@ -76,6 +78,8 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
   ['indexof_n', indexOfAll],
   ['io.jwt.decode', decodeJwt],
   ['io.jwt.decode_verify', decodeVerifyJwt],
+  ['io.jwt.encode_sign', encodeSign],
+  ['io.jwt.encode_sign_raw', encodeSignRaw],
   ...(
     [
       ['hs256', 'HS256'],
@@ -94,7 +98,9 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
     ] as const
   ).map(([suffix, algorithm]) => [`io.jwt.verify_${suffix}`, verifyJwt(algorithm)] as const),
   ['json.marshal_with_options', marshalWithOptions],
+  ['json.match_schema', matchSchema],
   ['json.patch', patchJson],
+  ['json.verify_schema', verifySchema],
   ['net.cidr_contains_matches', cidrContainsMatches],
   ['net.cidr_expand', expandCidr],
   ['net.cidr_is_valid', isCidr],
