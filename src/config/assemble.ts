@@ -81,10 +81,16 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
       listen: at('inbound.listen'),
       forward,
       unsafeForward: at('inbound.unsafeForward'),
+      proxyProtocol: {
+        acceptFrom: values.all('inbound.proxyProtocol.acceptFrom[]'),
+        send: at('inbound.proxyProtocol.send'),
+      },
       forwardedClientCert: at('inbound.forwardedClientCert'),
       forwardedClientCertDetails: values.all('inbound.forwardedClientCertDetails[]'),
       clientCert: at('inbound.clientCert'),
       unsafeAmbiguousPaths: at('inbound.unsafeAmbiguousPaths'),
+      unsafeOptionalPeer: at('inbound.unsafeOptionalPeer'),
+      unsafePlaintext: at('inbound.unsafePlaintext'),
       limits: {
         connections: at('inbound.limits.connections'),
         connectionsPerAddress: at('inbound.limits.connectionsPerAddress'),
@@ -232,6 +238,7 @@ function allowRulesFrom(values: Values): readonly AllowRule[] {
 function policyFrom(values: Values): Config['policy'] {
   const bundle = values.at('policy.bundle')
   const entrypoint = values.at('policy.entrypoint')
+  const fuel = values.at('policy.fuel')
   const isWrong = (key: 'entrypoint' | 'memoryBytes' | 'fuel'): boolean =>
     values.placeOf(`policy.${key}`) !== undefined && values.at(`policy.${key}`) === undefined
   if (bundle === undefined || isWrong('entrypoint') || isWrong('memoryBytes') || isWrong('fuel'))
@@ -247,7 +254,7 @@ function policyFrom(values: Values): Config['policy'] {
     ...([bundle, ...data].some(isRemote) ? { service: bundleServiceFrom(values) } : {}),
     ...(entrypoint === undefined ? {} : { entrypoint }),
     memoryBytes: values.at('policy.memoryBytes'),
-    fuel: values.at('policy.fuel'),
+    ...(fuel === undefined ? {} : { fuel }),
     input: policyInputFrom(values),
   }
 }

@@ -167,6 +167,7 @@ export interface Config {
     readonly listen: Address
     readonly forward: Forward
     readonly unsafeForward: boolean
+    readonly proxyProtocol: { readonly acceptFrom: readonly string[]; readonly send: boolean }
     readonly forwardedClientCert: ForwardedClientCertMode
     /** Optional keys of the XFCC element, beside By, Hash and URI. */
     readonly forwardedClientCertDetails: readonly ('subject' | 'dns' | 'cert' | 'chain')[]
@@ -174,6 +175,10 @@ export interface Config {
     readonly clientCert: boolean
     /** `allow` lets ambiguous paths through to policy and workload, byte for byte. */
     readonly unsafeAmbiguousPaths: boolean
+    /** Clients without a certificate reach the policy. */
+    readonly unsafeOptionalPeer: boolean
+    /** Clients that speak HTTP/1.1 without TLS reach the policy. */
+    readonly unsafePlaintext: boolean
     readonly limits: Limits
     readonly timeouts: Timeouts
   }
@@ -206,8 +211,8 @@ export interface Config {
     readonly entrypoint?: string
     /** Highest memory of one policy instance. */
     readonly memoryBytes: number
-    /** Loop iterations that one evaluation may use. */
-    readonly fuel: number
+    /** Loop iterations and calls that one evaluation may use; absent: what takes about 10 ms. */
+    readonly fuel?: number
     readonly input: PolicyInputConfig
   }
   readonly admin?: { readonly listen: Address }

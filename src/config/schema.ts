@@ -27,6 +27,7 @@ import {
   parseLabel,
   parseListener,
   parseLogServer,
+  parseNetwork,
   parsePath,
   parseRequestPath,
   parseSize,
@@ -89,6 +90,20 @@ export const KEYS = [
     unsafe: true,
   },
   {
+    path: 'inbound.proxyProtocol.acceptFrom[]',
+    type: 'network',
+    default: '[]',
+    sentence:
+      'Balancers that say in a PROXY header (version 2) who the client is; from these networks it is demanded.',
+  },
+  {
+    path: 'inbound.proxyProtocol.send',
+    type: 'boolean',
+    default: 'false',
+    sentence:
+      'Begin each connection to a tcp:// workload with a PROXY header (version 2) that names client, TLS and principal.',
+  },
+  {
     path: 'inbound.forwardedClientCert',
     type: 'enum',
     values: ['sanitize', 'sanitize_set', 'forward_only', 'append_forward', 'always_forward_only'],
@@ -118,6 +133,24 @@ export const KEYS = [
     flag: { name: '--unsafe-ambiguous-paths' },
     sentence:
       'Let through paths that policy and workload may read differently (dot segments, //, %2F, ;).',
+    unsafe: true,
+  },
+  {
+    path: 'inbound.unsafeOptionalPeer',
+    type: 'boolean',
+    default: 'false',
+    flag: { name: '--unsafe-optional-peer' },
+    sentence:
+      'Let clients without a certificate reach the policy, which sees no principal; allow rules never admit them, and a certificate that is not accepted is refused as ever.',
+    unsafe: true,
+  },
+  {
+    path: 'inbound.unsafePlaintext',
+    type: 'boolean',
+    default: 'false',
+    flag: { name: '--unsafe-plaintext' },
+    sentence:
+      'Also take HTTP/1.1 without TLS on the same port, for the time of a migration; the policy sees no principal and the scheme http.',
     unsafe: true,
   },
   {
@@ -418,11 +451,10 @@ export const KEYS = [
   {
     path: 'policy.fuel',
     type: 'count',
-    default: '2000000',
     min: '1000',
     max: '1000000000',
     sentence:
-      'Loop iterations and calls of one evaluation; one that needs more ends as a timeout, in 10 to 30 ms.',
+      'Loop iterations and calls of one evaluation; one that needs more ends as a timeout. Absent: as many as take about 10 ms, measured when the policy is loaded.',
   },
   {
     path: 'policy.data[]',
@@ -821,6 +853,7 @@ export const TYPES = {
   dnsPattern: { name: 'DNS pattern', argument: 'PATTERN', json: 'string', parse: parseDnsPattern },
   commonName: { name: 'name pattern', argument: 'NAME', json: 'string', parse: parseCommonName },
   requestPath: { name: 'URL path', argument: 'PATH', json: 'string', parse: parseRequestPath },
+  network: { name: 'network', argument: 'NETWORK', json: 'string', parse: parseNetwork },
   headerName: { name: 'header name', argument: 'NAME', json: 'string', parse: parseHeaderName },
   workloadApi: {
     name: 'address of a Workload API',

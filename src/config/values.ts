@@ -317,6 +317,16 @@ export function parseHeaderName(text: string): Parsed<string> {
     : wrong(`${quote(text)} is not the name of a header`, 'write a name such as x-api-key')
 }
 
+/** An address with a prefix length; without one, the address alone. */
+export function parseNetwork(text: string): Parsed<string> {
+  const [address = '', bits, ...more] = text.split('/')
+  const most = isIpv4(address) ? 32 : isIpv6(address) ? 128 : -1
+  const length = bits === undefined ? most : /^\d{1,3}$/.test(bits) ? Number(bits) : -1
+  return most !== -1 && more.length === 0 && length >= 0 && length <= most
+    ? value(`${address}/${length}`)
+    : wrong(`${quote(text)} is not a network`, 'write one such as 10.0.0.0/8 or 192.0.2.7')
+}
+
 /** Names that OPA gives every event itself. */
 const OWN_LABELS: readonly string[] = ['id', 'version']
 
@@ -370,6 +380,8 @@ function parseSocketPath(after: string, text: string): Parsed<Address> {
   }
   return value({ kind: 'unix', path })
 }
+
+const isIpv6 = (host: string): boolean => host.includes(':') && URL.canParse(`http://[${host}]/`)
 
 const isIpv4 = (host: string): boolean =>
   /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.|$)){4}$/.test(host) && !host.endsWith('.')

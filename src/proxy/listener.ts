@@ -3,6 +3,7 @@
 import net from 'node:net'
 import tls from 'node:tls'
 import type { Address } from '../config/config.ts'
+import type { Peer } from '../identity/anonymous-peer.ts'
 import {
   cellOf,
   cellsByLabel,
@@ -11,10 +12,11 @@ import {
   REVOCATION_GAPS,
 } from '../metrics.ts'
 import { connectionInput } from '../policy/input.ts'
-import { ClientConnection, type ConnectionStart } from './connection.ts'
+import { ClientConnection, type ClientStart } from './connection.ts'
 import { recordFault } from './fault.ts'
 import {
   admitPeer,
+  admitPlaintext,
   type HandshakeFailure,
   type RefusedHandshake,
   reasonOfTlsError,
@@ -30,9 +32,9 @@ import {
 } from './handshake-guard.ts'
 import { Http2Connection } from './http2/connection.ts'
 import { refuseOverHttp2 } from './http2/refusal.ts'
+import { IdentityAges } from './identity-ages.ts'
 import { ProxyGate } from './proxy-gate.ts'
 import type { ProxyEnd } from './proxy-protocol.ts'
-import { IdentityAges } from './identity-ages.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
 import { sweep } from './sweep.ts'
 import { Tally } from './tally.ts'
@@ -74,9 +76,9 @@ const DRAIN_HANDSHAKE_MS = 1_000
 const NEVER_MS = 2 ** 31 - 1
 
 const connectionKey = Symbol('connection')
-/** A client whose peer was verified, whatever it speaks. */
+/** A client that was let in, whatever it speaks. */
 type OpenConnection = ClientConnection | Http2Connection | TcpConnection
-type OwnedSocket = tls.TLSSocket & { [connectionKey]?: ClientConnection }
+type OwnedSocket = net.Socket & { [connectionKey]?: ClientConnection }
 
 export class Listener {
   readonly connections = new Set<OpenConnection>()
@@ -114,9 +116,7 @@ export class Listener {
     // Nothing is read before the guard says so: waiting costs a descriptor and no CPU. Whoever ends
     // its side during the handshake has gone; half-open connections begin after it, in `secured`.
     this.#acceptor = net.createServer({ pauseOnConnect: true, noDelay: true })
-    this.#acceptor.on('connection', (socket) =>
-      this.#guarded(socket, () => this.#accepted(socket)),
-    )
+    this.#acceptor.on('connection', (socket) => this.#guarded(socket, () => this.#accepted(socket)))
   }
 
   /** Starts to listen. @returns the bound port, 0 for a UNIX socket; rejects with the system's error */
@@ -219,7 +219,7 @@ export class Listener {
         arrival.epoch = this.#ages.epoch
         // It may have gone while it waited, with its `close` still to come: TLS on it would throw.
         if (socket.destroyed) this.#guard.end(slot, { kind: 'free' })
-        else this.#guarded(socket, () => this.#tls.emit('connection', socket))
+        else this.#guarded(socket, () => this.#begin(arrival))
       },
       refuse: (reason) => this.#turnAway(arrival, reason),
     }
@@ -246,6 +246,36 @@ export class Listener {
     else this.#openByAddress.delete(arrival.address)
   }
 
+  /** TLS; or HTTP, where that is let in: no method begins with the byte that a ClientHello does. */
+  #begin(arrival: Arrival): void {
+    const { socket } = arrival
+    const { unsafePlaintext } = this.#context.generation.snapshot.settings.inbound
+    if (!unsafePlaintext) return void this.#tls.emit('connection', socket)
+    socket.once('readable', () => {
+      const first = socket.read() as Buffer | null
+      // At its end, `close` follows.
+      if (first === null || arrival.over) return
+      socket.unshift(first)
+      this.#guarded(socket, () => {
+        if (isUpperCase(first[0])) this.#unencrypted(arrival)
+        else this.#tls.emit('connection', socket)
+      })
+    })
+  }
+
+  #unencrypted(arrival: Arrival): void {
+    const { socket } = arrival
+    const verdict = admitPlaintext(this.#context.generation.snapshot.settings.inbound)
+    if (verdict.kind === 'refused') {
+      this.#failed(arrival, verdict)
+      return void socket.destroy()
+    }
+    socket.allowHalfOpen = true
+    this.#handshakeOver(arrival, { kind: 'success' })
+    this.#opened(arrival, socket, verdict)
+    socket.resume()
+  }
+
   // The end of a handshake.
 
   #secured(socket: tls.TLSSocket): void {
@@ -254,7 +284,8 @@ export class Listener {
     if (arrival === undefined || arrival.over) return void socket.destroy()
     socket.allowHalfOpen = true
     const { generation, clock } = this.#context
-    const verdict = admitPeer(socket, generation.verifier, clock.nowMs())
+    const { inbound } = generation.snapshot.settings
+    const verdict = admitPeer(socket, generation.verifier, clock.nowMs(), inbound)
     if (verdict.kind === 'refused') {
       // Not what the socket has read: a request may have come with the end of the handshake.
       this.#failed(arrival, verdict, sentCertificateBytes(socket))
@@ -264,22 +295,31 @@ export class Listener {
     const { cells } = this.#context
     cells.add(SUCCEEDED)
     if (socket.isSessionReused()) cells.add(RESUMED)
-    const gap = generation.verifier.revocationGap(verdict, clock.nowMs())
-    if (gap !== undefined) cells.add(SOFT_FAILURES[gap])
+    if (verdict.kind === 'peer') {
+      const gap = generation.verifier.revocationGap(verdict, clock.nowMs())
+      if (gap !== undefined) cells.add(SOFT_FAILURES[gap])
+    }
     cells.observe(DURATION, DURATION_BUCKETS, (clock.monotonicMs() - arrival.acceptedMs) / 1000)
+    this.#opened(arrival, socket, verdict, arrival.epoch)
+  }
+
+  /** @param epoch of our identity that the client was shown, if it was */
+  #opened(arrival: Arrival, socket: net.Socket | tls.TLSSocket, peer: Peer, epoch?: number): void {
+    const { generation } = this.#context
+    const serverName = socket instanceof tls.TLSSocket ? socket.servername : undefined
     const input = connectionInput({
-      peer: verdict,
+      peer,
       remoteAddress: arrival.address,
       remotePort: arrival.port,
       localAddress: socket.localAddress ?? '',
       localPort: socket.localPort ?? 0,
-      serverName: typeof socket.servername === 'string' ? socket.servername : undefined,
+      serverName: typeof serverName === 'string' ? serverName : undefined,
       destinationPrincipal: generation.identity.uris[0] ?? '',
-      certificatePem: () => verdict.chain[0]?.toString() ?? '',
+      certificatePem: () => (peer.kind === 'peer' ? (peer.chain[0]?.toString() ?? '') : ''),
     })
     const start = {
       socket,
-      peer: verdict,
+      peer,
       input,
       remoteAddress: arrival.address,
       remotePort: arrival.port,
@@ -287,24 +327,26 @@ export class Listener {
     const connection = this.#connectionOf(start)
     this.#tally.opened()
     this.connections.add(connection)
-    const { epoch } = arrival
-    this.#ages.opened(epoch)
+    if (epoch !== undefined) this.#ages.opened(epoch)
     socket.on('close', () => {
       this.connections.delete(connection)
-      this.#ages.closed(epoch)
+      if (epoch !== undefined) this.#ages.closed(epoch)
       connection.guarded(() => connection.onClose())
     })
   }
 
-  #connectionOf(start: ConnectionStart): OpenConnection {
-    const { socket } = start
+  #connectionOf(start: ClientStart): OpenConnection {
+    const { socket, peer } = start
+    const isTls = socket instanceof tls.TLSSocket
     if (this.#context.generation.snapshot.settings.inbound.forward.scheme === 'tcp') {
       socket.on('error', ignore)
-      const connection = new TcpConnection(start, this.#context, this.#tally)
+      // The configuration excludes it; this catches a fault of ours before it becomes a bypass.
+      if (!isTls || peer.kind !== 'peer') throw new TypeError('TCP is for verified peers alone')
+      const connection = new TcpConnection({ ...start, socket, peer }, this.#context, this.#tally)
       setImmediate(() => connection.guarded((one) => one.begin()))
       return connection
     }
-    if (socket.alpnProtocol === 'h2') {
+    if (isTls && socket.alpnProtocol === 'h2') {
       socket.on('error', ignore)
       return new Http2Connection(start, this.#context, this.#tally)
     }
@@ -398,6 +440,8 @@ function onDrain(this: OwnedSocket): void {
 function onEnd(this: OwnedSocket): void {
   this[connectionKey]?.guarded((connection) => connection.onEnd())
 }
+
+const isUpperCase = (byte = 0): boolean => byte >= 0x41 && byte <= 0x5a
 
 /** Errors are followed by `close`, which is where a connection's end is handled. */
 function ignore(): void {}

@@ -18,7 +18,10 @@ export interface ProxyHeader {
 }
 
 /** `malformed` at the first byte that is wrong; `incomplete` while it can still become right. */
-export type ProxyReading = ProxyHeader | { readonly kind: 'malformed' | 'incomplete' }
+export type ProxyReading =
+  | ProxyHeader
+  | { readonly kind: 'malformed' }
+  | { readonly kind: 'incomplete' }
 
 const SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
 const FIXED_BYTES = 16

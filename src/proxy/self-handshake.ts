@@ -5,7 +5,7 @@ import { duplexPair } from 'node:stream'
 import tls from 'node:tls'
 import type { Problem } from '../errors.ts'
 import type { IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
-import { contextOptions, SERVER_OPTIONS } from './tls-options.ts'
+import { ALPN_PROTOCOLS, contextOptions, SERVER_OPTIONS } from './tls-options.ts'
 
 /** Undefined when it came to its end with our certificate on both sides. */
 export async function selfHandshakeProblem(
@@ -28,7 +28,8 @@ export async function selfHandshakeProblem(
 
 async function handshake(options: tls.SecureContextOptions): Promise<void> {
   const [near, far] = duplexPair()
-  const server = tls.createServer({ ...SERVER_OPTIONS, ...options })
+  const ALPNProtocols = [...ALPN_PROTOCOLS]
+  const server = tls.createServer({ ...SERVER_OPTIONS, ...options, ALPNProtocols })
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const timer = setTimeout(() => reject(new Error('it does not end')), LIMIT_MS)
   let client: tls.TLSSocket | undefined
@@ -47,7 +48,7 @@ async function handshake(options: tls.SecureContextOptions): Promise<void> {
       cert: options.cert,
       key: options.key,
       ca: options.ca,
-      ALPNProtocols: [...SERVER_OPTIONS.ALPNProtocols],
+      ALPNProtocols,
       // Whether others believe our certificate is for them to say.
       rejectUnauthorized: false,
       checkServerIdentity: () => undefined,

@@ -1,7 +1,7 @@
 // Counts and records what happens to connections and requests, in cells and log records.
 import { type ErrorCode, errorEntry } from '../errors.ts'
 import type { RequestHead } from '../http/head.ts'
-import type { VerifiedPeer } from '../identity/peer.ts'
+import type { Peer } from '../identity/anonymous-peer.ts'
 import {
   CLOSE_REASONS,
   cellOf,
@@ -12,6 +12,7 @@ import {
   REQUEST_OUTCOMES,
   REVOCATION_KINDS,
   STATUS_CLASSES,
+  UNSAFE_REQUEST_KINDS,
   UPSTREAM_CODES,
 } from '../metrics.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -33,8 +34,18 @@ export interface RequestFacts {
   readonly responseBytes: number
 }
 
+export interface TcpFacts {
+  readonly requestId: string
+  readonly decisionId?: string
+  readonly startedMs: number
+  readonly requestBytes: number
+  readonly responseBytes: number
+  readonly outcome: (typeof REQUEST_OUTCOMES)[number]
+  readonly code?: ErrorCode
+}
+
 export interface ConnectionFacts {
-  readonly peer: VerifiedPeer
+  readonly peer: Peer
   readonly remoteAddress: string
   readonly remotePort: number
 }
@@ -60,6 +71,7 @@ const UPSTREAM_ERRORS: Readonly<Record<string, number>> = cellsByLabel(
   'code',
   UPSTREAM_CODES,
 )
+const UNSAFE = cellsByLabel('unsafe_requests_total', 'kind', UNSAFE_REQUEST_KINDS)
 const ENFORCED = cellsByLabel('revocations_enforced_total', 'what', REVOCATION_KINDS)
 const CLOSED = cellsByLabel('connections_closed_total', 'reason', CLOSE_REASONS)
 const OPEN = cellOf('connections_open', {})
@@ -89,18 +101,17 @@ export class Tally {
     cells.add(row[statusClass(status)] as number)
     cells.observe(REQUEST_DURATION[protocol], REQUEST_BUCKETS, durationMs / 1000)
     if (end.code !== undefined) this.#countCode(end.code)
+    const unsafe = this.#unsafe(connection.peer)
     const { access } = this.#context.generation.snapshot.settings.log
-    if (
-      access === 'off' ||
-      (access === 'denied' && end.outcome === 'allow' && end.code === undefined)
-    )
-      return
+    const ordinary = end.outcome === 'allow' && end.code === undefined && unsafe === undefined
+    if (access === 'off' || (access === 'denied' && ordinary)) return
     this.#context.records.push({
       kind: 'access',
       timeMs: clock.nowMs(),
       requestId: facts.requestId,
       ...(facts.decisionId === undefined ? {} : { decisionId: facts.decisionId }),
       principal: connection.peer.principal,
+      ...(unsafe === undefined ? {} : { unsafe }),
       remoteAddress: connection.remoteAddress,
       remotePort: connection.remotePort,
       method: facts.head.method,
@@ -112,6 +123,35 @@ export class Tally {
       durationMs,
       requestBytes: facts.requestBytes,
       responseBytes: facts.responseBytes,
+    })
+  }
+
+  /** A connection whose bytes were not looked at, when it has ended. */
+  connection(connection: ConnectionFacts, facts: TcpFacts): void {
+    const { cells, clock, records } = this.#context
+    const { outcome, code, startedMs, ...told } = facts
+    const durationMs = clock.monotonicMs() - startedMs
+    const row = REQUESTS.tcp[REQUEST_OUTCOMES.indexOf(outcome)] as number[]
+    cells.add(row[statusClass(0)] as number)
+    cells.observe(REQUEST_DURATION.tcp, REQUEST_BUCKETS, durationMs / 1000)
+    if (code !== undefined) this.#countCode(code)
+    const { access } = this.#context.generation.snapshot.settings.log
+    if (access === 'off' || (access === 'denied' && outcome === 'allow' && code === undefined))
+      return
+    records.push({
+      kind: 'access',
+      timeMs: clock.nowMs(),
+      ...told,
+      principal: connection.peer.principal,
+      remoteAddress: connection.remoteAddress,
+      remotePort: connection.remotePort,
+      method: '',
+      path: '',
+      protocol: 'tcp',
+      status: 0,
+      outcome,
+      ...(code === undefined ? {} : { code }),
+      durationMs,
     })
   }
 
@@ -127,12 +167,14 @@ export class Tally {
     const row = REQUESTS[protocol][REQUEST_OUTCOMES.indexOf('rejected')] as number[]
     cells.add(row[statusClass(status)] as number)
     this.#countCode(code)
+    const unsafe = this.#unsafe(connection.peer)
     if (this.#context.generation.snapshot.settings.log.access === 'off') return
     records.push({
       kind: 'access',
       timeMs: clock.nowMs(),
       requestId,
       principal: connection.peer.principal,
+      ...(unsafe === undefined ? {} : { unsafe }),
       remoteAddress: connection.remoteAddress,
       remotePort: connection.remotePort,
       method: '',
@@ -145,6 +187,14 @@ export class Tally {
       requestBytes: 0,
       responseBytes: 0,
     })
+  }
+
+  /** What the client of a request lacks, where an unsafe option let it in. */
+  #unsafe(peer: Peer): keyof typeof UNSAFE | undefined {
+    if (peer.kind === 'peer') return undefined
+    const kind = peer.lacks === 'tls' ? 'plaintext' : 'no_certificate'
+    this.#context.cells.add(UNSAFE[kind])
+    return kind
   }
 
   cut(connection: ConnectionFacts, code: ErrorCode, detail: string): void {

@@ -69,6 +69,9 @@ export function contextOptions(
   }
 }
 
+/** What we speak, best first; a client that says nothing speaks HTTP/1.1. */
+export const ALPN_PROTOCOLS = ['h2', 'http/1.1'] as const
+
 /**
  * What only the constructor of a tls.Server takes. `requestCert` must be exactly `true` (1 or "yes"
  * disable mutual TLS without a word). `rejectUnauthorized` is false so that a refused certificate
@@ -79,7 +82,6 @@ export function contextOptions(
 export const SERVER_OPTIONS = {
   requestCert: true,
   rejectUnauthorized: false,
-  ALPNProtocols: ['h2', 'http/1.1'],
   noDelay: true,
 } as const satisfies tls.TlsOptions
 

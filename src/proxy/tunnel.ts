@@ -46,9 +46,11 @@ export class Tunnel implements UpstreamUser {
     this.#upstream.socket.end()
   }
 
+  /** The client is gone before its time: the workload is told by a reset. */
   abandon(): void {
+    if (this.#over) return
     this.#over = true
-    this.#upstream.destroy()
+    this.#upstream.reset()
   }
 
   upstreamData(buffer: Buffer, start: number, end: number): void {

@@ -240,6 +240,14 @@ export class UpstreamConnection {
     this.#leave()
   }
 
+  /** As `destroy`, but the workload sees that the bytes it got are not all. */
+  reset(): void {
+    if (!this.socket.destroyed && this.#options.address.kind === 'tcp') {
+      this.socket.resetAndDestroy()
+    }
+    this.destroy()
+  }
+
   connectTimedOut(): void {
     const owner = this.user
     this.destroy()

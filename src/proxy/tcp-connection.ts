@@ -1,0 +1,207 @@
+// A client connection whose bytes are not looked at: policy is asked once, with what is known of the
+// peer and the two ends; then bytes go both ways until somebody ends it, or the peer stops being
+// acceptable.
+import type { TLSSocket } from 'node:tls'
+import { type ErrorCode, errorEntry } from '../errors.ts'
+import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
+import { type Admitted, admitConnection, codeOfRejection, currentPeer } from './admission.ts'
+import type { CloseReason, ConnectionStart } from './connection.ts'
+import { recordFault } from './fault.ts'
+import { writeProxyHeader } from './proxy-protocol.ts'
+import type { Tally } from './tally.ts'
+import type { ThreadContext } from './thread-context.ts'
+import { Tunnel, type TunnelClient } from './tunnel.ts'
+import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
+
+export class TcpConnection implements TunnelClient, UpstreamUser {
+  readonly socket: TLSSocket
+  readonly remoteAddress: string
+  readonly remotePort: number
+  peer: VerifiedPeer
+  readonly #start: ConnectionStart
+  readonly #context: ThreadContext
+  readonly #tally: Tally
+  readonly #bornMs: number
+  readonly #startedMs: number
+  #requestId = ''
+  #decisionId: string | undefined
+  #tunnel: Tunnel | undefined
+  #outcome: { readonly outcome: 'allow' | 'deny' | 'error' | 'peer_invalid'; code?: ErrorCode } = {
+    outcome: 'allow',
+  }
+  #closeReason: CloseReason = 'client'
+  #closed = false
+
+  constructor(start: ConnectionStart, context: ThreadContext, tally: Tally) {
+    this.#start = start
+    this.socket = start.socket
+    this.peer = start.peer
+    this.remoteAddress = start.remoteAddress
+    this.remotePort = start.remotePort
+    this.#context = context
+    this.#tally = tally
+    this.#bornMs = context.tickMs
+    this.#startedMs = context.clock.monotonicMs()
+  }
+
+  /** Asks the policy, and connects when it permits. Called once. */
+  begin(): void {
+    const { generation } = this.#context
+    const origin = { peer: this.peer, input: this.#start.input }
+    const admission = admitConnection(origin, this.#context, generation)
+    this.#requestId = admission.requestId
+    this.#decisionId = admission.decisionId
+    if (admission.kind === 'admitted') return this.#connect(admission)
+    const outcome = admission.denial?.evaluation.outcome === 'deny' ? 'deny' : 'error'
+    this.#outcome = { outcome, code: admission.code }
+    this.#destroy('rejected')
+  }
+
+  /** Runs one step; a fault in it ends this connection and no other. */
+  guarded(step: (connection: TcpConnection) => void): void {
+    try {
+      step(this)
+    } catch (error) {
+      recordFault(this.#context, error)
+      this.#destroy('error')
+    }
+  }
+
+  onClose(): void {
+    if (this.#closed) return
+    this.#closed = true
+    const tunnel = this.#tunnel
+    tunnel?.abandon()
+    this.#context.pool.forget(this)
+    this.#tally.connection(this, {
+      requestId: this.#requestId,
+      ...(this.#decisionId === undefined ? {} : { decisionId: this.#decisionId }),
+      startedMs: this.#startedMs,
+      requestBytes: tunnel?.fromClientBytes ?? 0,
+      responseBytes: tunnel?.toClientBytes ?? 0,
+      ...this.#outcome,
+    })
+    this.#tally.closed(this.#closeReason)
+  }
+
+  // The thread: time, trust, drain.
+
+  tick(nowMs: number): void {
+    const { timeouts } = this.#context.generation.snapshot.settings.inbound
+    if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
+    const silentMs = nowMs - (this.#tunnel?.progressMs ?? this.#bornMs)
+    if (silentMs >= timeouts.idleMs) this.#destroy('idle')
+    const { connectionLifetimeMs } = timeouts
+    if (connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs) {
+      this.#destroy('lifetime')
+    }
+  }
+
+  /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
+  verifyAgain(nowMs: number): void {
+    if (this.#closed || this.#closeReason === 'peer_invalid') return
+    const peer: VerifiedPeer | PeerRejection = currentPeer(
+      this.peer,
+      this.#context.generation,
+      nowMs,
+    )
+    if (peer.kind === 'peer') {
+      this.peer = peer
+      return
+    }
+    const code = codeOfRejection(peer)
+    this.#tally.cut(this, code, peer.detail)
+    this.#outcome = { outcome: 'peer_invalid', code }
+    this.#destroy('peer_invalid')
+  }
+
+  /** The drain deadline has passed. */
+  abort(): void {
+    this.#destroy('drain')
+  }
+
+  // The client's side of the tunnel.
+
+  nowMs(): number {
+    return this.#context.tickMs
+  }
+
+  tunnelDone(broken: boolean): void {
+    // A reset of one side is passed on to the other.
+    if (broken) this.#fail('upstream_reset')
+    else this.socket.end()
+  }
+
+  // The workload's connection, until the tunnel owns it.
+
+  /** It may still be connecting; then nothing is read of the client before it has. */
+  upstreamReady(connection: UpstreamConnection): void {
+    const open = (): void => this.guarded(() => this.#open(connection))
+    if (connection.connecting) connection.socket.once('connect', open)
+    else open()
+  }
+
+  upstreamFailed(_error: NodeJS.ErrnoException | undefined, connected: boolean): void {
+    this.#fail(connected ? 'upstream_reset' : 'upstream_refused')
+  }
+
+  upstreamConnectTimeout(): void {
+    this.#fail('upstream_connect_timeout')
+  }
+
+  upstreamBusy(): void {
+    this.#fail('upstream_busy')
+  }
+
+  upstreamFault(): void {
+    this.#fail('internal')
+  }
+
+  upstreamEnd(): void {
+    this.#fail('upstream_reset')
+  }
+
+  upstreamData(): void {}
+  upstreamDrain(): void {}
+
+  /** Only with a permit in hand. */
+  #connect(_admitted: Admitted): void {
+    this.#context.pool.acquire(this, true)
+  }
+
+  #open(connection: UpstreamConnection): void {
+    const { socket } = this
+    if (socket.destroyed) return connection.destroy()
+    const { proxyProtocol } = this.#context.generation.snapshot.settings.inbound
+    if (proxyProtocol.send) connection.socket.write(this.#proxyHeader())
+    const tunnel = new Tunnel(this, connection, Buffer.alloc(0))
+    this.#tunnel = tunnel
+    socket.on('data', (chunk: Buffer) => this.guarded(() => tunnel.clientData(chunk)))
+    socket.on('drain', () => this.guarded(() => tunnel.clientDrain()))
+    socket.on('end', () => this.guarded(() => tunnel.clientEnd()))
+  }
+
+  #proxyHeader(): Buffer {
+    const { socket, peer } = this
+    return writeProxyHeader({
+      source: { address: this.remoteAddress, port: this.remotePort },
+      destination: { address: socket.localAddress ?? '', port: socket.localPort ?? 0 },
+      principal: peer.principal,
+      commonName: peer.commonName,
+      serverName: typeof socket.servername === 'string' ? socket.servername : '',
+      tlsVersion: socket.getProtocol() ?? '',
+      cipher: socket.getCipher().standardName,
+    })
+  }
+
+  #fail(code: ErrorCode): void {
+    this.#outcome = { outcome: 'allow', code }
+    this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error')
+  }
+
+  #destroy(reason: CloseReason): void {
+    if (this.socket.destroyed) return
+    this.#closeReason = reason
+    this.socket.destroy()
+  }
+}

@@ -1,0 +1,233 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
+import net, { type AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { before, describe, it } from 'node:test'
+import tls from 'node:tls'
+import { readProxyHeader, writeProxyHeader } from '../../src/proxy/proxy-protocol.ts'
+import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
+import { eventually } from '../support/eventually.ts'
+import { type IssuedCertificate, temporaryDirectory, testAuthority } from '../support/pki.ts'
+import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { startWorkload } from '../support/workload.ts'
+
+const sum = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
+
+interface TcpWorkload {
+  readonly url: string
+  readonly sockets: net.Socket[]
+}
+
+function echo(socket: net.Socket): void {
+  socket.pipe(socket)
+}
+
+/** Echoes, unless `serve` does something else with the connection. */
+async function startTcpWorkload(
+  t: Cleanup,
+  serve: (socket: net.Socket) => void = echo,
+  path?: string,
+): Promise<TcpWorkload> {
+  const sockets: net.Socket[] = []
+  const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => {})
+    sockets.push(socket)
+    serve(socket)
+  })
+  await new Promise<void>((resolve) =>
+    path === undefined ? server.listen(0, '127.0.0.1', resolve) : server.listen(path, resolve),
+  )
+  t.after(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  const url =
+    path === undefined
+      ? `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`
+      : `tcp+unix:${path}`
+  return { url, sockets }
+}
+
+interface Client {
+  readonly socket: tls.TLSSocket
+  readonly received: Buffer[]
+  readonly ended: Promise<boolean>
+}
+
+/** `ended` tells whether the end was clean: with close_notify, not a mere close. */
+function connect(t: Cleanup, sidecar: TestSidecar, identity: IssuedCertificate): Promise<Client> {
+  const { ALPNProtocols: _, ...options } = sidecar.clientOptions(identity)
+  const socket = tls.connect({ ...options, allowHalfOpen: true })
+  const received: Buffer[] = []
+  let clean = false
+  socket.on('data', (chunk: Buffer) => received.push(chunk))
+  socket.on('end', () => {
+    clean = true
+  })
+  socket.on('error', () => {})
+  t.after(() => socket.destroy())
+  const ended = new Promise<boolean>((resolve) => {
+    socket.on('end', () => resolve(true))
+    socket.on('close', () => resolve(clean))
+  })
+  return new Promise((resolve) =>
+    socket.once('secureConnect', () => resolve({ socket, received, ended })),
+  )
+}
+
+describe('a workload behind tcp://', () => {
+  let sidecar: TestSidecar
+  let workload: TcpWorkload
+  let web: IssuedCertificate
+  const t = suiteCleanup()
+  before(async () => {
+    workload = await startTcpWorkload(t)
+    sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { allow: [{ uri: 'spiffe://example.org/ns/*/sa/web' }], log: { access: 'all' } },
+    })
+    web = await sidecar.authority.svid('web')
+  })
+
+  it('gets the bytes of a permitted peer as they are, and sends its own back', async () => {
+    await Promise.all(
+      [1, 65_537, 3_000_017].map(async (length) => {
+        const client = await connect(t, sidecar, web)
+        const body = randomBytes(length)
+        client.socket.end(body)
+        assert.equal(await client.ended, true)
+        assert.equal(sum(Buffer.concat(client.received)), sum(body))
+        client.socket.destroy()
+      }),
+    )
+  })
+
+  it('never hears of a peer that is not permitted', async () => {
+    const before = workload.sockets.length
+    const client = await connect(t, sidecar, await sidecar.authority.svid('other'))
+    client.socket.write('hello')
+    await client.ended
+    assert.equal(client.received.length, 0)
+    assert.equal(workload.sockets.length, before)
+    const line = await sidecar.logged('access', { outcome: 'deny', protocol: 'tcp' })
+    assert.equal(line['principal'], 'spiffe://example.org/ns/default/sa/other')
+  })
+
+  it('may end its side and go on reading', async () => {
+    const client = await connect(t, sidecar, web)
+    client.socket.write('a')
+    const socket = await eventually('the connection', () =>
+      workload.sockets.find((one) => one.bytesRead === 1 && !one.destroyed),
+    )
+    client.socket.end()
+    await eventually('the end arrives', () => socket.readableEnded)
+    assert.equal(await client.ended, true)
+  })
+
+  it('sees a reset where the client was reset', async () => {
+    const raw = net.connect(sidecar.port, '127.0.0.1')
+    const client = tls.connect({ ...sidecar.clientOptions(web), socket: raw })
+    client.on('error', () => {})
+    client.write('abc')
+    const socket = await eventually('the connection', () =>
+      workload.sockets.find((one) => one.bytesRead === 3 && !one.destroyed),
+    )
+    let error: NodeJS.ErrnoException | undefined
+    socket.on('error', (one) => {
+      error = one
+    })
+    raw.resetAndDestroy()
+    await eventually('it is gone', () => socket.destroyed)
+    assert.equal(error?.code, 'ECONNRESET')
+  })
+
+  it('loses a peer that is no longer trusted, and no bytes after that', async () => {
+    const client = await connect(t, sidecar, web)
+    client.socket.write('x')
+    await eventually('the echo', () => client.received.length > 0)
+    const stranger = await testAuthority('other.test')
+    await writeFile(sidecar.files.trustBundle, stranger.root.certificatePem)
+    await client.ended
+    await sidecar.logged('access', { outcome: 'peer_invalid', protocol: 'tcp' })
+    await writeFile(sidecar.files.trustBundle, sidecar.authority.root.certificatePem)
+    await eventually('it is trusted again', async () => {
+      const again = await connect(t, sidecar, web)
+      again.socket.write('y')
+      await Promise.race([again.ended, once(again.socket, 'data')])
+      return again.received.length > 0
+    })
+  })
+})
+
+describe('a PROXY header', () => {
+  const t = suiteCleanup()
+
+  it('tells a workload on a UNIX socket who its client is', async () => {
+    const seen: Buffer[] = []
+    const path = join(await temporaryDirectory(t), 'workload.sock')
+    const workload = await startTcpWorkload(
+      t,
+      (socket) => void socket.on('data', (chunk: Buffer) => seen.push(chunk)),
+      path,
+    )
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { inbound: { proxyProtocol: { send: true } } },
+    })
+    const client = await connect(t, sidecar, await sidecar.authority.svid('web'))
+    client.socket.write('hello')
+    await eventually('header and bytes', () => Buffer.concat(seen).includes('hello'))
+    const bytes = Buffer.concat(seen)
+    const header = readProxyHeader(bytes)
+    assert.ok(header.kind === 'header')
+    assert.deepEqual(header.source, { address: '127.0.0.1', port: client.socket.localPort })
+    assert.deepEqual(header.destination, { address: '127.0.0.1', port: sidecar.port })
+    assert.equal(bytes.subarray(header.length).toString(), 'hello')
+    const told = bytes.subarray(0, header.length).toString('latin1')
+    assert.ok(told.includes('spiffe://example.org/ns/default/sa/web'))
+    assert.ok(told.includes('TLSv1.3'))
+  })
+
+  it('from a declared balancer says who the client is, whatever the bytes are cut into', async () => {
+    const workload = await startWorkload(t)
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: {
+        inbound: { proxyProtocol: { acceptFrom: ['127.0.0.0/8'] } },
+        log: { access: 'all' },
+      },
+    })
+    const web = await sidecar.authority.svid('web')
+    const header = writeProxyHeader({
+      source: { address: '203.0.113.9', port: 4_711 },
+      destination: { address: '203.0.113.1', port: 443 },
+      principal: '',
+      commonName: undefined,
+      serverName: '',
+      tlsVersion: '',
+      cipher: '',
+    })
+    for (const pieces of [[header], [...header].map((byte) => Buffer.from([byte]))]) {
+      const raw = net.connect(sidecar.port, '127.0.0.1')
+      t.after(() => raw.destroy())
+      raw.setNoDelay(true)
+      for (const piece of pieces) raw.write(piece)
+      const socket = tls.connect({ ...sidecar.clientOptions(web), socket: raw })
+      socket.write('GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+      let answer = ''
+      socket.on('data', (chunk: Buffer) => {
+        answer += chunk.toString()
+      })
+      await eventually('an answer', () => answer.startsWith('HTTP/1.1 200'))
+      const line = await sidecar.logged('access', { remote_address: '203.0.113.9:4711' })
+      assert.equal(line['status'], 200)
+    }
+    const without = tls.connect(sidecar.clientOptions(web))
+    without.on('error', () => {})
+    await new Promise((resolve) => without.once('close', resolve))
+    const failures = 'postern_handshakes_total{result="failure",reason="protocol"}'
+    await eventually('a failure', async () => (await sidecar.metric(failures)) === 1)
+  })
+})
