@@ -3,11 +3,12 @@
 import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
 import type tls from 'node:tls'
-import { altNames, forge, octets, sequence, text, uriName } from '../identity/forge.ts'
+import { altNames, der, forge, octets, sequence, text, uriName } from '../identity/forge.ts'
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import {
   type Authority,
+  type AuthorityOptions,
   type IssuedCertificate,
   type IssueOptions,
   spiffeId,
@@ -206,7 +207,84 @@ const CASES: readonly Case[] = [
     reason: 'untrusted',
     detail: /algorithm that is not believed/,
   },
+  {
+    name: 'an issuer that was signed with SHA-1',
+    make: below({ signatureHash: 'SHA-1' }),
+    reason: 'untrusted',
+    detail: /no path/,
+  },
+  {
+    name: 'an issuer with an RSA key of 1024 bits',
+    make: below({ keyType: 'rsa-1024' }),
+    reason: 'untrusted',
+    detail: /CN=below: it has an RSA key of 1024 bits/,
+  },
+  {
+    name: 'an issuer with an unknown critical extension',
+    make: below({
+      extraExtensions: [{ oid: '1.3.6.1.4.1.55555.1', critical: true, der: octets() }],
+    }),
+    reason: 'untrusted',
+    detail: /CN=below: it has a critical extension/,
+  },
+  {
+    name: 'a name that its issuer may not vouch for',
+    make: below({
+      extraExtensions: [
+        {
+          oid: '2.5.29.30',
+          critical: true,
+          der: sequence(der(0xa0, sequence(text(0x86, 'elsewhere.example')))),
+        },
+      ],
+    }),
+    reason: 'purpose',
+    detail: /CN=below: its name constraints do not allow spiffe:/,
+  },
+  {
+    name: 'an expired issuer',
+    make: below({
+      notBefore: new Date(Date.now() - 2 * HOUR_MS),
+      notAfter: new Date(Date.now() - HOUR_MS),
+    }),
+    reason: 'expired',
+    detail: /CN=below: valid from/,
+  },
+  {
+    name: 'six issuers',
+    make: async ({ authority }) => {
+      let issuer: Authority = authority.root
+      for (let depth = 1; depth <= 5; depth++) issuer = await issuer.intermediate()
+      return issuer.issue({ uris: [WEB] })
+    },
+    reason: 'untrusted',
+    detail: /no path/,
+  },
+  {
+    name: 'more names than anybody has',
+    make: issued({ uris: namesOf(101) }),
+    reason: 'bad_identity',
+    detail: /more than 100 subject alternative names/,
+  },
+  {
+    name: 'an identity on the deny list',
+    make: issued({ uris: [spiffeId('denied')] }),
+    reason: 'deny_listed',
+    detail: /revoked\.yaml:1: left the company/,
+  },
 ]
+
+function namesOf(count: number): string[] {
+  return Array.from({ length: count }, (_, at) => spiffeId(`web${at}`))
+}
+
+/** A leaf whose issuer is one more, under the root. */
+function below(options: AuthorityOptions): Case['make'] {
+  return async ({ authority }) => {
+    const issuer = await authority.root.intermediate({ commonName: 'below', ...options })
+    return issuer.issue({ uris: [WEB] })
+  }
+}
 
 /** As text in OpenSSL's manner, each of these would be a second name of its own. */
 function injectedNames(kind: 'uri' | 'dns' | 'email'): Buffer {
@@ -237,6 +315,22 @@ describe('a client is refused that presents', () => {
         version,
       ))
   }
+
+  it('thousands of names, which stalls nobody else', async (test) => {
+    // The second is more than OpenSSL reads of a client at all.
+    for (const count of [1_000, 5_000]) {
+      const many = await issued({ uris: namesOf(count) })(stand)
+      const client = await connectRaw(test, stand.sidecar, many, {
+        // Dear handshakes that fail have a price, which is for this address to pay.
+        localAddress: `127.0.0.${count / 1_000 + 1}`,
+      } as tls.ConnectionOptions).catch(() => undefined)
+      client?.write('GET /must/not/arrive HTTP/1.1\r\nhost: localhost\r\n\r\n')
+      await client?.closed
+      assert.doesNotMatch(client?.received() ?? '', /^HTTP\/1.1 200/)
+      assert.equal((await call(stand.sidecar, await stand.authority.svid('web'))).status, 200)
+    }
+    assert.ok(stand.workload.seen.every(({ url }) => url !== '/must/not/arrive'))
+  })
 })
 
 describe('a client is let in that presents', () => {
@@ -250,6 +344,7 @@ describe('a client is let in that presents', () => {
     'a certificate without key usage': issued({ keyUsage: 'none' }),
     'a certificate for clients only': issued({ usages: ['clientAuth'] }),
     'a P-384 key': issued({ keyType: 'ec-p384' }),
+    'a P-521 key': issued({ keyType: 'ec-p521' }),
     'an Ed25519 key': issued({ keyType: 'ed25519' }),
     'an RSA key of 2048 bits': issued({ keyType: 'rsa-2048' }),
     "an identity of the partner's domain": ({ partner }) => partner.svid('web'),
@@ -311,6 +406,7 @@ async function startStand(t: Cleanup): Promise<Stand> {
       authority.intermediate.certificatePem +
       silent.certificatePem +
       stale.certificatePem,
+    'revoked.yaml': `- { spiffeId: "${spiffeId('denied')}", reason: left the company }`,
     'partner.crt': partner.root.certificatePem + partner.intermediate.certificatePem,
     'ca.crl':
       (await authority.intermediate.crl({ revoked: [{ serial: revoked.serial }] })) +
@@ -332,6 +428,7 @@ async function startStand(t: Cleanup): Promise<Stand> {
           { trustDomain: PARTNER, file: paths['partner.crt'] },
         ],
         crls: [paths['ca.crl']],
+        revoked: paths['revoked.yaml'],
       },
       inbound: { limits: { handshakeFailuresPerAddress: 100_000 } },
     },

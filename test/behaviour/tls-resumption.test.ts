@@ -30,6 +30,8 @@ interface Stand {
   /** A second root in the trust bundle, which a test can take out again. */
   readonly other: TestAuthority
   setCrl(...serials: string[]): Promise<void>
+  /** Replaces the deny list; without arguments by an empty one. */
+  deny(...spiffeIds: string[]): Promise<void>
   setTrust(...authorities: TestAuthority[]): Promise<void>
 }
 
@@ -55,6 +57,8 @@ describe('a resumed session', () => {
         it(`does not outlive the certificate (${version})`, (test) => expires(test, stand, version))
         it(`does not outlive a CRL that lists the certificate (${version})`, (test) =>
           revoked(test, withCrls, version))
+        it(`does not outlive an entry of the deny list (${version})`, (test) =>
+          denied(test, stand, version))
         it(`does not outlive the authority in the trust bundle (${version})`, (test) =>
           untrusted(test, stand, version))
         it(`is no way around a changed configuration (${version})`, (test) =>
@@ -136,6 +140,20 @@ async function revoked(t: TestContext, stand: Stand, version: Version): Promise<
   })
 }
 
+async function denied(t: TestContext, stand: Stand, version: Version): Promise<void> {
+  const name = `denied-${randomUUID()}`
+  const web = await stand.authority.svid(name)
+  const session = await sessionOf(t, stand, web, version)
+  await inForce(stand, () => stand.deny(spiffeId(name)))
+  await refusedWhenResuming(t, stand, {
+    certificate: web,
+    version,
+    session,
+    resumes: false,
+    code: 'peer_deny_listed',
+  })
+}
+
 async function untrusted(t: TestContext, stand: Stand, version: Version): Promise<void> {
   const web = await stand.other.svid('web')
   const session = await sessionOf(t, stand, web, version)
@@ -182,8 +200,13 @@ async function startStand(t: Cleanup, workers: number, crls: boolean): Promise<S
     const revoked = serials.map((serial) => ({ serial }))
     await writeFiles(directory, { 'ca.crl': await authority.intermediate.crl({ revoked }) })
   }
+  const deny = async (...spiffeIds: string[]): Promise<void> => {
+    const entries = spiffeIds.map((id) => ({ spiffeId: id }))
+    await writeFiles(directory, { 'revoked.yaml': JSON.stringify(entries) })
+  }
   await setTrust(authority, other)
   await setCrl()
+  await deny()
   const workload = await startWorkload(t)
   const sidecar = await startSidecar(t, {
     forward: workload.url,
@@ -192,12 +215,13 @@ async function startStand(t: Cleanup, workers: number, crls: boolean): Promise<S
       trust: {
         bundles: [{ file: join(directory, 'ca.crt') }],
         ...(crls && { crls: [join(directory, 'ca.crl')] }),
+        revoked: join(directory, 'revoked.yaml'),
       },
       inbound: { limits: { handshakeFailuresPerAddress: 100_000 } },
       workers,
     },
   })
-  return { sidecar, workload, authority, other, setCrl, setTrust }
+  return { sidecar, workload, authority, other, setCrl, setTrust, deny }
 }
 
 /** Makes a change and waits until every data thread has it. */
