@@ -14,7 +14,7 @@ export async function policyOf(path: string, entrypoint?: string): Promise<Polic
   const source = { file: path, ...(await readBundle(path)) }
   const loaded = await loadPolicy(source, {
     entrypoint,
-    fuel: defaultOf('policy.fuel'),
+    fuel: undefined,
     memoryBytes: defaultOf('policy.memoryBytes'),
   })
   if (loaded.kind === 'problems') throw new CommandFailure(2, ...loaded.problems)

@@ -200,3 +200,12 @@ test('bytes that were changed at random are refused or loaded, never a fault', a
     assert.ok(metered.kind === 'refused' || metered.kind === 'rewritten')
   }
 })
+
+test('how much an evaluation may use is measured, unless it is configured', async () => {
+  const measured = await load(SAMPLE_BUNDLE, { fuel: undefined })
+  assert.equal(measured.kind, 'policy')
+  if (measured.kind !== 'policy') return
+  assert.ok(measured.material.fuel >= 1_000_000 && measured.material.fuel <= 20_000_000)
+  const fixed = await load(SAMPLE_BUNDLE, { fuel: 123_456 })
+  assert.equal(fixed.kind === 'policy' && fixed.material.fuel, 123_456)
+})
