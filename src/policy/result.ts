@@ -39,7 +39,7 @@ export function readResult(text: string): PolicyResult {
   if (text === 'true') return ALLOW
   if (text === 'false') return DENY
   try {
-    const value: unknown = JSON.parse(text)
+    const value: unknown = JSON.parse(text, integerStatus)
     if (!isObject(value)) return { kind: 'invalid', reason: 'result is neither boolean nor object' }
     const allowed = value['allowed']
     if (typeof allowed !== 'boolean') throw new ResultError('allowed', 'is not a boolean')
@@ -50,6 +50,11 @@ export function readResult(text: string): PolicyResult {
     if (error instanceof SyntaxError) return { kind: 'invalid', reason: 'more than one result' }
     throw error
   }
+}
+
+/** `403.0` and `4.03e2` are wrong types for the plugin, which JavaScript's numbers do not show. */
+function integerStatus(key: string, value: unknown, context?: { readonly source: string }) {
+  return key === 'http_status' && !/^\d{1,3}$/.test(context?.source ?? '') ? null : value
 }
 
 class ResultError extends Error {
