@@ -10,6 +10,7 @@ import { DataError, type MemoryImage, memoryImage } from './image.ts'
 import { buildInput, connectionInput } from './input.ts'
 import { bodyBytesOf, type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import { inspectModule, type ModuleFacts } from './inspect.ts'
+import { logRuleWarnings } from './log-rules.ts'
 import type { PolicyMaterial } from './material.ts'
 import { type InputReads, readsOf } from './reads.ts'
 import { readResult } from './result.ts'
@@ -132,6 +133,7 @@ export async function loadBundle(
   const warnings = [
     ...tested.problems,
     ...runSelfTests(bundle.tests, { ...material, fuel }, SAMPLE_TIME_MS),
+    ...logRuleWarnings({ ...material, fuel }),
   ]
   if (warnings.some(({ severity }) => severity !== 'warning')) {
     return { kind: 'problems', problems: warnings }

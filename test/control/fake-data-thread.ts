@@ -42,6 +42,19 @@ const server = createServer((socket) => {
           records: [{ kind: 'access' } as never, { kind: 'access' } as never],
         })
         return void whenTaken(socket.end.bind(socket, 'taken'))
+      case 'decide and crash': {
+        // Of ten decisions two are left out and three handed over: five go down with the thread.
+        cells.add(cellOf('decisions_total', { outcome: 'allow', rule: 'policy' }), 8)
+        cells.add(cellOf('decisions_total', { outcome: 'deny', rule: 'allow_rules' }), 2)
+        cells.add(cellOf('decision_log_events_total', { result: 'sampled_out' }))
+        cells.add(cellOf('decision_log_events_total', { result: 'queue_full' }))
+        const record = { kind: 'decision' } as never
+        say({ kind: 'records', records: [record, record, record] })
+        void whenTaken(() => {
+          throw new Error('told to crash')
+        })
+        return
+      }
       case 'stay':
         return socket.write('staying')
       default:

@@ -204,3 +204,13 @@ test('drains: does not wait for a thread that never answers', async (t) => {
   assert.deepEqual(await supervisor.drain(Date.now()), { left: 1 })
   socket.destroy()
 })
+
+test('decisions that went down with their thread are counted', async (t) => {
+  const { supervisor, seen } = supervised(t, 1)
+  const port = await started(supervisor)
+  await order(port, 'decide and crash')
+  await until(() => seen.restarts.length === 1)
+  const lost = cellOf('decision_log_events_total', { result: 'thread_lost' })
+  assert.equal(supervisor.retired.read(lost), 5)
+  assert.equal(seen.records, 3)
+})

@@ -2,13 +2,19 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Config } from '../../src/config/config.ts'
 import { Cells, cellOf } from '../../src/metrics.ts'
+import type { DecisionRules } from '../../src/observe/decision-event.ts'
 import { DecisionLog } from '../../src/observe/decision-log.ts'
 import { createLogger, type LogLevel } from '../../src/observe/log.ts'
 import { RecordSink } from '../../src/observe/records.ts'
 import { createRedactor, REDACTED } from '../../src/observe/redaction.ts'
 import { accessRecord, decisionRecord, handshakeRecord, MemorySink, until } from './support.ts'
 
-function setUp(config: Partial<Config['log']> = {}, level: LogLevel = 'info', windowMs = 1000) {
+function setUp(
+  config: Partial<Config['log']> = {},
+  level: LogLevel = 'info',
+  windowMs = 1000,
+  rules?: DecisionRules,
+) {
   const lines = new MemorySink()
   const logger = createLogger({ level, destination: lines })
   const redactor = createRedactor()
@@ -18,6 +24,7 @@ function setUp(config: Partial<Config['log']> = {}, level: LogLevel = 'info', wi
     redactor,
     labels: { id: 'a', version: '1' },
     onEvent: () => {},
+    rules,
   })
   assert.ok(decisions instanceof DecisionLog)
   const sink = new RecordSink({
@@ -160,4 +167,35 @@ test('a cut connection is logged with the sentence of its code', () => {
   )
   assert.equal(lines.events[0]?.['msg'], 'The certificate of the peer has been revoked.')
   assert.equal(lines.events[0]?.['code'], 'peer_revoked')
+})
+
+test('records whose masks take long hold up nothing else, and stay in their order', async () => {
+  const slow = Promise.withResolvers<void>()
+  let asked = 0
+  const { sink, lines } = setUp({}, 'info', 1000, {
+    mask: () => {
+      asked++
+      const end = performance.now() + 3
+      while (performance.now() < end);
+      return { kind: 'undefined' }
+    },
+  })
+  const records = (from: number) =>
+    Array.from({ length: 20 }, (_, i) => decisionRecord({ decisionId: `${from + i}` }))
+  const first = sink.take(records(0), 0)
+  const second = sink.take(records(20), 1)
+  setImmediate(slow.resolve)
+  await slow.promise
+  assert.ok(asked < 40, `${asked} were masked before anything else had its turn`)
+  await sink.settled(10_000)
+  await Promise.all([first, second])
+  assert.deepEqual(
+    lines.events.map(({ decision_id }) => decision_id),
+    Array.from({ length: 40 }, (_, i) => `${i}`),
+  )
+})
+
+test('records that are written at once owe nothing', () => {
+  const { sink } = setUp()
+  assert.equal(sink.take([decisionRecord()], 0), undefined)
 })
