@@ -13,7 +13,16 @@ import { METRICS, type MetricName, metricEntry } from '../../src/metrics.ts'
 const GOLDEN = new URL('../golden/interface.txt', import.meta.url)
 
 test('keys, flags, defaults, metrics, errors and commands are those that users rely on', async () => {
-  const now = [...configuration(), '', ...metrics(), '', ...errors(), '', ...(await commands()), ''].join('\n')
+  const now = [
+    ...configuration(),
+    '',
+    ...metrics(),
+    '',
+    ...errors(),
+    '',
+    ...(await commands()),
+    '',
+  ].join('\n')
   if (process.env['UPDATE_GOLDEN'] === '1') writeFileSync(GOLDEN, now)
   assert.equal(now, readFileSync(GOLDEN, 'utf8'))
 })
