@@ -48,6 +48,7 @@ import {
   parseRfc3339Ns,
   weekday,
 } from './time.ts'
+import { renderTemplate } from './template.ts'
 import { parseBytes, parseUnits } from './units.ts'
 import { isUri, parseUri } from './uri.ts'
 import { parseUuid } from './uuid.ts'
@@ -121,6 +122,7 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
   ['strings.any_prefix_match', anyPrefixMatch],
   ['strings.any_suffix_match', anySuffixMatch],
   ['strings.count', countSubstring],
+  ['strings.render_template', renderTemplate],
   ['strings.split_n', splitN],
   ['time.add_date', addDate],
   ['time.clock', clock],
