@@ -92,7 +92,8 @@ function chosenKey(
   if (header.get('crit') !== undefined) {
     throw new BundleError('the signature has critical extensions', SIGN_AGAIN)
   }
-  const id = header.get('kid') ?? payload.get('keyid')
+  const kid = header.get('kid')
+  const id = kid === undefined ? payload.get('keyid') : kid
   const known = keys.map((one) => one.id).join(', ')
   if (id === undefined && keys.length > 1) {
     throw new BundleError(
