@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import type http2 from 'node:http2'
 import { before, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { ask, openSession, replyOf, startH2cWorkload } from '../support/http2.ts'
@@ -9,6 +10,7 @@ import type { IssuedCertificate } from '../support/pki.ts'
 import { SAMPLE_POLICY, startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { startWorkload, type Workload } from '../support/workload.ts'
 
+const BODY_POLICY = fileURLToPath(new URL('../policy/bundles/body.tar.gz', import.meta.url))
 const sum = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
 describe('HTTP/2 to a workload that speaks HTTP/1.1', () => {
@@ -198,5 +200,73 @@ describe('HTTP/2 to a workload that speaks HTTP/2', () => {
     assert.equal(reply.status, 200)
     assert.equal(reply.headers['grpc-status'], '4')
     assert.equal(reply.headers['content-type'], 'application/grpc')
+  })
+})
+
+describe('a policy that reads the bodies of HTTP/2 requests', () => {
+  const t = suiteCleanup()
+  let sidecar: TestSidecar
+  let session: http2.ClientHttp2Session
+  let workload: Workload
+  before(async () => {
+    workload = await startWorkload(t)
+    sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: {
+        policy: { bundle: BODY_POLICY, input: { body: { maxBytes: 4096, totalBytes: '128KiB' } } },
+        inbound: { timeouts: { requestBody: '400ms' } },
+      },
+    })
+    session = await openSession(t, sidecar, await sidecar.authority.svid('web'))
+  })
+  const json = { ':method': 'POST', 'content-type': 'application/json' }
+  const seenBy = (): { parsed: unknown; truncated: boolean } =>
+    JSON.parse(String(workload.seen.at(-1)?.headers['x-seen']))
+
+  it('is given the body, however it is cut, and the workload gets the same bytes', async () => {
+    const body = JSON.stringify({ name: 'x'.repeat(500), allow: true })
+    const reply = await ask(session, json, (stream) => {
+      for (const byte of body) stream.write(byte)
+      stream.end()
+    })
+    assert.equal(reply.status, 200)
+    assert.deepEqual(seenBy().parsed, JSON.parse(body))
+    assert.equal(workload.seen.at(-1)?.body.toString(), body)
+  })
+
+  it('sees that a body over the limit is cut off, and all of it goes on to the workload', async () => {
+    const body = JSON.stringify({ text: 'y'.repeat(200_000) })
+    const reply = await ask(session, { ...json, ':path': '/truncated/allowed' }, body)
+    assert.equal(reply.status, 200)
+    assert.equal(seenBy().truncated, true)
+    assert.equal(seenBy().parsed, null)
+    assert.equal(workload.seen.at(-1)?.body.toString(), body)
+  })
+
+  it('is not asked about a body that does not come, which ends in 408', async () => {
+    const before = workload.seen.length
+    const reply = await ask(session, json, (stream) => {
+      stream.write('{')
+    })
+    assert.equal(reply.status, 408)
+    assert.equal(workload.seen.length, before)
+    assert.equal((await ask(session, json, '{"allow":true}')).status, 200)
+  })
+
+  it('is asked, and says no, about a body that it does not like', async () => {
+    const before = workload.seen.length
+    assert.equal((await ask(session, json, '{"allow":false}')).status, 403)
+    assert.equal(workload.seen.length, before)
+  })
+
+  it('gives back the memory of bodies whose clients went away', async () => {
+    for (let i = 0; i < 80; i++) {
+      const stream = session.request({ ':path': '/api/orders', ...json })
+      stream.on('error', () => {})
+      stream.write(`{"a":"${'z'.repeat(4_000)}`)
+      stream.close(8)
+    }
+    const reply = await ask(session, json, '{"allow":true}')
+    assert.equal(reply.status, 200)
   })
 })

@@ -9,19 +9,27 @@ import type { RequestHead } from '../../http/head.ts'
 import type { Peer } from '../../identity/anonymous-peer.ts'
 import type { PeerRejection } from '../../identity/peer.ts'
 import type { ConnectionInput } from '../../policy/input.ts'
-import { admit, codeOfRejection, currentPeer, type Refused, requestIdOf } from '../admission.ts'
+import {
+  type Admitted,
+  admit,
+  codeOfRejection,
+  currentPeer,
+  type Refused,
+  requestIdOf,
+  type Waiting,
+} from '../admission.ts'
 import type { Call, CallRequest } from '../call.ts'
 import type { ClientStart, CloseReason } from '../connection.ts'
 import { recordFault } from '../fault.ts'
 import { Http1Call, type UpgradeUser } from '../http1-call.ts'
+import { RequestBody } from '../request-body.ts'
 import type { RequestEnd, RequestFacts, Tally } from '../tally.ts'
 import type { ThreadContext } from '../thread-context.ts'
+import { type CollectingEvents, type ReadSoFar, StreamCollecting } from './collecting.ts'
 import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
 import { breakOff, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
 
 const NO_ERROR = 0
-/** Bodies are not collected: a policy that reads them has them as truncated. */
-const NOT_AT_HAND = { bytes: Buffer.alloc(0), complete: false }
 const ANY_STREAM = 2 ** 31 - 1
 /** What the client may send of one stream before the workload has taken it. */
 const STREAM_WINDOW = 256 * 1024
@@ -35,7 +43,7 @@ const DRAIN_NOTICE_MS = 1_000
 /** A peer that was cut has so long to read why. */
 const CUT_MS = 500
 
-export class Http2Connection implements ExchangeOwner {
+export class Http2Connection implements ExchangeOwner, CollectingEvents {
   readonly socket: Socket
   readonly remoteAddress: string
   readonly remotePort: number
@@ -45,6 +53,7 @@ export class Http2Connection implements ExchangeOwner {
   readonly #input: ConnectionInput
   readonly #session: ServerHttp2Session
   readonly #exchanges = new Set<Http2Exchange>()
+  readonly #collecting = new Set<StreamCollecting>()
   readonly #bornMs: number
   #idleSinceMs: number
   #requests = 0
@@ -113,6 +122,9 @@ export class Http2Connection implements ExchangeOwner {
     }
     if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
     for (const exchange of this.#exchanges) exchange.tick(nowMs, timeouts)
+    for (const one of this.#collecting) {
+      if (nowMs - one.progressMs >= timeouts.requestBodyMs) this.failed(one, 'body_timeout')
+    }
     if (this.#context.draining && this.#noticeMs === undefined) {
       this.#noticeMs = nowMs
       this.#closeReason = 'drain'
@@ -125,7 +137,7 @@ export class Http2Connection implements ExchangeOwner {
     if (connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs) {
       this.#leave('lifetime')
     }
-    if (this.#exchanges.size > 0) this.#idleSinceMs = nowMs
+    if (this.#exchanges.size + this.#collecting.size > 0) this.#idleSinceMs = nowMs
     else if (nowMs - this.#idleSinceMs >= idleMs) this.#destroy('idle')
   }
 
@@ -133,8 +145,8 @@ export class Http2Connection implements ExchangeOwner {
   verifyAgain(nowMs: number): void {
     if (this.#closed || this.#cutMs !== undefined) return
     const peer = currentPeer(this.peer, this.#context.generation, nowMs)
-    if (peer.kind === 'peer') this.peer = peer
-    else this.#cut(peer)
+    if (peer.kind === 'rejection') this.#cut(peer)
+    else this.peer = peer
   }
 
   /** The drain deadline has passed. */
@@ -161,23 +173,48 @@ export class Http2Connection implements ExchangeOwner {
     if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
     this.peer = peer
     const origin = { peer, input: this.#input }
-    const asked = admit(head, origin, this.#context, generation)
-    const admission =
-      asked.kind === 'waiting'
-        ? admit(head, origin, this.#context, generation, NOT_AT_HAND)
-        : asked
-    if (admission.kind === 'refused') return this.#refuse(stream, head, admission, startedMs)
+    const admission = admit(head, origin, this.#context, generation)
+    switch (admission.kind) {
+      case 'refused':
+        this.#refuse(stream, head, admission, startedMs)
+        break
+      case 'waiting':
+        this.#collect(stream, head, admission, startedMs)
+        break
+      case 'admitted':
+        this.#forward(stream, head, admission, startedMs)
+    }
     const { limits } = generation.snapshot.settings.inbound
-    const exchange = new Http2Exchange(
-      stream,
-      { ...admission, head, startedMs, bodyLimit: limits.bodyBytes },
-      this,
-    )
-    this.#exchanges.add(exchange)
-    exchange.begin()
     if (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) {
       this.#leave('requests')
     }
+  }
+
+  #forward(
+    stream: ServerHttp2Stream,
+    head: RequestHead,
+    admitted: Admitted,
+    startedMs: number,
+    read?: ReadSoFar,
+  ): void {
+    const { bodyBytes: bodyLimit } = this.#context.generation.snapshot.settings.inbound.limits
+    const exchange = new Http2Exchange(stream, { ...admitted, head, startedMs, bodyLimit }, this)
+    this.#exchanges.add(exchange)
+    exchange.begin(read)
+  }
+
+  #collect(
+    stream: ServerHttp2Stream,
+    head: RequestHead,
+    { need }: Waiting,
+    startedMs: number,
+  ): void {
+    const { generation, bodies } = this.#context
+    const { totalBodyBytes } = generation.engine.inputSettings
+    const { bodyBytes } = generation.snapshot.settings.inbound.limits
+    const times = { startedMs, nowMs: () => this.#context.tickMs }
+    const body = new RequestBody(need, bodies, totalBodyBytes)
+    this.#collecting.add(new StreamCollecting(stream, head, body, bodyBytes, times, this))
   }
 
   #refuse(stream: ServerHttp2Stream, head: RequestHead, refused: Refused, startedMs: number): void {
@@ -187,6 +224,49 @@ export class Http2Connection implements ExchangeOwner {
       factsOf(head, requestId, decisionId, startedMs, denial?.status ?? errorEntry(code).http),
       { outcome: denial?.evaluation.outcome ?? 'rejected', code },
     )
+  }
+
+  // What collecting a body comes to.
+
+  /** By the trust and the policy of now: a body may have taken minutes to come. */
+  ready(collecting: StreamCollecting): void {
+    this.#collecting.delete(collecting)
+    const { stream, head, body, startedMs, read } = collecting
+    const { generation, clock } = this.#context
+    const peer = currentPeer(this.peer, generation, clock.nowMs())
+    if (peer.kind === 'rejection') this.#cut(peer, { stream, head, startedMs })
+    else {
+      this.peer = peer
+      const origin = { peer, input: this.#input }
+      const admission = admit(head, origin, this.#context, generation, body.atHand)
+      if (admission.kind === 'refused') this.#refuse(stream, head, admission, startedMs)
+      else this.#forward(stream, head, admission, startedMs, read)
+    }
+    body.release()
+  }
+
+  failed(collecting: StreamCollecting, code: ErrorCode): void {
+    collecting.stop()
+    this.#collecting.delete(collecting)
+    const { stream, head, body, startedMs } = collecting
+    const id = requestIdOf(head.fields)
+    const { http: status } = errorEntry(code)
+    sendOwnAnswer(stream, head, { code, id })
+    const requestBytes = body.bytes.length
+    this.#record(
+      { ...factsOf(head, id, undefined, startedMs, status), requestBytes },
+      { outcome: 'rejected', code },
+    )
+    body.release()
+  }
+
+  guard(stream: ServerHttp2Stream, step: () => void): void {
+    try {
+      step()
+    } catch (error) {
+      recordFault(this.#context, error)
+      breakOff(stream)
+    }
   }
 
   // What an exchange asks for.
@@ -245,6 +325,17 @@ export class Http2Connection implements ExchangeOwner {
       this.#record(exchange, { outcome: 'peer_invalid', code })
     }
     this.#exchanges.clear()
+    for (const one of this.#collecting) {
+      one.stop()
+      one.body.release()
+      const id = requestIdOf(one.head.fields)
+      sendOwnAnswer(one.stream, one.head, { code, id })
+      this.#record(factsOf(one.head, id, undefined, one.startedMs, errorEntry(code).http), {
+        outcome: 'peer_invalid',
+        code,
+      })
+    }
+    this.#collecting.clear()
     if (asked !== undefined) {
       const { stream, head, startedMs } = asked
       const id = requestIdOf(head.fields)

@@ -12,12 +12,15 @@ import type { UpgradeUser } from '../http1-call.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
 import { Tunnel } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
+import type { ReadSoFar } from './collecting.ts'
 import { deadlineMsOf, isGrpc } from './grpc.ts'
 import { breakOff, endUnread } from './own-answer.ts'
 
 /** What an exchange asks of the connection that its stream is on. */
 export interface ExchangeOwner {
   nowMs(): number
+  /** Runs what a stream event leads to; a fault in it ends this stream and no other. */
+  guard(stream: ServerHttp2Stream, step: () => void): void
   /** @param upgradeKey asks for a WebSocket with this key */
   openCall(user: UpgradeUser, request: CallRequest, upgradeKey: string | undefined): Call
   /** The answer is complete, or as complete as it will get. */
@@ -93,11 +96,21 @@ export class Http2Exchange implements UpgradeUser {
     this.#deadlineMs = timeoutMs === undefined ? undefined : this.#progressMs + timeoutMs
   }
 
-  /** Sends the request on its way. */
-  begin(): void {
-    if (this.head.expectContinue) this.stream.additionalHeaders({ ':status': 100 })
-    this.#listen()
+  /** Sends the request on its way. @param read what was read of its body before */
+  begin(read?: ReadSoFar): void {
+    if (read === undefined && this.head.expectContinue) {
+      this.stream.additionalHeaders({ ':status': 100 })
+    }
     this.#open()
+    // Its answer may already have failed: nothing is listened to then.
+    if (this.#over) return
+    this.#listen()
+    if (read === undefined) return
+    if (read.trailers.length > 0) this.#takeTrailers(read.trailers)
+    // Copied: the memory it was collected in is given back.
+    if (read.bytes.length > 0) this.#clientData(Buffer.from(read.bytes))
+    if (read.done) this.#clientEnd()
+    else if (!this.#clientPaused) this.stream.resume()
   }
 
   /** A deadline has passed. Called ten times a second. */
@@ -223,29 +236,40 @@ export class Http2Exchange implements UpgradeUser {
 
   #listen(): void {
     const { stream } = this
+    const guarded = (step: () => void): void => this.#owner.guard(stream, step)
     stream.on('trailers', (_headers, _flags, ...rest) => {
       const [list] = rest as unknown as [string[] | undefined]
-      const kept = keptTrailers(list ?? [])
-      if (kept === undefined) this.fail('bad_trailer')
-      else this.#requestTrailers = mutateTrailers(kept, this.#permit)
+      guarded(() => this.#takeTrailers(list ?? []))
     })
-    stream.on('drain', () => {
-      this.#progressMs = this.#owner.nowMs()
-      if (this.#tunnel === undefined) this.#call?.resume()
-      else this.#tunnel.clientDrain()
-    })
+    stream.on('drain', () => guarded(() => this.#clientDrain()))
     stream.on('wantTrailers', () => {
       // Without any it sends an empty last frame; close(), which is also allowed here, may leave
       // that frame unsent until something else is (Node.js 26.10, over TLS).
-      if (!stream.destroyed) stream.sendTrailers(headersOf(this.#answerTrailers))
+      guarded(() => {
+        if (!stream.destroyed) stream.sendTrailers(headersOf(this.#answerTrailers))
+      })
     })
-    stream.on('data', (chunk: Buffer) => this.#clientData(chunk))
-    stream.on('end', () => {
-      this.#requestDone = true
-      if (this.#tunnel === undefined) this.#call?.end(this.#requestTrailers)
-      else this.#tunnel.clientEnd()
-    })
-    stream.on('close', () => this.#closed())
+    stream.on('data', (chunk: Buffer) => guarded(() => this.#clientData(chunk)))
+    stream.on('end', () => guarded(() => this.#clientEnd()))
+    stream.on('close', () => guarded(() => this.#closed()))
+  }
+
+  #takeTrailers(list: readonly string[]): void {
+    const kept = keptTrailers([...list])
+    if (kept === undefined) this.fail('bad_trailer')
+    else this.#requestTrailers = mutateTrailers(kept, this.#permit)
+  }
+
+  #clientDrain(): void {
+    this.#progressMs = this.#owner.nowMs()
+    if (this.#tunnel === undefined) this.#call?.resume()
+    else this.#tunnel.clientDrain()
+  }
+
+  #clientEnd(): void {
+    this.#requestDone = true
+    if (this.#tunnel === undefined) this.#call?.end(this.#requestTrailers)
+    else this.#tunnel.clientEnd()
   }
 
   #clientData(chunk: Buffer): void {
