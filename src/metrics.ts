@@ -62,6 +62,8 @@ export const CLOSE_REASONS = [
   'upstream',
   'error',
 ] as const
+/** What clients lack that an unsafe option lets in. */
+export const UNSAFE_REQUEST_KINDS = ['no_certificate', 'plaintext'] as const
 export const REVOCATION_KINDS = [
   'revoked',
   'deny_listed',
@@ -200,6 +202,12 @@ export const METRICS = {
     help: 'Time from the complete request head to the last byte of the answer.',
     labels: { protocol: PROTOCOLS },
     buckets: LATENCY_BUCKETS,
+  },
+  unsafe_requests_total: {
+    type: 'counter',
+    from: 'data',
+    help: 'Requests of clients that only inbound.unsafeOptionalPeer or inbound.unsafePlaintext lets in; their addresses are in the access log.',
+    labels: { kind: UNSAFE_REQUEST_KINDS },
   },
   requests_rejected_total: {
     type: 'counter',

@@ -3,7 +3,7 @@
 import type { AllowRule, Config } from './config/config.ts'
 import type { ErrorCode } from './errors.ts'
 import type { IdentityMaterial, TrustMaterial } from './identity/material.ts'
-import type { HANDSHAKE_FAILURES } from './metrics.ts'
+import type { HANDSHAKE_FAILURES, UNSAFE_REQUEST_KINDS } from './metrics.ts'
 import type { PolicyMaterial } from './policy/material.ts'
 
 /** Everything of one generation that belongs together. A request reads it once, at its head. */
@@ -62,6 +62,8 @@ export interface AccessRecord {
   readonly requestId: string
   readonly decisionId?: string
   readonly principal: string
+  /** Of a client that only an unsafe option lets in. */
+  readonly unsafe?: (typeof UNSAFE_REQUEST_KINDS)[number]
   readonly remoteAddress: string
   readonly remotePort: number
   readonly method: string

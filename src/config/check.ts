@@ -12,6 +12,7 @@ export function crossCheck(values: Values): readonly Problem[] {
     ...identityProblems(values),
     ...trustProblems(values),
     ...accessProblems(values),
+    ...anonymousProblems(values),
     ...listenerProblems(values),
     ...logProblems(values),
   ]
@@ -289,6 +290,26 @@ function serviceProblems(values: Values): Problem[] {
     })
   }
   return problems
+}
+
+/** Nobody but a policy can admit a client without a name, and it decides about requests. */
+function anonymousProblems(values: Values): Problem[] {
+  const tcp = values.at('inbound.forward')?.scheme === 'tcp'
+  const hasPolicy = isWritten(values, 'policy.bundle')
+  if (hasPolicy && !tcp) return []
+  return (['unsafeOptionalPeer', 'unsafePlaintext'] as const).flatMap((name) =>
+    values.at(`inbound.${name}`)
+      ? {
+          where: place(values, `inbound.${name}`),
+          what: tcp
+            ? 'has no effect on TCP, where there are no requests to decide about'
+            : 'has no effect without a policy: allow rules never admit a client without a certificate',
+          remedy: tcp
+            ? 'leave it out, or forward to an http:// workload'
+            : 'set policy.bundle (--policy), or leave it out',
+        }
+      : [],
+  )
 }
 
 const LISTENERS = ['inbound.listen', 'admin.listen', 'metrics.listen', 'probes.listen'] as const

@@ -6,6 +6,7 @@ import type { Link } from './link.ts'
 import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts'
 
 export type RejectionReason =
+  | 'no_certificate'
   | 'untrusted'
   | 'expired'
   | 'not_yet_valid'

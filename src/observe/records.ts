@@ -121,7 +121,7 @@ export class RecordSink {
       const record = records[at] as LogRecord
       switch (record.kind) {
         case 'access':
-          if (config.access === 'all' || (config.access === 'denied' && isDenied(record))) {
+          if (config.access === 'all' || (config.access === 'denied' && (isDenied(record) || record.unsafe !== undefined))) {
             this.#access(record, thread)
           }
           break
@@ -159,6 +159,7 @@ export class RecordSink {
         request_id: record.requestId,
         decision_id: record.decisionId,
         principal: record.principal,
+        unsafe: record.unsafe,
         remote_address: endpoint(record),
         method: record.method,
         path: redactor.target(record.path),

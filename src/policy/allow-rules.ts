@@ -9,7 +9,8 @@ export type PeerTest = (peer: PeerFacts) => boolean
 /** Without any rule nobody is admitted. */
 export function compileAllowRules(rules: readonly AllowRule[]): PeerTest {
   const tests = rules.map(compileRule)
-  return (peer) => tests.some((test) => test(peer))
+  // A client without a certificate has no principal, and every accepted certificate gives one.
+  return (peer) => peer.principal !== '' && tests.some((test) => test(peer))
 }
 
 function compileRule({ uri, dns, cn, all }: AllowRule): PeerTest {

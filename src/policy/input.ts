@@ -12,7 +12,7 @@ import { quote } from './json-text.ts'
 export { InputError } from './input-error.ts'
 export { quote } from './json-text.ts'
 
-/** Facts about the verified peer; `VerifiedPeer` has them. */
+/** Facts about the peer; `VerifiedPeer` has them. The principal of a client without a certificate is ''. */
 export interface PeerFacts {
   readonly principal: string
   readonly uris: readonly string[]
@@ -56,7 +56,8 @@ export interface PolicyRequest {
   readonly path: string
   readonly query: string | undefined
   readonly host: string
-  readonly scheme: 'https'
+  /** `http`: the client came in plain text. */
+  readonly scheme: 'https' | 'http'
   /** `TCP`: a whole connection, of which only the peer and the two ends are known. */
   readonly protocol: 'HTTP/1.1' | 'HTTP/1.0' | 'HTTP/2' | 'TCP'
   /** Flat name, value, name, value...; sanitised, names in lower case. */

@@ -209,11 +209,17 @@ function outcomeOf(
  * The peer as it stands now: unchanged, verified again under newer trust, or no longer acceptable.
  * Cheap when nothing changed: a comparison of two numbers.
  */
-export function currentPeer<P extends Peer>(
-  peer: P,
+export function currentPeer(
+  peer: VerifiedPeer,
   generation: Generation,
   nowMs: number,
-): P | VerifiedPeer | PeerRejection {
+): VerifiedPeer | PeerRejection
+export function currentPeer(peer: Peer, generation: Generation, nowMs: number): Peer | PeerRejection
+export function currentPeer(
+  peer: Peer,
+  generation: Generation,
+  nowMs: number,
+): Peer | PeerRejection {
   if (peer.kind === 'anonymous') return admitAnonymous(peer, generation.snapshot.settings.inbound)
   if (
     peer.trustGeneration === generation.verifier.trustGeneration &&

@@ -3,6 +3,7 @@
 // a VerifiedPeer: OpenSSL's word, a certificate, and identity's own verification of the chain.
 import type { X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
+import { AnonymousPeer, admitAnonymous, type UnsafeAdmission } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type PeerVerifier, peerChain } from '../identity/verifier.ts'
 import type { HANDSHAKE_FAILURES } from '../metrics.ts'
@@ -21,15 +22,11 @@ export function admitPeer(
   socket: TLSSocket,
   verifier: PeerVerifier,
   nowMs: number,
-): VerifiedPeer | RefusedHandshake {
+  unsafe: UnsafeAdmission,
+): VerifiedPeer | AnonymousPeer | RefusedHandshake {
   const leaf = socket.getPeerX509Certificate()
-  if (leaf === undefined) {
-    return {
-      kind: 'refused',
-      reason: 'no_certificate',
-      detail: 'the client presented no certificate',
-    }
-  }
+  // Only whoever presents none: a certificate that is not accepted is refused, whatever is optional.
+  if (leaf === undefined) return admitUnnamed(NO_CERTIFICATE, unsafe)
   // Identity first: it knows the dates to name. OpenSSL must agree all the same.
   const peer: VerifiedPeer | PeerRejection = verifier.verify(
     peerChain(leaf),
@@ -48,6 +45,19 @@ export function admitPeer(
     }
   }
   return peer
+}
+
+/** A client that spoke HTTP in place of TLS. */
+export const admitPlaintext = (unsafe: UnsafeAdmission): AnonymousPeer | RefusedHandshake =>
+  admitUnnamed(PLAINTEXT, unsafe)
+
+function admitUnnamed(
+  peer: AnonymousPeer,
+  unsafe: UnsafeAdmission,
+): AnonymousPeer | RefusedHandshake {
+  const verdict = admitAnonymous(peer, unsafe)
+  if (verdict.kind === 'anonymous') return verdict
+  return { kind: 'refused', reason: verdict.reason, detail: verdict.detail }
 }
 
 /**
@@ -85,6 +95,9 @@ export function reasonOfTlsError(
   if (error.code === 'ECONNRESET' || error.code === 'EPIPE') return 'client_closed'
   return sawBytes ? 'protocol' : 'client_closed'
 }
+
+const NO_CERTIFICATE = new AnonymousPeer('certificate')
+const PLAINTEXT = new AnonymousPeer('tls')
 
 const REASON_OF_VERIFY_ERROR: Readonly<Record<string, HandshakeFailure>> = {
   CERT_HAS_EXPIRED: 'expired',

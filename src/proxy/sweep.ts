@@ -1,12 +1,12 @@
 // After a change of trust: every open connection that it concerns is held against it, a slice at a
 // time, so that requests go on meanwhile. Connections that carry requests are not left to wait for
 // their turn: each request asks for itself.
-import type { VerifiedPeer } from '../identity/peer.ts'
+import type { Peer } from '../identity/anonymous-peer.ts'
 import type { PeerVerifier } from '../identity/verifier.ts'
 import type { Clock } from './clock.ts'
 
 export interface SweptConnection {
-  readonly peer: VerifiedPeer
+  readonly peer: Peer
   /** Holds the peer against the trust in force, and ends the connection if it does not stand. */
   verifyAgain(nowMs: number): void
   /** Runs a step; a fault in it is the end of this connection alone. */
@@ -27,7 +27,9 @@ export function sweep(
   const nowMs = clock.nowMs()
   for (let i = from; i < connections.length; i++) {
     connections[i]?.guarded((connection) => {
-      if (news.concerns(connection.peer, nowMs)) connection.verifyAgain(nowMs)
+      const { peer } = connection
+      // What trust says is nothing to a client that nobody vouches for.
+      if (peer.kind === 'peer' && news.concerns(peer, nowMs)) connection.verifyAgain(nowMs)
     })
     if (clock.monotonicMs() - beganMs < SLICE_MS) continue
     setImmediate(() => sweep(connections, news, clock, i + 1))
