@@ -37,6 +37,7 @@ import { splitN } from './split-n.ts'
 import { sprintf } from './sprintf.ts'
 import { anyPrefixMatch, anySuffixMatch, countSubstring, indexOfAll } from './strings.ts'
 import { isSubset } from './subset.ts'
+import { renderTemplate } from './template.ts'
 import {
   addDate,
   clock,
@@ -48,11 +49,19 @@ import {
   parseRfc3339Ns,
   weekday,
 } from './time.ts'
-import { renderTemplate } from './template.ts'
 import { parseBytes, parseUnits } from './units.ts'
 import { isUri, parseUri } from './uri.ts'
 import { parseUuid } from './uuid.ts'
 import { RegoNumber, RegoObject } from './value.ts'
+import {
+  parseCertificates,
+  parseKeyPair,
+  parsePrivateKeys,
+  parseRequest,
+  privateKeyJwk,
+  verifyCertificates,
+  verifyCertificatesWithOptions,
+} from './x509.ts'
 import { isYaml, unmarshalYaml } from './yaml-read.ts'
 import { marshalYaml } from './yaml-write.ts'
 
@@ -70,8 +79,15 @@ export const BUILTINS: ReadonlyMap<string, Builtin> = new Map<string, Builtin>([
   ['crypto.hmac.sha256', hmac('sha256')],
   ['crypto.hmac.sha512', hmac('sha512')],
   ['crypto.md5', digest('md5')],
+  ['crypto.parse_private_keys', parsePrivateKeys],
   ['crypto.sha1', digest('sha1')],
   ['crypto.sha256', digest('sha256')],
+  ['crypto.x509.parse_and_verify_certificates', verifyCertificates],
+  ['crypto.x509.parse_and_verify_certificates_with_options', verifyCertificatesWithOptions],
+  ['crypto.x509.parse_certificate_request', parseRequest],
+  ['crypto.x509.parse_certificates', parseCertificates],
+  ['crypto.x509.parse_keypair', parseKeyPair],
+  ['crypto.x509.parse_rsa_private_key', privateKeyJwk],
   ['glob.quote_meta', quoteGlob],
   ['graph.reachable_paths', reachablePaths],
   ['hex.decode', decodeHex],
