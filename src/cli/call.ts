@@ -2,7 +2,8 @@
 // for this one call and that never touches the disk.
 import { once } from 'node:events'
 import { Command, InvalidArgumentError } from 'commander'
-import { type CallRequest, explain, send } from './call/send.ts'
+import { explain, explainRefusal } from './call/explain.ts'
+import { type CallRequest, send } from './call/send.ts'
 import { CommandFailure, exitTwoOnWrongUsage, reporting } from './failure.ts'
 import type { Environment } from './options.ts'
 import { PkiDirectory } from './pki/directory.ts'
@@ -53,13 +54,17 @@ async function callOnce(url: URL, options: CallOptions): Promise<void> {
   const status = response.statusCode ?? 0
   process.stderr.write(`${status} ${response.statusMessage ?? ''}\n`)
   if (options.include) process.stdout.write(`${headerLines(response.rawHeaders)}\n`)
+  let begin = ''
   try {
     for await (const chunk of response) {
+      if (begin.length < MOST_OF_REFUSAL) begin += chunk
       if (!process.stdout.write(chunk)) await once(process.stdout, 'drain')
     }
   } catch (error) {
     throw new CommandFailure(1, explain(error as Error, url, true, call.timeoutMs))
   }
+  const refusal = status < 400 ? undefined : explainRefusal(begin)
+  if (refusal !== undefined) process.stderr.write(`${refusal}\n`)
   if (options.fail && (status < 200 || status > 299)) process.exitCode = 1
 }
 
@@ -82,6 +87,8 @@ async function prepare(url: URL, options: CallOptions): Promise<CallRequest> {
 /** Longer than any call may take. */
 const IDENTITY_LIFETIME_MS = 3_600_000
 const LONGEST_CALL_S = 3_000
+/** Postern's own answers are far shorter. */
+const MOST_OF_REFUSAL = 1_024
 
 function parseUrl(text: string): URL {
   const url = URL.parse(text)

@@ -7,6 +7,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server } from '
 import { join } from 'node:path'
 import { after, before, type TestContext, test } from 'node:test'
 import type { TLSSocket } from 'node:tls'
+import { explain } from '../../src/cli/call/explain.ts'
 import { PkiDirectory } from '../../src/cli/pki/directory.ts'
 import { type CommandResult, postern } from '../support/command.ts'
 import { Authority, ORDERS, temporaryDirectory, WEB } from '../support/pki.ts'
@@ -135,7 +136,64 @@ test('explains a server that refuses the certificate', async (t) => {
 // The key of the server is ECDSA, so that it has no cipher to offer.
 test('names the alert with which a server ends the handshake', async (t) => {
   const url = await serve(t, { maxVersion: 'TLSv1.2', ciphers: 'ECDHE-RSA-AES128-GCM-SHA256' })
-  assertFailure(await call(url), 1, /the server refused the handshake: handshake failure\n/)
+  assertFailure(
+    await call(url),
+    1,
+    /the server refused the handshake: handshake failure \(alert 40\)\n.*no cipher/,
+  )
+})
+
+test('says what to do about each alert that a server refuses a client with', async () => {
+  const told = (alert: string, number: number) =>
+    explain(
+      new Error(
+        `error:0A000418:SSL routines:read:tlsv1 alert ${alert}:x.c:9:SSL alert number ${number}`,
+      ),
+      new URL('https://orders.example'),
+      true,
+      1_000,
+    )
+  for (const [alert, number, remedy] of [
+    ['unknown ca', 48, /add the ca\.crt/],
+    ['certificate expired', 45, /clocks/],
+    ['certificate required', 116, /wants a client certificate/],
+    ['no application protocol', 120, /ALPN/],
+    ['something new', 250, /the log of the server/],
+  ] as const) {
+    const problem = told(alert, number)
+    assert.equal(problem.what, `the server refused the handshake: ${alert} (alert ${number})`)
+    assert.match(problem.remedy, remedy)
+  }
+})
+
+test('tells an expired certificate of the server from one of another CA', async (t) => {
+  const intermediate = await Authority.load({
+    certificatePem: await inDirectory('intermediate.crt'),
+    privateKeyPem: await inDirectory('intermediate.key'),
+    chainPem: await inDirectory('intermediate.crt'),
+  })
+  const { chainPem, privateKeyPem } = await intermediate.issue({
+    uris: [ORDERS],
+    notBefore: new Date(Date.now() - 7_200_000),
+    notAfter: new Date(Date.now() - 3_600_000),
+  })
+  const expired = await call(await serve(t, { cert: chainPem, key: privateKeyPem }))
+  assertFailure(expired, 1, /was not accepted: .*\n.*it has expired: renew it/)
+})
+
+test('explains a refusal that Postern answered, and no other answer', async (t) => {
+  const answer = async (body: string, status = 403) =>
+    call(await serve(t, {}, (_, response) => response.writeHead(status).end(body)))
+  const refused = await answer('{"error":"peer_deny_listed","id":"4711"}')
+  assert.equal(refused.stdout, '{"error":"peer_deny_listed","id":"4711"}')
+  assert.match(
+    refused.stderr,
+    /^403 Forbidden\npostern: peer_deny_listed: The deny list .*\n {2}use another identity.*\n {2}its log has it under 4711\n$/,
+  )
+  for (const body of ['{"error":"constructor"}', '{"error":["denied"]}', 'null', 'no', '{']) {
+    assert.equal((await answer(body)).stderr, '403 Forbidden\n')
+  }
+  assert.equal((await answer('{"error":"denied"}', 200)).stderr, '200 OK\n')
 })
 
 test('explains a port where nothing listens, plain HTTP, and a server that hangs', async (t) => {
