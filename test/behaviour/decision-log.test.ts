@@ -5,10 +5,12 @@ import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync } from 'node:zlib'
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
+import { postern } from '../support/command.ts'
 import { eventually } from '../support/eventually.ts'
 import {
   type IssuedCertificate,
@@ -17,10 +19,19 @@ import {
   testAuthority,
   writeFiles,
 } from '../support/pki.ts'
-import { call, type LogLine, startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import {
+  call,
+  type LogLine,
+  SAMPLE_POLICY,
+  startSidecar,
+  type TestSidecar,
+} from '../support/sidecar.ts'
 import { startWorkload, type Workload } from '../support/workload.ts'
 
-const LOG_RULES = fileURLToPath(new URL('../policy/bundles/log-rules.tar.gz', import.meta.url))
+const bundle = (name: string): string =>
+  fileURLToPath(new URL(`../policy/bundles/${name}.tar.gz`, import.meta.url))
+const LOG_RULES = bundle('log-rules')
+const ALLOW_ALL = bundle('allow-all')
 
 const eventsOf = (sidecar: TestSidecar): LogLine[] =>
   sidecar.lines.filter(({ type }) => type === 'openpolicyagent.org/decision_logs')
@@ -257,16 +268,15 @@ describe('the upload of decisions', () => {
   it('brings every decision to the server, with token and client certificate', async () => {
     const { server, sidecar } = setup
     const requestIds = await decide(setup, 50)
-    const { deliveries } = await balanced(sidecar, 'upload', 50)
+    await balanced(sidecar, 'upload', 50)
     await eventually('all are there', () => uploaded(server).length === 50)
     assert.deepEqual(uploaded(server).sort(), requestIds.sort())
     assert.ok(server.tokens.every((one) => one === 'Bearer token-of-the-test'))
     assert.equal(eventsOf(sidecar).length, 0, 'and none to standard output')
-    assert.ok(
-      (deliveries.get('upload written') ?? 0) +
-        (await sums(sidecar, 'decision_log_pending')).get('upload')! >=
-        50,
-    )
+    await eventually('they are counted', async () => {
+      const { deliveries } = await balance(sidecar, 'upload')
+      return deliveries.get('upload written') === 50
+    })
   })
 
   for (const [what, temper] of [
@@ -349,5 +359,43 @@ describe('a log server that is down', () => {
     sidecar.signal('SIGTERM')
     assert.equal(await sidecar.exited, 0)
     assert.equal((await sidecar.logged('decisions_lost'))['lost'], 100)
+  })
+})
+
+describe('a decision file', () => {
+  const t = suiteCleanup()
+
+  it('has the denials only where that is wanted; they explain and replay themselves', async () => {
+    const file = join(await temporaryDirectory(t), 'decisions.ndjson')
+    const { url: forward } = await startWorkload(t)
+    const sidecar = await startSidecar(t, {
+      forward,
+      config: {
+        policy: { bundle: SAMPLE_POLICY },
+        log: { decisions: 'denied', decisionFile: file },
+      },
+    })
+    const [web, stranger] = [
+      await sidecar.authority.svid('web'),
+      await sidecar.authority.svid('stranger'),
+    ]
+    for (let i = 0; i < 3; i++) assert.equal((await call(sidecar, web)).status, 200)
+    const secret = { authorization: 'Bearer not-read-by-this-policy' }
+    assert.equal((await call(sidecar, stranger, { headers: secret })).status, 403)
+    const id = String((await call(sidecar, stranger)).headers['x-postern-decision-id'])
+    const { events } = await balanced(sidecar, 'file', 5)
+    assert.deepEqual([events.get('sampled_out'), events.get('logged')], [3, 2])
+
+    const admin = `http://127.0.0.1:${sidecar.adminPort}`
+    const explained = await postern(['explain', id, '--admin', admin])
+    assert.equal(explained.exitCode, 0, explained.stderr)
+    assert.match(explained.stdout, /says now: deny, the same as then/)
+
+    const same = await postern(['replay', '--bundle', SAMPLE_POLICY, file])
+    assert.equal(same.exitCode, 0, same.stdout + same.stderr)
+    assert.match(same.stdout, /replayed with .*: 2, of which 0 would change/)
+    const other = await postern(['replay', '--bundle', ALLOW_ALL, file])
+    assert.equal(other.exitCode, 1)
+    assert.match(other.stdout, new RegExp(`^deny_to_allow {2}${id} `, 'm'))
   })
 })
