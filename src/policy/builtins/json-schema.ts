@@ -24,6 +24,8 @@ import {
 /** Of one schema applied to one value, in loop iterations of wasm. */
 const STEP_COST = 100
 const CHARACTER_COST = 5
+/** Of compiling the largest pattern that the engine takes. */
+const REGEX_COST = 50_000
 const MAX_DEPTH = 300
 const ROOT = '(Root)'
 
@@ -359,7 +361,9 @@ class Validator {
       }
     }
     if (schema.format !== undefined && typeof value === 'string') {
-      this.#context.spend(CHARACTER_COST * value.length)
+      // A short pattern may stand for a large program.
+      const compiling = schema.format === 'regex' ? REGEX_COST : 0
+      this.#context.spend(CHARACTER_COST * value.length + compiling)
       if (!fitsFormat(schema.format, value)) {
         report('format', `Does not match format '${schema.format}'`)
       }
