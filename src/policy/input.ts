@@ -234,28 +234,23 @@ export function framing({ bodySize, protocol }: PolicyRequest): string {
 export function headers(fields: readonly string[], wanted?: ReadonlySet<string>): string {
   const count = fields.length
   if (count > 2 * MAX_FIELDS) throw new InputError(`more than ${MAX_FIELDS} header lines`)
-  let text = ''
+  const values = new Map<string, string>()
   for (let i = 0; i < count; i += 2) {
     const name = fields[i] as string
     if (wanted !== undefined && !wanted.has(name)) continue
-    if (name === PARTIAL_BODY || name === 'host' || occursBefore(fields, name, i)) continue
-    text += `,${quote(name)}:${quote(joined(fields, name, i))}`
+    if (name === PARTIAL_BODY || name === 'host') continue
+    const value = fields[i + 1] as string
+    const before = values.get(name)
+    values.set(name, before === undefined ? value : before + separator(name) + value)
   }
+  let text = ''
+  for (const [name, value] of values) text += `,${quote(name)}:${quote(value)}`
   return text
 }
 
-function occursBefore(fields: readonly string[], name: string, end: number): boolean {
-  for (let i = 0; i < end; i += 2) if (fields[i] === name) return true
-  return false
-}
-
-function joined(fields: readonly string[], name: string, first: number): string {
-  let value = fields[first + 1] as string
-  for (let i = first + 2; i < fields.length; i += 2) {
-    // Cookie is the one field whose lines are not a comma list (RFC 9113 section 8.2.3).
-    if (fields[i] === name) value += (name === 'cookie' ? '; ' : ',') + fields[i + 1]
-  }
-  return value
+/** Cookie is the one field whose lines are not a comma list (RFC 9113 section 8.2.3). */
+function separator(name: string): string {
+  return name === 'cookie' ? '; ' : ','
 }
 
 /** Decoded first, then split, without any leading slash: what the OPA-Envoy plugin does since 2026. */
