@@ -39,6 +39,7 @@ const PLATFORM: Readonly<Record<string, readonly (readonly [path: RegExp, why: s
   ],
   'node:http2': [[/^proxy\//, 'the data path']],
   'node:http': [
+    [/^control\/bundle-download\.ts$/, 'asks bundle servers; the control thread only'],
     [/^proxy\/probes\.ts$/, 'the probe listener is a small server of the control thread'],
     [/^observe\/server\.ts$/, 'the admin and metrics servers'],
     [/^cli\/(call|demo)/, 'clients and workload of the demo'],
@@ -46,6 +47,7 @@ const PLATFORM: Readonly<Record<string, readonly (readonly [path: RegExp, why: s
     [/^cli\/decision-server\.ts$/, 'uploads decisions'],
   ],
   'node:https': [
+    [/^control\/bundle-download\.ts$/, 'asks bundle servers; the control thread only'],
     [/^cli\/(call|demo)/, 'clients of their own'],
     [/^cli\/decision-server\.ts$/, 'uploads decisions'],
   ],

@@ -50,7 +50,7 @@ export const ENDPOINTS: readonly (readonly [listener: string, call: string, answ
   [
     'metrics',
     'GET /readyz',
-    '200 when a snapshot is in force, every data thread serves and applies the newest, and nothing drains; else 503. The JSON body says which part is not ready.',
+    '200 when a snapshot is in force, its policy has come, every data thread serves and applies the newest, and nothing drains; else 503. The JSON body says which part is not ready.',
   ],
   ['metrics', 'GET /startupz', '200 once the first snapshot is in force, and from then on.'],
   ['admin', 'GET /', 'The console, for a browser.'],

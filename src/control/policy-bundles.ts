@@ -66,6 +66,8 @@ export interface PolicyBundlesOptions {
 export class PolicyBundles {
   readonly #options: PolicyBundlesOptions
   readonly #servers = new Map<string, BundleServer>()
+  /** When what went into force was signed, by bundle; it outlives a change of the configuration. */
+  readonly #issuedAt = new Map<string, number>()
 
   constructor(options: PolicyBundlesOptions) {
     this.#options = options
@@ -129,6 +131,9 @@ export class PolicyBundles {
       const remote = sources.filter(({ server }) => server !== undefined)
       return this.#lacking([...problems, ...loaded.problems], remote)
     }
+    for (const { part, issuedAt } of whole) {
+      if (issuedAt !== undefined) this.#issuedAt.set(part.file, issuedAt)
+    }
     await Promise.all(sources.map(({ server }, at) => server?.activated(whole[at]?.digest ?? '')))
     return { piece: loaded.piece, problems: [...problems, ...loaded.warnings], pending: false }
   }
@@ -154,7 +159,7 @@ export class PolicyBundles {
     return bundlesOf(policy).map(({ file, where }) => {
       const key = remotes.find((one) => one.where === where)?.key
       const server = key === undefined ? undefined : this.#servers.get(key)
-      return { file, where, server }
+      return { file, where, server, lastIssuedAt: this.#issuedAt.get(file) ?? 0 }
     })
   }
 
@@ -177,6 +182,8 @@ interface Source {
   readonly file: string
   readonly where: string
   readonly server: BundleServer | undefined
+  /** Epoch seconds; 0 where nothing is known. */
+  readonly lastIssuedAt: number
 }
 
 const bundlesOf = ({ bundle, data }: PolicyConfig) => [
@@ -301,11 +308,12 @@ type Content =
 
 async function attempt(
   content: Content,
-  { file }: Source,
+  source: Source,
   signing: SigningConfig | undefined,
   keys: Keys,
   before: VerifiedPart | undefined,
 ): Promise<PartReading> {
+  const { file } = source
   const failed = (problems: readonly Problem[]): PartReading => ({ verified: before, problems })
   if (content.kind === 'problem') return failed([content.problem])
   const { digest } = content
@@ -314,7 +322,7 @@ async function attempt(
   }
   const unpacked = content.kind === 'entries' ? content : await unpackArchive(content.bytes, file)
   if (unpacked.kind === 'problems') return failed(unpacked.problems)
-  const verified = verify(unpacked.entries, signing, keys, before, file)
+  const verified = verify(unpacked.entries, signing, keys, source)
   if (verified.kind === 'problem') return failed([verified.problem])
   const read = readBundlePart(verified.entries, file)
   if (read.kind === 'problems') return failed(read.problems)
@@ -339,15 +347,14 @@ function verify(
   entries: BundleEntries,
   signing: SigningConfig | undefined,
   { keys }: Keys,
-  before: VerifiedPart | undefined,
-  file: string,
+  { file, lastIssuedAt }: Source,
 ): Verification {
   // Whoever reads the files refuses a signature that nobody has looked at.
   if (signing === undefined) return { kind: 'verified', entries }
   const { scope = '', minimumIssuedAtMs, monotonic } = signing
   const bounds = [
     ...(minimumIssuedAtMs === undefined ? [] : [minimumIssuedAtMs / 1000]),
-    ...(monotonic ? [before?.issuedAt ?? 0] : []),
+    ...(monotonic ? [lastIssuedAt] : []),
   ]
   const by: Signing = {
     keys,

@@ -175,6 +175,10 @@ export class Reloader {
     const outcome = await load(config, nowMs)
     if (outcome.loaded === undefined)
       return { result: 'failed', problems: [...problems, ...outcome.problems] }
+    // At the start a policy may be waited for; here there is something that decides meanwhile.
+    if (isPending(config, outcome.loaded) && !isPending(this.config, this.#current?.loaded)) {
+      return { result: 'failed', problems: [...problems, NOT_COME, ...outcome.problems] }
+    }
     return { result: 'changed', problems, adopted: { config, outcome } }
   }
 
@@ -201,6 +205,15 @@ const earlier = (one: number | undefined, other: number | undefined): number | u
   one === undefined || other === undefined ? (one ?? other) : Math.min(one, other)
 
 const isOnDemand = (reason: ReloadReason): boolean => reason === 'signal' || reason === 'admin'
+
+const isPending = ({ policy }: Config, loaded: Loaded | undefined): boolean =>
+  policy !== undefined && loaded?.policy === undefined
+
+const NOT_COME: Problem = {
+  where: 'policy.bundle',
+  what: 'the policy of the new configuration has not come from its server; what was in force stays',
+  remedy: 'ask for the reload again when the server answers',
+}
 
 /** A file that both configurations name is told once. */
 const withoutRepeats = (problems: readonly Problem[]): Problem[] => [

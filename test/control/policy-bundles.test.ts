@@ -157,6 +157,8 @@ test('with monotonic a bundle that was signed earlier does not come back', async
   const older = await bundles.read(policy(true), second.piece)
   assert.match(told(older), /was issued at 2027-01-15.* nothing before 2027-01-15/)
   assert.equal(older.piece, second.piece)
+  // As after a change of the configuration, where everything is loaded afresh.
+  assert.match(told(await bundles.read(policy(true), undefined)), /was issued at/)
   await issue()
   assert.match(told(await bundles.read(policy(true), second.piece)), /does not say when/)
   assert.deepEqual((await bundles.read(policy(false), second.piece)).problems, [])

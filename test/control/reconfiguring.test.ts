@@ -5,6 +5,7 @@ import type { Config } from '../../src/config/config.ts'
 import { applyLive } from '../../src/config/live.ts'
 import { loadMaterials } from '../../src/control/loader.ts'
 import { type ConfigReading, Reloader, type ReloadReport } from '../../src/control/reloader.ts'
+import { SERVICE } from './bundle-host.ts'
 import { type Materials, materials } from './materials.ts'
 
 function reloading(t: TestContext, { config }: Materials, reading: () => ConfigReading) {
@@ -107,6 +108,22 @@ test('nothing of what an old configuration had loaded stands in for a file of th
     reloader.current?.snapshot.trust.bundles.map((bundle) => bundle.file),
     [made.path('ca.crt')],
   )
+})
+
+test('a configuration whose policy has not come from its server takes nothing away', async (t) => {
+  const made = await materials(t, { policy: true })
+  const policy = made.config.policy as NonNullable<Config['policy']>
+  const remote = { ...policy, bundle: 'https://localhost:1/b', service: SERVICE }
+  const { reloader } = reloading(t, made, () => ({
+    config: { ...made.config, policy: remote },
+    problems: [],
+  }))
+  await reloader.reload('start')
+  const before = reloader.current
+  const report = await reloader.reload('signal')
+  assert.deepEqual([report.result, report.perSource.config], ['failed', 'failed'])
+  assert.match(JSON.stringify(report.problems), /has not come/)
+  assert.equal(reloader.current, before)
 })
 
 test('what takes a restart is named and stays; everything else is taken', async (t) => {
