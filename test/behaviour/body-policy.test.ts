@@ -17,6 +17,7 @@ import {
   startScriptedWorkload,
 } from '../support/http1.ts'
 import { type IssuedCertificate, temporaryDirectory, testAuthority } from '../support/pki.ts'
+import { reconfigure } from '../support/reconfigure.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import type { RawWorkload } from '../support/workload.ts'
 
@@ -34,8 +35,11 @@ interface Seen {
   readonly raw: string | null
 }
 
+const seenText = (message: Message | undefined): string =>
+  Buffer.from(message?.values('x-seen')[0] ?? '', 'base64').toString()
+
 const seenBy = (message: Message | undefined): Seen =>
-  JSON.parse(message?.values('x-seen')[0] ?? 'null') as Seen
+  JSON.parse(seenText(message) || 'null') as Seen
 
 describe('a policy that reads bodies', () => {
   let sidecar: TestSidecar
@@ -84,7 +88,7 @@ describe('a policy that reads bodies', () => {
       [whole.seen.truncated, whole.seen.partial, whole.seen.size, whole.seen.text],
       [false, 'false', body.length, body],
     )
-    assert.match(whole.request?.values('x-seen')[0] ?? '', /12345678901234567890\.10/)
+    assert.match(seenText(whole.request), /12345678901234567890\.10/)
 
     const parts = [body.slice(0, 9), body.slice(9)]
     const inChunks = await ask(
@@ -367,6 +371,25 @@ describe('while a body is waited for', () => {
     client.send(second)
     assert.equal((await client.answer()).status, 403)
     await reload(async () => replaceFile(bundle, await readFile(BUNDLE)))
+    client.send(post('/', body, JSON_TYPE))
+    assert.equal((await client.answer()).status, 200)
+  })
+
+  it('the limit may change, and holds for the next request', async () => {
+    const client = await openClient(t, sidecar, web)
+    const policy = (maxBytes: number) => ({ policy: { bundle, input: { body: { maxBytes } } } })
+    let before = ''
+    await reload(async () => {
+      before = await reconfigure(sidecar, policy(4))
+      sidecar.signal('SIGHUP')
+    })
+    client.send(post('/', body, JSON_TYPE))
+    const answer = await client.answer()
+    assert.deepEqual([answer.status, seenBy(answer).truncated], [413, true])
+    await reload(async () => {
+      await writeFile(sidecar.files.config, before)
+      sidecar.signal('SIGHUP')
+    })
     client.send(post('/', body, JSON_TYPE))
     assert.equal((await client.answer()).status, 200)
   })

@@ -71,6 +71,16 @@ describe('a message in protocol buffers', () => {
   })
 })
 
+describe('a message of many values', () => {
+  it('is refused', () => {
+    const deep = Buffer.from([0x1a, 2, 8, 1])
+    const times = (count: number) =>
+      Buffer.concat([Buffer.from([8, 1]), ...Array.from({ length: count }, () => deep)])
+    assert.equal(read('legacy.Old', times(4_999)), '{"must":1,"deep":{"must":1}}')
+    assert.throws(() => read('legacy.Old', times(5_000)), InputError)
+  })
+})
+
 describe('a gRPC body', () => {
   const contentType = 'application/grpc+proto'
   const unary = ['cases.Service', 'Unary']

@@ -69,7 +69,13 @@ describe('the input document', () => {
 
   it('finds room for the largest body that can be configured, written twice', async () => {
     const text = JSON.stringify({ padding: 'x'.repeat(INPUT_BYTES / 2 - 2_000) })
-    const policy = await loadMaterial(bundleUrl('body'))
+    const input = {
+      body: { maxBytes: INPUT_BYTES / 2, totalBytes: 1 << 20 },
+      certificate: false,
+      v2: false,
+      contextExtensions: [],
+    }
+    const policy = await loadMaterial(bundleUrl('deny-all'), { input })
     const engine = new PolicyEngine({ allow: [], policy, clock: { nowMs: () => NOW_MS } })
     const body = whole(text)
     const fields = JSON_FIELDS

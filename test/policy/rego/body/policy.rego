@@ -1,9 +1,10 @@
-# Allows what the body asks for, and tells what it saw of it: the workload when it allows, else the client.
+# Allows what the body asks for, and tells in base64 what it saw of it: the workload when it allows, else
+# the client.
 package envoy.authz
 
 # METADATA
 # entrypoint: true
-allow := {"allowed": permitted, "http_status": status, "headers": {"x-seen": json.marshal(seen)}}
+allow := {"allowed": permitted, "http_status": status, "headers": {"x-seen": base64.encode(json.marshal(seen))}}
 
 http := input.attributes.request.http
 
