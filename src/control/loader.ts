@@ -10,7 +10,7 @@ import { contentsOf, filesOf, type Origin, originOf, type PendingBundle } from '
 import { PolicyBundles, type PolicyPiece } from './policy-bundles.ts'
 import { warnOfSingleFileMounts } from './single-file-mounts.ts'
 import {
-  denyListRequest,
+  denyListRequests,
   isError,
   OWN_TRUST_DOMAIN,
   type Piece,
@@ -73,7 +73,7 @@ export async function loadMaterials(
   )
   const trust = loadTrust(origin.bundles, trustContents, identity.piece, nowMs, previous)
   const crls = loadCrls(origin.crls, crlContents, trust.pieces, nowMs, previous)
-  const denied = await loadDenied(config, nowMs, previous)
+  const denied = await loadDenied(config, trust.pieces, nowMs, previous)
   const policy = await loadPolicy(config, bundles, previous)
 
   const perSource = {
@@ -83,7 +83,8 @@ export async function loadMaterials(
     policy: policy.result,
   }
   const problems = [identity, trust, crls, denied, policy].flatMap((one) => one.problems)
-  if (previous === undefined) problems.push(...(await warnOfSingleFileMounts(filesOf(pending))))
+  const files = [...filesOf(pending), ...denyListRequests(config)]
+  if (previous === undefined) problems.push(...(await warnOfSingleFileMounts(files)))
   const policyLacks = config.policy !== undefined && !policy.piece && !policy.pending
   const deniedLacks = config.trust.revoked !== undefined && denied.piece === undefined
   if (!identity.piece || !trust.pieces || !crls.pieces || deniedLacks || policyLacks) {
@@ -175,14 +176,17 @@ function loadCrls(
 }
 
 async function loadDenied(
-  { trust: { revoked } }: MaterialsConfig,
+  config: MaterialsConfig,
+  trust: readonly Piece<TrustBundleMaterial>[] | undefined,
   nowMs: number,
   previous: Loaded | undefined,
 ): Promise<Settled<Piece<readonly DenyEntry[]>>> {
-  if (revoked === undefined) return { problems: [], result: 'unchanged' }
-  const [content] = await readFiles([denyListRequest(revoked)])
+  const [file] = denyListRequests(config)
+  if (file === undefined) return { problems: [], result: 'unchanged' }
+  const [content] = await readFiles([file])
   const before = previous?.denied
-  return settle(readDenied(content as FileContent, revoked, nowMs, before), before)
+  const authorities = (trust ?? []).map(({ material }) => material)
+  return settle(readDenied(content as FileContent, file.path, authorities, nowMs, before), before)
 }
 
 const worseOf = (...results: readonly SourceResult[]): SourceResult =>

@@ -6,6 +6,7 @@ import { readDenyList } from '../config/deny-list.ts'
 import type { Problem } from '../errors.ts'
 import { loadIdentity } from '../identity/credentials.ts'
 import { isOlder, mergeCrls, parseCrl } from '../identity/crl.ts'
+import { sameNameText } from '../identity/deny-list.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import { parseTrustBundle } from '../identity/trust.ts'
 import type { FileContent, FileRequest } from './files.ts'
@@ -119,11 +120,13 @@ export function readTrust(
   return reading(digest, read.material, read.problems)
 }
 
-export const denyListRequest = (file: string): FileRequest => request(file, 'trust.revoked')
+export const denyListRequests = ({ trust }: MaterialsConfig): FileRequest[] =>
+  trust.revoked === undefined ? [] : [request(trust.revoked, 'trust.revoked')]
 
 export function readDenied(
   content: FileContent,
   file: string,
+  trust: readonly TrustBundleMaterial[],
   nowMs: number,
   before: Piece<readonly DenyEntry[]> | undefined,
 ): Reading<Piece<readonly DenyEntry[]>> {
@@ -134,7 +137,30 @@ export function readDenied(
     { path: file, text: content.bytes.toString('utf8') },
     nowMs,
   )
-  return reading(digest, entries, problems)
+  const unknown = (entries ?? []).flatMap((entry) => warnOfUnknownIssuer(entry, trust))
+  return reading(digest, entries, [...problems, ...unknown])
+}
+
+/** A slip of the pen in a name would leave somebody in. It may be an intermediate that clients send, though. */
+function warnOfUnknownIssuer(
+  { what, where }: DenyEntry,
+  trust: readonly TrustBundleMaterial[],
+): Problem[] {
+  if (what.kind !== 'certificate') return []
+  const name = sameNameText(what.issuer)
+  const isKnown = trust.some(({ facts }) =>
+    facts.some(({ subject }) => sameNameText(subject) === name),
+  )
+  if (isKnown) return []
+  return [
+    {
+      where: `trust.revoked (${where})`,
+      what: `no authority of the trust bundles is called ${what.issuer}`,
+      remedy:
+        'compare the name with the issuer in the log, unless it is an intermediate that clients send',
+      severity: 'warning',
+    },
+  ]
 }
 
 /**
