@@ -166,8 +166,8 @@ export class PolicyBundles {
   /** A start should find its policy if it is there to be had, and not wait for one that is not. */
   async #begin(server: BundleServer): Promise<void> {
     await server.start()
-    if (server.newest !== undefined) return
     if (this.#options.patient) return server.firstAnswer
+    if (server.newest !== undefined) return
     const waited = new AbortController()
     const late = delay(FIRST_WAIT_MS, undefined, { signal: waited.signal }).catch(() => {})
     await Promise.race([server.firstAnswer, late])

@@ -395,6 +395,18 @@ test('what was good is kept on disk and verified again at the next start', async
   assert.deepEqual([third.piece, third.pending], [undefined, true])
 })
 
+test('check asks the server, too, where a bundle was kept', async (t) => {
+  const { host, open, path } = await served(t)
+  const service = { ...SERVICE, ca: path('ca.pem'), persist: path('kept') }
+  const policy = policyOf(host.url, { service })
+  host.serve(await sample(), '"v1"')
+  assert.ok((await open().read(policy, undefined)).piece)
+  host.answer = (_, response) => void setTimeout(() => response.writeHead(404).end(), 50)
+  const checked = await open({ patient: true }).read(policy, undefined)
+  assert.ok(checked.piece)
+  assert.match(told(checked), /answered 404/)
+})
+
 test('a bad bundle is never kept, and a directory that cannot be written to is a warning', async (t) => {
   const { host, open, path } = await served(t)
   await writeFile(path('file'), 'in the way')
