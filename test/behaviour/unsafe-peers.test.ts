@@ -1,6 +1,7 @@
 // Clients without a certificate and clients without TLS, where an option lets them in: the policy
 // decides about them without a name, nothing takes them for somebody, and who they are can be seen.
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
 import http2 from 'node:http2'
 import net from 'node:net'
 import { before, describe, it } from 'node:test'
@@ -264,6 +265,43 @@ describe('inbound.unsafePlaintext', () => {
     )
     assert.doesNotMatch(await plain(s.sidecar, '\0'.repeat(64)), /HTTP/)
     assert.equal((await call(s.sidecar, s.web)).status, 200)
+  })
+
+  it('lets go of clients that come and leave without a word', async () => {
+    const series = 'postern_handshakes_total{result="failure",reason="client_closed"}'
+    const before = await s.sidecar.metric(series)
+    for (let i = 0; i < 20; i++) {
+      const socket = net.connect(s.sidecar.port, '127.0.0.1', () => socket.end())
+      await new Promise((resolve) => socket.on('close', resolve))
+    }
+    await eventually('all have gone', async () => (await s.sidecar.metric(series)) === before + 20)
+    await eventually(
+      'nobody is left',
+      async () => (await s.sidecar.metric('postern_connections_open')) <= 1,
+    )
+  })
+
+  it('ends open connections when it is taken away', async () => {
+    const socket = net.connect(s.sidecar.port, '127.0.0.1')
+    t.after(() => socket.destroy())
+    const closed = new Promise((resolve) => socket.on('close', resolve))
+    let text = ''
+    socket.setEncoding('latin1').on('data', (chunk: string) => {
+      text += chunk
+    })
+    socket.on('error', () => {})
+    socket.write('GET /public HTTP/1.1\r\nhost: localhost\r\n\r\n')
+    await eventually('an answer', () => /x-seen/.test(text))
+    const before = await reconfigure(s.sidecar, {
+      inbound: { listen: '127.0.0.1:0', forward: s.workload.url },
+    })
+    s.sidecar.signal('SIGHUP')
+    await closed
+    await writeFile(s.sidecar.files.config, before)
+    s.sidecar.signal('SIGHUP')
+    await eventually('it is back', async () =>
+      /^HTTP\/1\.1 200/.test(await plain(s.sidecar, get('/public'))),
+    )
   })
 
   it('shows who still uses it', async () => {
