@@ -58,6 +58,7 @@ const PLATFORM: Readonly<Record<string, readonly (readonly [path: RegExp, why: s
   ],
   'node:worker_threads': [
     [/^control\/data-thread\.ts$/, 'starts data threads'],
+    [/^control\/policy-(aside|thread)\.ts$/, 'reads large bundles aside'],
     [/^proxy\/data-thread\.ts$/, 'is one'],
   ],
 }

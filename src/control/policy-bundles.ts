@@ -14,14 +14,13 @@ import {
   type BundleEntries,
   type BundlePart,
   combineBundles,
-  readBundlePart,
   unpackArchive,
 } from '../policy/bundle.ts'
-import { loadBundle } from '../policy/load.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
 import type { DownloadTimeouts } from './bundle-download.ts'
 import { BundleServer, type BundleServerStatus } from './bundle-server.ts'
 import { readFiles, readTree } from './files.ts'
+import { loadBundleAside, readPartAside } from './policy-aside.ts'
 import { digestOf, isError, type Piece } from './sources.ts'
 
 type PolicyConfig = NonNullable<MaterialsConfig['policy']>
@@ -324,7 +323,7 @@ async function attempt(
   if (unpacked.kind === 'problems') return failed(unpacked.problems)
   const verified = verify(unpacked.entries, signing, keys, source)
   if (verified.kind === 'problem') return failed([verified.problem])
-  const read = readBundlePart(verified.entries, file)
+  const read = await readPartAside(verified.entries, file)
   if (read.kind === 'problems') return failed(read.problems)
   const { keyId, issuedAt } = verified
   return {
@@ -411,7 +410,7 @@ async function load(
   const file = parts.map(({ part }) => part.file).join(', ')
   const source = { file, digest, bundle: combined.bundle }
   const options = { entrypoint, fuel, memoryBytes, input: { ...input, descriptor } }
-  const read = await loadBundle(source, options)
+  const read = await loadBundleAside(source, options)
   if (read.kind === 'problems') return read
   const { material, warnings } = read
   if (warnings.some(isError)) return { kind: 'problems', problems: warnings }
