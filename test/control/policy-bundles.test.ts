@@ -6,6 +6,7 @@ import { gunzipSync, gzipSync } from 'node:zlib'
 import { pack } from 'tar-stream'
 import type { BundleServiceConfig, Config, SigningConfig } from '../../src/config/config.ts'
 import { PolicyBundles, type PolicyPiece } from '../../src/control/policy-bundles.ts'
+import { watchedPaths } from '../../src/control/watcher.ts'
 import { unpackArchive } from '../../src/policy/bundle.ts'
 import { SECRET, signed } from '../policy/signed/support.ts'
 import { eventually } from '../support/eventually.ts'
@@ -476,4 +477,21 @@ test('a bundle that the configuration no longer names is no longer fetched', asy
   await eventually('the other is fetched on', () => asked('two') > two + 10)
   // One may have been on its way.
   assert.ok(asked('one') <= one + 1)
+})
+
+test('files of bundles and keys are watched; addresses are not files', () => {
+  const policy = policyOf('https://host/b', {
+    data: ['/d.tar.gz', 'https://host/d'],
+    ...signedBy({ k1: '/k1.pem', k2: '/k2.pem' }),
+  })
+  const identity = { kind: 'bundle', credentialBundle: '/id.pem' } as const
+  const paths = watchedPaths({ identity, trust: { bundles: [], crls: [] }, policy } as never)
+  assert.deepEqual(
+    ['/d.tar.gz', '/k1.pem', '/k2.pem'].filter((path) => !paths.includes(path)),
+    [],
+  )
+  assert.deepEqual(
+    paths.filter((path) => path.includes('host')),
+    [],
+  )
 })

@@ -278,3 +278,30 @@ test('traps in a row share one memory, which is replaced seldom', async () => {
     WebAssembly.Memory = Memory
   }
 })
+
+test('what a policy said is remembered by what it reads, and only that', async () => {
+  const policy = await loadMaterial(SAMPLE_BUNDLE)
+  const engine = new PolicyEngine({ allow: [], policy, clock })
+  assert.equal(summary(engine, '/api/orders', { requestId: '1' }), 'permit: allow by policy')
+  const { evaluation } = engine.decide(
+    request('/api/orders', { requestId: '2', fields: ['a', 'b'] }),
+  )
+  assert.equal(evaluation.outcome, 'allow')
+  assert.ok(evaluation.evalNs > 0)
+  assert.equal(summary(engine, '/api/orders', { method: 'POST' }), 'denied 403: deny by policy')
+  const admin = connection(peer('admin'))
+  for (let i = 0; i < 3; i++) {
+    assert.equal(summary(engine, '/admin'), 'denied 403: deny by policy')
+    assert.equal(summary(engine, '/admin', { connection: admin }), 'permit: allow by policy')
+  }
+})
+
+test('while a configured policy has not come, the allow rules do not decide alone', () => {
+  const pending = { allow: [{ all: true as const }], policy: undefined, policyPending: true, clock }
+  const outcome = new PolicyEngine(pending).decide(request('/a'))
+  assert.equal(outcome.kind === 'denial' && outcome.code, 'policy_not_ready')
+  const stranger = { ...pending, allow: [{ cn: 'nobody' }] }
+  assert.equal(new PolicyEngine(stranger).decide(request('/a')).kind, 'denial')
+  const without = { ...pending, policyPending: false }
+  assert.equal(new PolicyEngine(without).decide(request('/a')).kind, 'permit')
+})
