@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { before, describe, it, type TestContext } from 'node:test'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
+import { openSession } from '../support/http2.ts'
 import {
   Authority,
   type IssuedCertificate,
@@ -249,6 +250,28 @@ describe('enforcement on open connections', () => {
       )
     })
   }
+
+  it('cuts an HTTP/2 connection with its streams', async () => {
+    const bad = await authority.svid('denied')
+    const session = await openSession(t, sidecar, bad)
+    const held = workload.paths.filter((path) => path === '/hold').length
+    const stream = session.request({ ':path': '/hold' })
+    const statuses: unknown[] = []
+    stream.on('response', (headers) => statuses.push(headers[':status'])).resume()
+    stream.on('error', () => {})
+    session.on('error', () => {})
+    await eventually(
+      'the request waits',
+      () => workload.paths.filter((path) => path === '/hold').length > held,
+    )
+    const before = await enforced('deny_listed')
+    await writeFile(denyFile, `- spiffeId: ${spiffeId('denied')}`)
+    await eventually('the connection ends', () => session.destroyed && stream.destroyed)
+    assert.deepEqual(statuses, [403])
+    assert.equal(await enforced('deny_listed'), before + 1)
+    await writeFile(denyFile, '[]')
+    await stillOpen(undisturbed)
+  })
 
   it('refuses a request that comes with the revocation, and forwards nothing of it', async () => {
     const bad = await authority.svid('racing')
