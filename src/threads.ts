@@ -86,7 +86,7 @@ export interface DecisionRecord {
   readonly timeMs: number
   readonly outcome: string
   readonly rule: string
-  /** The input document as JSON text, exactly as the policy read it (not yet redacted). */
+  /** The whole input document as JSON text, of which the policy may have read a part; not yet redacted. */
   readonly input: string
   /** The result as JSON text; absent when there was none. */
   readonly result?: string

@@ -68,9 +68,7 @@ export class PolicyEngine {
     this.#host = policy && new PolicyHost(policy, () => events?.recycled())
     const { protoDescriptor } = this.inputSettings
     this.#descriptors = protoDescriptor && new GrpcDescriptors(protoDescriptor)
-    // A body that was collected can be refused as one, which only the whole document shows.
-    const collects = this.inputSettings.bodyBytes > 0
-    this.#projection = policy && !collects ? projectionOf(policy.reads) : undefined
+    this.#projection = policy && projectionOf(policy.reads)
     const steady = this.#projection?.steady && canRemember(Object.values(policy?.builtins ?? {}))
     this.#memo = steady ? new Memo() : undefined
     this.#monotonicMs = clock.monotonicMs?.bind(clock) ?? (() => performance.now())
@@ -127,22 +125,19 @@ export class PolicyEngine {
   }
 
   #askPolicy(host: PolicyHost, request: PolicyRequest): Permit | Denial {
-    const { text, reason } = inputOrReason(request, this.#projection, this.#descriptors)
+    // A body that was collected can be refused as one, which only the whole document shows.
+    const projection = request.body === undefined ? this.#projection : undefined
+    const { text, reason } = inputOrReason(request, projection, this.#descriptors)
     if (reason !== undefined) return badInput(text, reason)
-    const input = this.#projection === undefined ? text : ''
+    const memo = projection === undefined ? undefined : this.#memo
+    const input = projection === undefined ? text : ''
     const startMs = this.#monotonicMs()
-    const outcome = this.#memo?.find(text) ?? this.#evaluate(host, text, request.timeMs)
+    const outcome = memo?.find(text) ?? evaluated(host, text, request.timeMs, memo)
     // 0 stands for no policy asked.
     const evalNs = Math.max(1, Math.round((this.#monotonicMs() - startMs) * 1e6))
     if (outcome.kind === 'too_large') return badInput(input, 'the input document is too large')
     if (outcome.kind !== 'result') return failed(outcome, input, evalNs)
     return verdict(this.#resultOf(outcome.text), outcome.text, input, evalNs)
-  }
-
-  #evaluate(host: PolicyHost, text: string, nowMs: number): EvaluationOutcome {
-    const outcome = host.evaluate(text, nowMs)
-    if (outcome.kind === 'result' && !host.hasReadTime) this.#memo?.remember(text, outcome)
-    return outcome
   }
 
   #isRefusedByRules({ connection }: PolicyRequest): boolean {
@@ -164,6 +159,17 @@ export class PolicyEngine {
     this.#lastResult = this.#results.get(text, () => readResult(text))
     return this.#lastResult
   }
+}
+
+function evaluated(
+  host: PolicyHost,
+  text: string,
+  nowMs: number,
+  memo: Memo | undefined,
+): EvaluationOutcome {
+  const outcome = host.evaluate(text, nowMs)
+  if (outcome.kind === 'result' && !host.hasReadTime) memo?.remember(text, outcome)
+  return outcome
 }
 
 function verdict(

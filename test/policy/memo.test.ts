@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { PolicyEngine } from '../../src/policy/engine.ts'
+import { canRemember, Memo } from '../../src/policy/memo.ts'
+import { bundleUrl, loadMaterial, NOW_MS, request } from './support.ts'
+
+const result = (text: string) => ({ kind: 'result', text }) as const
+
+test('remembers by the whole text, and what was used last', () => {
+  const memo = new Memo()
+  memo.remember('a', result('1'))
+  assert.equal(memo.find('a')?.text, '1')
+  assert.equal(memo.find('b'), undefined)
+  for (let i = 0; i < 10_000; i++) {
+    memo.remember(`input ${i}`, result('0'))
+    if (i % 500 === 0) assert.equal(memo.find('a')?.text, '1', String(i))
+  }
+  assert.equal(memo.find('input 0'), undefined)
+})
+
+test('remembers nothing large', () => {
+  const memo = new Memo()
+  memo.remember('x'.repeat(10_000), result('1'))
+  memo.remember('a', result('x'.repeat(10_000)))
+  assert.equal(memo.find('x'.repeat(10_000)), undefined)
+  assert.equal(memo.find('a'), undefined)
+})
+
+test('a policy that calls what may answer anew is asked each time', () => {
+  assert.equal(canRemember(['sprintf', 'io.jwt.decode']), true)
+  for (const name of ['rand.intn', 'uuid.rfc4122', 'opa.runtime', 'io.jwt.encode_sign']) {
+    assert.equal(canRemember(['sprintf', name]), false, name)
+  }
+})
+
+test('what was decided by the clock is decided anew', async () => {
+  const policy = await loadMaterial(bundleUrl('clock'))
+  assert.notEqual(policy.reads, 'all')
+  const engine = new PolicyEngine({ allow: [], policy, clock: { nowMs: () => NOW_MS } })
+  const outcome = (path: string, timeMs: number) =>
+    engine.decide(request(path, { timeMs })).evaluation.outcome
+  assert.equal(outcome('/before', NOW_MS - 1), 'allow')
+  assert.equal(outcome('/before', NOW_MS + 1), 'deny')
+  assert.equal(outcome('/before', NOW_MS - 1), 'allow')
+  assert.equal(outcome('/always', NOW_MS - 1), 'allow')
+  assert.equal(outcome('/always', NOW_MS + 1), 'allow')
+})
