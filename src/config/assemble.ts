@@ -289,10 +289,11 @@ function signingFrom(values: Values): SigningConfig | 'wrong' | undefined {
   })
   if (keys.length !== indices.length) return 'wrong'
   if (keys.length === 0) return undefined
+  const scope = values.at('policy.signing.scope')
   const minimumIssuedAtMs = values.at('policy.signing.minimumIssuedAt')
   return {
     keys,
-    scope: values.at('policy.signing.scope') ?? '',
+    ...(scope === undefined ? {} : { scope }),
     ...(minimumIssuedAtMs === undefined ? {} : { minimumIssuedAtMs }),
     monotonic: values.at('policy.signing.monotonic'),
   }

@@ -108,7 +108,8 @@ export interface SigningConfig {
     /** Absent: the usual one for this kind of key. */
     readonly algorithm?: ValueAt<'policy.signing.keys[].algorithm'>
   }[]
-  readonly scope: string
+  /** Absent: signatures may have none. */
+  readonly scope?: string
   /** Epoch milliseconds. */
   readonly minimumIssuedAtMs?: number
   readonly monotonic: boolean
