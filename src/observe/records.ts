@@ -121,7 +121,10 @@ export class RecordSink {
       const record = records[at] as LogRecord
       switch (record.kind) {
         case 'access':
-          if (config.access === 'all' || (config.access === 'denied' && (isDenied(record) || record.unsafe !== undefined))) {
+          if (
+            config.access === 'all' ||
+            (config.access === 'denied' && (isDenied(record) || record.unsafe !== undefined))
+          ) {
             this.#access(record, thread)
           }
           break
