@@ -87,9 +87,9 @@ export function admit(
   if (peer.kind === 'peer') {
     const xfcc = combineXfcc(mode, received, xfccOf(peer, generation))
     if (xfcc !== undefined) fields.push('x-forwarded-client-cert', xfcc)
-    const leaf = peer.chain[0]
-    if (inbound.clientCert && leaf !== undefined) {
-      fields.push('client-cert', clientCertField(leaf.raw))
+    if (inbound.clientCert) {
+      const leaf = peer.chain[0]
+      if (leaf !== undefined) fields.push('client-cert', clientCertField(leaf.raw))
     }
   }
   setField(fields, 'x-request-id', requestId)
