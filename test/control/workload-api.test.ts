@@ -1,5 +1,7 @@
 // The client of the SPIFFE Workload API against a server that speaks the same protocol.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import fc from 'fast-check'
@@ -29,6 +31,15 @@ const addressOf = (text: string) => {
 }
 const socketIn = async (t: TestContext) =>
   `unix://${join(await temporaryDirectory(t), 'agent.sock')}`
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
 
 function follow(t: TestContext, address: string) {
   const delivered: Delivery[] = []
@@ -72,7 +83,8 @@ describe('the client of the Workload API', () => {
   it('reaches an agent on a loopback port, whatever proxy the environment names', async (t) => {
     process.env['http_proxy'] = 'http://192.0.2.1:1'
     t.after(() => delete process.env['http_proxy'])
-    const server = await new WorkloadApiServer(t, 'tcp://127.0.0.1:38127', ONE).start()
+    const address = `tcp://127.0.0.1:${await freePort()}`
+    const server = await new WorkloadApiServer(t, address, ONE).start()
     const { delivered } = follow(t, server.address)
     await eventually('a delivery', () => delivered.length > 0)
   })
