@@ -15,7 +15,12 @@ test('flags alone are a whole configuration', () => {
     certificate: 'tls.crt',
     privateKey: 'tls.key',
   })
-  assert.deepEqual(config.trust, { bundles: [{ file: 'ca.crt' }], crls: [] })
+  assert.deepEqual(config.trust, {
+    bundles: [{ file: 'ca.crt' }],
+    crls: [],
+    revocation: { mode: 'hard-fail', graceMs: 0, scope: 'leaf' },
+    clockSkewMs: 0,
+  })
   assert.deepEqual(config.allow, [{ uri: 'spiffe://example.org/ns/*/sa/web' }])
   assert.equal(config.policy, undefined)
 })
@@ -37,6 +42,9 @@ trust:
     - file: /trust/ca.crt
     - { trustDomain: partner.example, file: /trust/partner.pem }
   crls: [/trust/ca.crl]
+  revocation: { mode: soft-fail, grace: 24h, scope: chain }
+  revoked: /trust/revoked.yaml
+  clockSkew: 30s
 allow:
   - { uri: "spiffe://example.org/**", dns: "*.example.org" }
   - cn: client
@@ -66,6 +74,9 @@ stall: 10s
       { trustDomain: 'partner.example', file: '/trust/partner.pem' },
     ],
     crls: ['/trust/ca.crl'],
+    revocation: { mode: 'soft-fail', graceMs: 86_400_000, scope: 'chain' },
+    revoked: '/trust/revoked.yaml',
+    clockSkewMs: 30_000,
   })
   assert.deepEqual(config.allow, [
     { uri: 'spiffe://example.org/**', dns: '*.example.org' },
@@ -181,7 +192,7 @@ test('everything that is wrong is said at once, with key or flag and place', () 
   limits: { headBytes: 3KB, headr: 1 }
   timeouts: { idle: 5 }
 identity: { certificate: a, credentialBundle: b }
-policy: { candidate: { bundle: x } }
+policy: { candidate: { sample: 1.5 } }
 colour: blue
 `,
     { forward: 'http://10.0.0.1:80', logLevel: 'loud' },
@@ -197,7 +208,7 @@ colour: blue
     'inbound.listen (postern.yaml:2:11)',
     'inbound.timeouts.idle (postern.yaml:4:21)',
     'policy.bundle, allow',
-    'policy.candidate (postern.yaml:6:22)',
+    'policy.candidate.sample (postern.yaml:6:32)',
     'trust.bundles',
   ])
   for (const { what, remedy } of loaded.problems) {
