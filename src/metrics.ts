@@ -72,7 +72,17 @@ export const REVOCATION_KINDS = [
   'revocation_unknown',
 ] as const
 export const REVOCATION_GAPS = ['missing', 'stale'] as const
-export const RELOAD_SOURCES = ['identity', 'trust', 'revocation', 'policy', 'config'] as const
+export const POLICY_SLOTS = ['active', 'previous', 'candidate', 'held_back'] as const
+/** What the candidate would change: who gets in, or `error` where it gave no answer. */
+export const CANDIDATE_CHANGES = ['same', 'allow_to_deny', 'deny_to_allow', 'error'] as const
+export const RELOAD_SOURCES = [
+  'identity',
+  'trust',
+  'revocation',
+  'policy',
+  'candidate',
+  'config',
+] as const
 
 const codesBlaming = (...faults: readonly string[]): ErrorCode[] =>
   (Object.keys(ERRORS) as ErrorCode[]).filter((code) => faults.includes(ERRORS[code].fault))
@@ -144,8 +154,26 @@ export const METRICS = {
   policy_info: {
     type: 'gauge',
     from: 'control',
-    help: 'Constant 1 for each policy slot in use.',
-    labels: { slot: ['active'], revision: 'any' },
+    help: 'Constant 1 for each policy slot in use; held_back is what was rolled back and lies in its file still.',
+    labels: { slot: POLICY_SLOTS, revision: 'any' },
+  },
+  policy_slot_changes_total: {
+    type: 'counter',
+    from: 'control',
+    help: 'Rollbacks and promotions that took effect.',
+    labels: { action: ['rollback', 'promote'], by: ['operator', 'automatic'] },
+  },
+  candidate_decisions_total: {
+    type: 'counter',
+    from: 'control',
+    help: 'Decisions that the candidate policy was asked about as well: what it would change, or error where it gave no answer.',
+    labels: { change: CANDIDATE_CHANGES },
+  },
+  candidate_samples_dropped_total: {
+    type: 'counter',
+    from: 'data',
+    help: 'Sampled decisions that the candidate policy was not asked about for lack of time, or because the policies have changed since.',
+    labels: {},
   },
   connections_total: {
     type: 'counter',

@@ -1,7 +1,7 @@
 // The JSON Schema of the configuration file, for editors: completion, descriptions, red lines under
 // unknown keys. The program's own parser is the judge; this is never used to decide.
 import { SHAPE, type Shape } from '../src/config/given.ts'
-import { isLater, type Key, typeOf } from '../src/config/schema.ts'
+import { type Key, typeOf } from '../src/config/schema.ts'
 
 type JsonSchema = Readonly<Record<string, unknown>>
 
@@ -28,11 +28,10 @@ function schemaOf(shape: Shape): JsonSchema {
         : { additionalProperties: { anyOf: [{ type: 'string' }, items] }, minProperties: 1 }),
     }
   }
-  const known = [...shape.keys].filter(([, below]) => below.kind !== 'value' || !isLater(below.key))
   return {
     type: ['object', 'null'],
     additionalProperties: false,
-    properties: Object.fromEntries(known.map(([name, below]) => [name, schemaOf(below)])),
+    properties: Object.fromEntries([...shape.keys].map(([name, below]) => [name, schemaOf(below)])),
   }
 }
 
@@ -48,6 +47,8 @@ function valueSchema(key: Key): JsonSchema {
   switch (typeOf(key).json) {
     case 'integer':
       return { ...described, anyOf: [{ type: 'integer', ...boundsOf(key) }, VARIABLE] }
+    case 'number':
+      return { ...described, anyOf: [{ type: 'number', minimum: 0, maximum: 1 }, VARIABLE] }
     case 'boolean':
       return { ...described, anyOf: [{ type: 'boolean' }, VARIABLE] }
     case 'integer or string':

@@ -2,7 +2,7 @@
 // What no table of the program holds (commands' exit codes, endpoints, headers) stands here.
 import { COMMANDS } from '../src/cli/commands.ts'
 import { FLAGS } from '../src/config/flags.ts'
-import { isLater, type Key, keys, typeOf } from '../src/config/schema.ts'
+import { type Key, keys, typeOf } from '../src/config/schema.ts'
 import { ERRORS, type ErrorCode, errorEntry } from '../src/errors.ts'
 import { HOP_BY_HOP } from '../src/field-names.ts'
 import { METRICS, type MetricName, metricEntry } from '../src/metrics.ts'
@@ -96,6 +96,7 @@ function configuration(): string {
     [
       '- *duration*: one whole number and `ms`, `s`, `m` or `h`: `250ms`, `30s`, `5m`.',
       '- *size*: bytes, or a number with `KiB`, `MiB` or `GiB`: `64KiB`.',
+      '- *share*: a number from 0 to 1: `0.05`.',
       '- *address*: `host:port`, `[::1]:8443`, `:8443` (every IPv4 address) or `unix:/path`. Port 0 lets the kernel choose.',
       '- *URL* of the workload: `http://host:port`, `unix:/path` or `http+unix:/path`.',
       '- *path*: relative ones start at the working directory.',
@@ -104,10 +105,6 @@ function configuration(): string {
       '- A list has at least one entry, or the key is left out.',
     ].join('\n'),
     ...[...sections].map(([name, section]) => `### ${name}\n\n${keyTable(section)}`),
-    `### Reserved\n\nPart of the interface, refused until a later version: ${keys
-      .filter(isLater)
-      .map(({ path }) => `\`${path}\``)
-      .join(', ')}.`,
     'The keys of one `allow` rule must all match; one rule that matches is enough. Where `allow` and `policy` are both given, ' +
       'both must admit. Without either nothing starts.',
   ].join('\n\n')
@@ -116,9 +113,7 @@ function configuration(): string {
 const keyTable = (section: readonly Key[]): string =>
   table(
     ['key', 'value', 'default', 'meaning'],
-    section
-      .filter((key) => !isLater(key))
-      .map((key) => [code(key.path), formOf(key), code(key.default), sentenceOf(key)]),
+    section.map((key) => [code(key.path), formOf(key), code(key.default), sentenceOf(key)]),
   )
 
 function formOf(key: Key): string {

@@ -3,9 +3,11 @@
 import type {
   AllowRule,
   BundleServiceConfig,
+  CandidateConfig,
   Config,
   MaterialsConfig,
   PolicyInputConfig,
+  RollbackConfig,
   SigningConfig,
   TrustBundleConfig,
 } from './config.ts'
@@ -244,6 +246,8 @@ function policyFrom(values: Values): Config['policy'] {
   if (bundle === undefined || isWrong('entrypoint') || isWrong('memoryBytes') || isWrong('fuel'))
     return undefined
   const data = values.all('policy.data[]')
+  const candidate = candidateFrom(values)
+  const rollback = rollbackFrom(values)
   const signing = signingFrom(values)
   // Never looser than what is written: with a key that cannot be told nothing is loaded unverified.
   if (signing === 'wrong' || data.length !== values.indices('policy.data').length) return undefined
@@ -251,11 +255,35 @@ function policyFrom(values: Values): Config['policy'] {
     bundle,
     data,
     ...(signing === undefined ? {} : { signing }),
-    ...([bundle, ...data].some(isRemote) ? { service: bundleServiceFrom(values) } : {}),
+    ...([bundle, ...data, candidate?.bundle ?? ''].some(isRemote)
+      ? { service: bundleServiceFrom(values) }
+      : {}),
     ...(entrypoint === undefined ? {} : { entrypoint }),
     memoryBytes: values.at('policy.memoryBytes'),
     ...(fuel === undefined ? {} : { fuel }),
     input: policyInputFrom(values),
+    ...(candidate && { candidate }),
+    ...(rollback && { rollback }),
+  }
+}
+
+function candidateFrom(values: Values): CandidateConfig | undefined {
+  const bundle = values.at('policy.candidate.bundle')
+  const promoteAfter = values.at('policy.candidate.promoteAfter')
+  if (bundle === undefined) return undefined
+  const sample = values.at('policy.candidate.sample')
+  return { bundle, sample, ...(promoteAfter === undefined ? {} : { promoteAfter }) }
+}
+
+function rollbackFrom(values: Values): RollbackConfig | undefined {
+  const maxDenyIncrease = values.at('policy.rollback.maxDenyIncrease')
+  const maxErrorIncrease = values.at('policy.rollback.maxErrorIncrease')
+  if (maxDenyIncrease === undefined && maxErrorIncrease === undefined) return undefined
+  return {
+    windowMs: values.at('policy.rollback.window'),
+    ...(maxDenyIncrease === undefined ? {} : { maxDenyIncrease }),
+    ...(maxErrorIncrease === undefined ? {} : { maxErrorIncrease }),
+    minDecisions: values.at('policy.rollback.minDecisions'),
   }
 }
 

@@ -162,6 +162,7 @@ function accessProblems(values: Values): Problem[] {
     return [
       ...problems,
       ...signingProblems(values),
+      ...slotProblems(values),
       ...serviceProblems(values),
       ...inputProblems(values),
     ]
@@ -242,9 +243,46 @@ function signingProblems(values: Values): Problem[] {
   return problems
 }
 
+/** What is written about slots and would never do anything. */
+function slotProblems(values: Values): Problem[] {
+  const problems: Problem[] = []
+  const [candidate] = values.within('policy.candidate')
+  if (candidate !== undefined && !isWritten(values, 'policy.candidate.bundle')) {
+    problems.push({
+      where: place(values, candidate),
+      what: 'has no effect without policy.candidate.bundle',
+      remedy: 'name the bundle that is to be compared, or leave it out',
+    })
+  } else if (
+    isWritten(values, 'policy.candidate.promoteAfter') &&
+    values.at('policy.candidate.sample') === 0
+  ) {
+    problems.push({
+      where: place(values, 'policy.candidate.promoteAfter'),
+      what: 'is never reached: policy.candidate.sample is 0',
+      remedy: 'let the candidate be asked, or leave it out',
+    })
+  }
+  const [rollback] = values.within('policy.rollback')
+  const isBounded = (['maxDenyIncrease', 'maxErrorIncrease'] as const).some((name) =>
+    isWritten(values, `policy.rollback.${name}`),
+  )
+  if (rollback !== undefined && !isBounded) {
+    problems.push({
+      where: place(values, rollback),
+      what: 'has no effect without policy.rollback.maxDenyIncrease or maxErrorIncrease',
+      remedy: 'set at least one of the two, or leave it out',
+    })
+  }
+  return problems
+}
+
 function serviceProblems(values: Values): Problem[] {
   const bundles = [
     ['policy.bundle', values.at('policy.bundle')] as const,
+    ...(isWritten(values, 'policy.candidate.bundle')
+      ? [['policy.candidate.bundle', values.at('policy.candidate.bundle')] as const]
+      : []),
     ...values
       .indices('policy.data')
       .map((index) => [`policy.data[${index}]`, values.in('policy.data[]', index)] as const),

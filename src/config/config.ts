@@ -115,6 +115,22 @@ export interface SigningConfig {
   readonly monotonic: boolean
 }
 
+export interface CandidateConfig {
+  readonly bundle: string
+  /** Share of the decisions, from 0 to 1. */
+  readonly sample: number
+  /** Decisions in a row without a difference, and the candidate is promoted. */
+  readonly promoteAfter?: number
+}
+
+/** When a new policy is rolled back; shares of its decisions, from 0 to 1. */
+export interface RollbackConfig {
+  readonly windowMs: number
+  readonly maxDenyIncrease?: number
+  readonly maxErrorIncrease?: number
+  readonly minDecisions: number
+}
+
 export interface BundleServiceConfig {
   readonly tokenFile?: string
   readonly certificate?: string
@@ -215,6 +231,10 @@ export interface Config {
     /** Loop iterations and calls that one evaluation may use; absent: what takes about 10 ms. */
     readonly fuel?: number
     readonly input: PolicyInputConfig
+    /** Compared with what is in force. */
+    readonly candidate?: CandidateConfig
+    /** Absent: only somebody who asks rolls back. */
+    readonly rollback?: RollbackConfig
   }
   readonly admin?: { readonly listen: Address }
   readonly metrics?: { readonly listen: Address }

@@ -4,7 +4,7 @@ import type { Node } from 'yaml'
 import type { Problem } from '../errors.ts'
 import { type GivenValues, SHAPE, type Shape } from './given.ts'
 import { nearest } from './nearest.ts'
-import { isLater, keys } from './schema.ts'
+import { keys } from './schema.ts'
 import { loadYaml } from './yaml.ts'
 
 export interface ConfigFile {
@@ -171,9 +171,7 @@ class Reading {
 
   #readValue(shape: Shape & { kind: 'value' }, node: Node | null, path: string, at: number): void {
     const where = this.#where(path, at)
-    if (isLater(shape.key)) {
-      this.given.set(path, { key: shape.key, text: '', where })
-    } else if (this.#yaml.isScalar(node) && !this.#isBlank(node)) {
+    if (this.#yaml.isScalar(node) && !this.#isBlank(node)) {
       const text = this.#substitute(String(node.value), path, at)
       this.given.set(path, { key: shape.key, where, ...(text === undefined ? {} : { text }) })
     } else {
@@ -263,6 +261,7 @@ class Reading {
 const MUST_SAY: ReadonlyMap<string, string> = new Map([
   ['policy', 'bundle'],
   ['policy.signing', 'keys'],
+  ['policy.candidate', 'bundle'],
 ])
 
 /** A key that exists, but in another section. */

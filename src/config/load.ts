@@ -9,7 +9,7 @@ import type { Config, MaterialsConfig } from './config.ts'
 import { type ConfigFile, readDocument } from './document.ts'
 import { type Flags, flagsToConfig, listOf } from './flags.ts'
 import type { GivenValues } from './given.ts'
-import { isLater, keys, typeOf } from './schema.ts'
+import { keys, typeOf } from './schema.ts'
 
 export interface LoadInput {
   readonly file?: ConfigFile
@@ -55,9 +55,9 @@ function overrule(file: GivenValues, flags: GivenValues): GivenValues {
   const lists = new Set([...flags.values()].map(({ key }) => listOf(key.path)))
   const identity = [...flags.keys()].some((path) => path.startsWith('identity.'))
   const kept = [...file].filter(
-    ([path, { key }]) =>
+    ([path]) =>
       !(listOf(path) !== undefined && lists.has(listOf(path))) &&
-      !(identity && path.startsWith('identity.') && !isLater(key)),
+      !(identity && path.startsWith('identity.')),
   )
   return new Map([...kept, ...flags])
 }

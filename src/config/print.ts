@@ -42,6 +42,6 @@ function writtenValue({ key }: Shape & { kind: 'value' }, value: unknown): unkno
   if (value === undefined) return key.type === 'listener' ? 'off' : undefined
   const { format, json } = typeOf(key)
   const text = format === undefined ? String(value) : format(value as never)
-  if (json !== 'string' && /^(\d+|true|false)$/.test(text)) return JSON.parse(text)
+  if (json !== 'string' && /^(\d+(\.\d+)?|true|false)$/.test(text)) return JSON.parse(text)
   return text.replaceAll('${', () => '$${')
 }

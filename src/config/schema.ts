@@ -30,6 +30,7 @@ import {
   parseNetwork,
   parsePath,
   parseRequestPath,
+  parseShare,
   parseSize,
   parseText,
   parseTimestamp,
@@ -573,7 +574,55 @@ export const KEYS = [
       'Fetch bundles with http:// from other hosts, where the network can read and change them.',
     unsafe: true,
   },
-  { path: 'policy.candidate', type: 'later', sentence: 'A second policy that is only compared.' },
+  {
+    path: 'policy.candidate.bundle',
+    type: 'bundle',
+    sentence:
+      'A second policy in the place of policy.bundle, which decides nothing: it is asked about a sample of the requests after they were decided, and what it would change is counted and logged. Everything else of policy holds for it, too.',
+  },
+  {
+    path: 'policy.candidate.sample',
+    type: 'share',
+    default: '1',
+    sentence:
+      'Share of the decisions that the candidate is asked about, from 0 to 1; how many there is time for is bounded, and the rest is counted.',
+  },
+  {
+    path: 'policy.candidate.promoteAfter',
+    type: 'count',
+    min: '1',
+    max: '1000000000',
+    sentence:
+      'Promote the candidate after so many decisions in a row that it would have made in the same way; one that differs ends that for this candidate. Absent: only when asked to.',
+  },
+  {
+    path: 'policy.rollback.window',
+    type: 'duration',
+    default: '5m',
+    min: '1s',
+    max: '1h',
+    sentence:
+      'How long a new policy is watched by the next two keys, and what of the time before it is compared with.',
+  },
+  {
+    path: 'policy.rollback.maxDenyIncrease',
+    type: 'share',
+    sentence:
+      'Roll back a new policy when the share of denials exceeds that of before by more than this, from 0 to 1. Whom it denies can cause that. Absent: never.',
+  },
+  {
+    path: 'policy.rollback.maxErrorIncrease',
+    type: 'share',
+    sentence: 'The same for decisions that end as errors or timeouts.',
+  },
+  {
+    path: 'policy.rollback.minDecisions',
+    type: 'count',
+    default: '100',
+    min: '1',
+    max: '1000000000',
+    sentence: 'Of the new policy, before its shares count.',
+  },
   {
     path: 'policy.input.body.maxBytes',
     type: 'size',
@@ -788,7 +837,7 @@ interface ValueType<T> {
   readonly argument?: string
   /** What the reference calls it. */
   readonly name: string
-  readonly json: 'string' | 'integer' | 'boolean' | 'integer or string'
+  readonly json: 'string' | 'integer' | 'number' | 'boolean' | 'integer or string'
 }
 
 export const TYPES = {
@@ -828,6 +877,7 @@ export const TYPES = {
     format: formatSize,
   },
   count: { name: 'number', argument: 'NUMBER', json: 'integer', parse: within(parseCount) },
+  share: { name: 'share', argument: 'SHARE', json: 'number', parse: parseShare },
   workers: {
     name: 'number or auto',
     argument: 'NUMBER',
@@ -871,7 +921,6 @@ export const TYPES = {
     format: formatLabel,
   },
   logServer: { name: 'https:// URL', argument: 'URL', json: 'string', parse: parseLogServer },
-  later: { name: 'reserved', json: 'string', parse: notYet },
 } as const satisfies Record<string, ValueType<unknown>>
 
 export type TypeName = keyof typeof TYPES
@@ -880,14 +929,11 @@ type ValueOfType<T extends TypeName> =
 
 export const typeOf = (key: Key): ValueType<unknown> => TYPES[key.type]
 
-/** Keys of the interface that are refused until they are built, so that none is silently ignored. */
-export const isLater = (key: Key): boolean => key.type === 'later'
-
 type Row = (typeof KEYS)[number]
 type RowAt<P extends Row['path']> = Extract<Row, { path: P }>
 
 /** Every key of the table that holds a value. */
-export type KeyPath = Exclude<Row, { type: 'later' }>['path']
+export type KeyPath = Row['path']
 
 /** What parsing the value of a key gives; this is how the compiler holds `Config` against the table. */
 export type ValueAt<P extends KeyPath> =
@@ -926,12 +972,4 @@ function within(parse: (text: string) => Parsed<number>) {
 function bound(parse: (text: string) => Parsed<number>, text: string | undefined, none: number) {
   const parsed = text === undefined ? undefined : parse(text)
   return parsed?.kind === 'value' ? parsed.value : none
-}
-
-function notYet(): Parsed<never> {
-  return {
-    kind: 'wrong',
-    what: 'is not available in this version',
-    remedy: 'leave it out',
-  }
 }

@@ -60,6 +60,13 @@ export function parseCount(text: string): Parsed<number> {
     : wrong(`${quote(text)} is not a whole number`, 'write a whole number such as 100')
 }
 
+/** From 0 to 1. */
+export function parseShare(text: string): Parsed<number> {
+  return /^(?:0(?:\.\d{1,6})?|1(?:\.0{1,6})?)$/.test(text)
+    ? value(Number(text))
+    : wrong(`${quote(text)} is not a share`, 'write a number from 0 to 1, such as 0.05')
+}
+
 export function parseBoolean(text: string): Parsed<boolean> {
   if (text === 'true') return value(true)
   if (text === 'false') return value(false)

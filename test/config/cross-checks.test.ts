@@ -155,19 +155,3 @@ test('refuses several threads on one UNIX socket', () => {
   assertOneProblem(loadFlags({ listen, workers: '2' }), /--workers/, /cannot share/, /one worker/)
   assert.equal(configOf(loadFlags({ listen, workers: 'auto' })).workers, 1)
 })
-
-test('keys that are reserved for later versions are refused by name', () => {
-  const later = {
-    'trust.revoked': ['trust:', 'trust:\n  revoked: r.yaml'],
-    'policy.candidate': ['policy:', 'policy:\n  candidate:'],
-    'inbound.limits.streamsPerConnection': [
-      'inbound:',
-      'inbound:\n  limits: { streamsPerConnection: 1 }',
-    ],
-    'inbound.forward': ['http:', 'h2c:'],
-  }
-  for (const [key, [from, to]] of Object.entries(later)) {
-    const file = COMPLETE_FILE.replace(from ?? '', to ?? '')
-    assertOneProblem(load(file), new RegExp(`^${key} \\(`), /not available in this version/, /./)
-  }
-})

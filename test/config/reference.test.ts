@@ -43,7 +43,7 @@ test('the reference lists the routes that the listeners serve, and no others', (
   assert.deepEqual(documented('metrics').sort(), served('health.ts').sort())
 })
 
-test('the schema knows the keys that the program takes, and refuses those of later versions', () => {
+test('the schema knows the keys that the program takes', () => {
   const schema = JSON.parse(renderConfigSchema())
   const find = (path: string) =>
     path
@@ -51,7 +51,7 @@ test('the schema knows the keys that the program takes, and refuses those of lat
       .split('.')
       .reduce((at, step) => (step === '[]' ? at?.items : at?.properties?.[step]), schema)
   for (const key of keys) {
-    assert.equal(find(key.path) === undefined, key.type === 'later', key.path)
+    assert.notEqual(find(key.path), undefined, key.path)
   }
   assert.equal(find('inbound').additionalProperties, false)
   assert.equal(find('inbound.limits.headBytes').default, '32KiB')
