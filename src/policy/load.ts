@@ -12,7 +12,7 @@ import { bodyBytesOf, type InputSettings, PLAIN_INPUT } from './input-settings.t
 import { inspectModule, type ModuleFacts } from './inspect.ts'
 import { logRuleWarnings } from './log-rules.ts'
 import type { PolicyMaterial } from './material.ts'
-import { type InputReads, readsOf } from './reads.ts'
+import { type InputReads, readsByEntrypoint } from './reads.ts'
 import { readResult } from './result.ts'
 import { meterModule } from './rewrite.ts'
 
@@ -93,7 +93,10 @@ export async function loadBundle(
   if (!WebAssembly.validate(metered.bytes)) {
     return refused(file, 'the WebAssembly module is not valid', REBUILD)
   }
-  const module = await WebAssembly.compile(metered.bytes)
+  const compiling = WebAssembly.compile(metered.bytes)
+  // While other threads compile.
+  const readsOf = readsByEntrypoint(bundle.wasm)
+  const module = await compiling
   const inspected = inspectModule(module)
   if (inspected.kind === 'refused') return refused(file, inspected.reason, REBUILD)
   const { facts } = inspected
@@ -107,7 +110,7 @@ export async function loadBundle(
   const entrypointId = facts.entrypoints.get(entrypoint)
   if (problems.length > 0 || entrypointId === undefined) return { kind: 'problems', problems }
 
-  const reads = readsOf(bundle.wasm, entrypointId)
+  const reads = readsOf(entrypointId)
   const image = imageOf(module, bundle.dataJson, options.memoryBytes)
   if (typeof image === 'string') {
     const what = `its data cannot be read into policy.memoryBytes (${options.memoryBytes}): ${image}`

@@ -10,10 +10,20 @@ export type InputReads = 'all' | ReadonlyMap<string, InputReads>
 
 /** @param bytes the module as `opa build` wrote it. */
 export function readsOf(bytes: Uint8Array, entrypointId: number): InputReads {
+  return readsByEntrypoint(bytes)(entrypointId)
+}
+
+/** The same in two steps, of which the first needs no compiled module to be asked for its entrypoints. */
+export function readsByEntrypoint(bytes: Uint8Array): (entrypointId: number) => InputReads {
+  const code = provable(() => new PolicyCode(bytes))
+  return (entrypointId) => (code && provable(() => new Analysis(code, entrypointId).run())) ?? 'all'
+}
+
+function provable<T>(work: () => T): T | undefined {
   try {
-    return new Analysis(bytes, entrypointId).run()
+    return work()
   } catch (error) {
-    if (error instanceof Unprovable || error instanceof WasmFormatError) return 'all'
+    if (error instanceof Unprovable || error instanceof WasmFormatError) return undefined
     throw error
   }
 }
@@ -100,49 +110,58 @@ const CONTEXT_FIELDS = { input: 0, entrypoint: 12 } as const
 /** `opa_string_t` of a constant: type, length, address of the bytes (wasm/src/value.h). */
 const INTERNED_STRING = 8
 
+/** What has to be known of a module to find its functions, their types, names and constants. */
+class PolicyCode {
+  readonly bytes: Uint8Array
+  readonly types: readonly FunctionType[]
+  /** The type of each function by its place in `types`, imported ones first. */
+  readonly functions: readonly number[]
+  readonly imported: number
+  /** Where they stand, with their sizes before them. */
+  readonly bodies: readonly number[]
+  readonly names: ReadonlyMap<number, number>
+  readonly data: readonly { readonly address: number; readonly bytes: Uint8Array }[]
+  readonly eval: number
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes
+    const sections = sectionsOf(bytes)
+    this.types = readTypes(bytes, sections)
+    const imported = readImportedTypes(bytes, sections)
+    this.functions = imported.concat(
+      readVector(bytes, sections, SECTION.function, (reader) => reader.u32()),
+    )
+    this.imported = imported.length
+    this.bodies = readVector(bytes, sections, SECTION.code, (reader) => {
+      const at = reader.at
+      reader.skip(reader.u32())
+      return at
+    })
+    this.names = readNames(bytes, sections)
+    this.data = readData(bytes, sections)
+    this.eval = readExports(bytes, sections).get('eval') ?? unprovable()
+  }
+}
+
 class Analysis {
-  readonly #bytes: Uint8Array
+  readonly #code: PolicyCode
   readonly #entrypointId: number
   readonly #root = new Part(0)
   #parts = 1
   #visits = 0
   #depth = 0
-  readonly #types: readonly FunctionType[]
-  /** The type of each function by its place in `#types`, imported ones first. */
-  readonly #functions: readonly number[]
-  readonly #imported: number
-  /** Where they stand, with their sizes before them. */
-  readonly #bodies: readonly number[]
-  readonly #names: ReadonlyMap<number, number>
-  readonly #data: readonly { readonly address: number; readonly bytes: Uint8Array }[]
   readonly #planned = new Map<number, Planned>()
   readonly #memo = new Map<number, { value: Value; readonly askedBy: Set<Planned> }>()
   readonly #strings = new Map<number, string | undefined>()
   readonly #queue = new Set<Planned>()
-  readonly #eval: number
 
-  constructor(bytes: Uint8Array, entrypointId: number) {
-    this.#bytes = bytes
+  constructor(code: PolicyCode, entrypointId: number) {
+    this.#code = code
     this.#entrypointId = entrypointId
-    const sections = sectionsOf(bytes)
-    this.#types = readTypes(bytes, sections)
-    const imported = readImportedTypes(bytes, sections)
-    this.#functions = imported.concat(
-      readVector(bytes, sections, SECTION.function, (reader) => reader.u32()),
-    )
-    this.#bodies = readVector(bytes, sections, SECTION.code, (reader) => {
-      const at = reader.at
-      reader.skip(reader.u32())
-      return at
-    })
-    this.#imported = imported.length
-    this.#names = readNames(bytes, sections)
-    this.#data = readData(bytes, sections)
-    this.#eval = readExports(bytes, sections).get('eval') ?? unprovable()
   }
 
   run(): InputReads {
-    const start = this.#plannedAt(this.#eval)
+    const start = this.#plannedAt(this.#code.eval)
     if (start.parameters.length !== 1) unprovable()
     start.parameters[0] = CONTEXT
     this.#queue.add(start)
@@ -154,7 +173,7 @@ class Analysis {
   #plannedAt(index: number): Planned {
     const known = this.#planned.get(index)
     if (known !== undefined) return known
-    const at = this.#bodies[index - this.#imported] ?? unprovable()
+    const at = this.#code.bodies[index - this.#code.imported] ?? unprovable()
     const type = this.#typeOf(index)
     const planned: Planned = {
       body: at,
@@ -170,7 +189,7 @@ class Analysis {
   #visit(planned: Planned): void {
     if (++this.#visits > MOST_VISITS) unprovable()
     this.#queue.delete(planned)
-    new Walk(this.#bytes, planned, {
+    new Walk(this.#code.bytes, planned, {
       call: (index, stack) => this.#call(planned, index, stack),
       load: (address, offset) => this.#load(address, offset),
       consume: (value) => this.#consume(value),
@@ -287,12 +306,14 @@ class Analysis {
   }
 
   #typeOf(index: number): FunctionType {
-    return this.#types[this.#functions[index] ?? -1] ?? unprovable()
+    return this.#code.types[this.#code.functions[index] ?? -1] ?? unprovable()
   }
 
   #name(index: number): string {
-    const at = this.#names.get(index)
-    return at === undefined ? '' : new WasmReader(this.#bytes, at, this.#bytes.length).name()
+    const at = this.#code.names.get(index)
+    return at === undefined
+      ? ''
+      : new WasmReader(this.#code.bytes, at, this.#code.bytes.length).name()
   }
 
   #memoAt({ constant }: Value) {
@@ -316,7 +337,7 @@ class Analysis {
 
   /** Later segments overwrite earlier ones. */
   #memory(address: number, length: number): Buffer | undefined {
-    const segment = this.#data.findLast(
+    const segment = this.#code.data.findLast(
       (one) => address >= one.address && address < one.address + one.bytes.length,
     )
     const from = address - (segment?.address ?? 0)
