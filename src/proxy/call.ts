@@ -1,8 +1,11 @@
 // One request on its way to the workload, and its answer on the way back, in terms that hold for
-// every protocol a workload may speak. `h2c/` makes calls of HTTP/2 with prior knowledge.
+// every protocol that clients and workloads speak. http1-call.ts and h2c/ make the calls; exchange.ts
+// and http2/ use them.
 import type { ErrorCode } from '../errors.ts'
 import type { Fields } from '../http/fields.ts'
 import type { Framing } from '../http/framing.ts'
+import type { ResponseFraming } from '../http/response.ts'
+import type { UpstreamConnection } from './upstream.ts'
 
 export interface CallRequest {
   readonly method: string
@@ -10,20 +13,27 @@ export interface CallRequest {
   readonly target: string
   readonly authority: string
   readonly scheme: 'http' | 'https'
-  /** Sanitised and mutated; neither hop-by-hop nor framing fields are among them. */
+  /** Sanitised and mutated, `host` among them; neither hop-by-hop nor framing fields are. */
   readonly fields: Fields
   readonly body: Framing
+  /** The workload is to say whether it wants the body. */
+  readonly expectContinue: boolean
+  /** Asks for a WebSocket with this key. */
+  readonly webSocketKey?: string
 }
 
 /** The answer's head, or that of an interim answer. */
 export interface AnswerHead {
   readonly status: number
+  /** May be empty. */
+  readonly reason: string
   /** Without hop-by-hop fields; `content-length` is among them where the workload said one. */
   readonly fields: Fields
-  /** Nothing follows. */
-  readonly complete: boolean
+  readonly body: ResponseFraming
   /** Trailers may follow the body. */
   readonly trailers: boolean
+  /** `callData`, `callEnd` or `callFailed` is called before anything else happens. */
+  readonly dataFollows: boolean
 }
 
 /** Whether the request may be sent once more (RFC 9110 section 9.2.2, RFC 9113 section 8.7). */
@@ -34,7 +44,10 @@ export type Repeatable =
   | 'if_idempotent'
   | 'never'
 
-/** Who made the call. Bytes are lent: `data` copies what it keeps. */
+/** Methods whose repetition means the same as one. */
+export const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+
+/** Who made the call. Bytes are lent: `callData` copies what it keeps. */
 export interface CallUser {
   callInterim(head: AnswerHead): void
   callHead(head: AnswerHead): void
@@ -47,8 +60,18 @@ export interface CallUser {
   callFailed(code: ErrorCode, repeatable: Repeatable): void
 }
 
+/** A user that asked for a WebSocket also learns that it has one, and owns the connection then. */
+export interface UpgradeUser extends CallUser {
+  callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void
+}
+
 export interface Call {
-  /** @returns false when enough is waiting to be sent; `callDrain` follows */
+  /** Sends the request, with what was written before. Called once. */
+  begin(): void
+  /**
+   * @param bytes kept until they are sent
+   * @returns false when enough is waiting to be sent; `callDrain` follows
+   */
   write(bytes: Buffer): boolean
   /** The request is complete. */
   end(trailers: Fields): void

@@ -18,14 +18,15 @@ import {
   requestIdOf,
   type Waiting,
 } from './admission.ts'
+import type { Call, CallRequest, UpgradeUser } from './call.ts'
 import { Collecting, type ReadBody } from './collecting.ts'
 import { Exchange, type ExchangeClient } from './exchange.ts'
 import { recordFault } from './fault.ts'
+import { openCall } from './open-call.ts'
 import { encodeOwnResponse } from './respond.ts'
 import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient } from './tunnel.ts'
-import type { Turn } from './turn.ts'
 import type { UpstreamConnection } from './upstream.ts'
 
 export type CloseReason = (typeof CLOSE_REASONS)[number]
@@ -233,8 +234,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     return this.#context.tickMs
   }
 
-  get turn(): Turn {
-    return this.#context.turn
+  openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call {
+    return openCall(this.#context, user, request, fresh)
   }
 
   writeToClient(bytes: Buffer | string): boolean {
@@ -408,9 +409,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     startedMs: number,
     read?: ReadBody,
   ): number {
-    const { limits } = this.#context.generation.snapshot.settings.inbound
-    const { pool } = this.#context
-    const exchange = new Exchange(this, pool, admitted, head, limits, startedMs, read)
+    const { bodyBytes } = this.#context.generation.snapshot.settings.inbound.limits
+    const exchange = new Exchange(this, admitted, head, bodyBytes, startedMs, read)
     this.#exchange = exchange
     return exchange.forward(admitted.fields, bytes, start, bytes.length)
   }

@@ -8,7 +8,8 @@ import { type Fields, removeHopByHop } from '../http/fields.ts'
 import { parseResponseHead, type ResponseHead } from '../http/response.ts'
 import { requestHeadText } from '../http/serialise.ts'
 import { isHandshakeAnswer } from '../http/websocket.ts'
-import type { Call, CallRequest, CallUser, Repeatable } from './call.ts'
+import type { Call, CallRequest, Repeatable, UpgradeUser } from './call.ts'
+import { TRAILER_LIMITS } from './collecting.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamPool, UpstreamUser } from './upstream.ts'
 
@@ -17,24 +18,17 @@ export interface AnswerLimits {
   readonly headerCount: number
 }
 
-/** A user that asked for a WebSocket also learns that it has one, and owns the connection then. */
-export interface UpgradeUser extends CallUser {
-  callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void
-}
-
 const MOST_INTERIM_RESPONSES = 16
-const TRAILER_LIMITS = { maxTrailerBytes: 8 * 1024, maxTrailerCount: 32 }
-const CRLF = Buffer.from('\r\n', 'latin1')
-const LAST = Buffer.from(LAST_CHUNK, 'latin1')
+const EXPECT_CONTINUE = ['expect', '100-continue']
 
 export class Http1Call implements Call, UpstreamUser {
-  readonly #user: CallUser | UpgradeUser
+  readonly #user: UpgradeUser
   readonly #request: CallRequest
   readonly #pool: UpstreamPool
   readonly #limits: AnswerLimits
   readonly #turn: Turn
-  /** Asks for a WebSocket with this key. */
-  readonly #upgradeKey: string | undefined
+  /** On a connection that was never used before. */
+  readonly #fresh: boolean
   #upstream: UpstreamConnection | undefined
   /** What is to be written once there is a connection. */
   #unsent: Buffer[] | undefined = []
@@ -48,60 +42,54 @@ export class Http1Call implements Call, UpstreamUser {
   #interim = 0
   #over = false
 
-  /** @param upgradeKey value of `sec-websocket-key`, when this is to become a WebSocket */
+  /** @param fresh on a connection that was never used before */
   constructor(
-    user: CallUser | UpgradeUser,
+    user: UpgradeUser,
     request: CallRequest,
     pool: UpstreamPool,
     limits: AnswerLimits,
     turn: Turn,
-    upgradeKey?: string,
+    fresh: boolean,
   ) {
     this.#user = user
     this.#request = request
     this.#pool = pool
     this.#limits = limits
     this.#turn = turn
-    this.#upgradeKey = upgradeKey
+    this.#fresh = fresh
     this.#requestDone = request.body.kind === 'none'
   }
 
-  /** @param fresh on a connection that was never used before */
-  begin(fresh = false): void {
-    this.#pool.acquire(this, fresh)
+  begin(): void {
+    this.#pool.acquire(this, this.#fresh)
   }
 
   // Request side.
 
   write(bytes: Buffer): boolean {
     if (this.#over || this.#requestDone || bytes.length === 0) return true
-    const pieces =
-      this.#request.body.kind === 'chunked'
-        ? [Buffer.from(encodeChunkHeader(bytes.length), 'latin1'), bytes, CRLF]
-        : [bytes]
-    if (this.#unsent !== undefined) {
-      this.#unsent.push(...pieces)
-      this.#full = true
-      return false
-    }
-    const socket = this.#upstream?.socket
-    if (socket === undefined) return true
-    this.#turn.hold(socket)
-    for (const piece of pieces) this.#full = !socket.write(piece)
-    return !this.#full
+    return this.#send(this.#request.body.kind === 'chunked' ? chunkOf(bytes) : bytes)
   }
 
   end(trailers: Fields): void {
     if (this.#over || this.#requestDone) return
     this.#requestDone = true
     if (this.#request.body.kind !== 'chunked') return
-    const last =
-      trailers.length === 0 ? LAST : Buffer.from(`0\r\n${encodeTrailers(trailers)}`, 'latin1')
-    if (this.#unsent !== undefined) this.#unsent.push(last)
-    else if (this.#upstream !== undefined) {
-      this.#turn.hold(this.#upstream.socket)
-      this.#upstream.socket.write(last)
+    const last = trailers.length === 0 ? LAST_CHUNK : `0\r\n${encodeTrailers(trailers)}`
+    this.#send(Buffer.from(last, 'latin1'))
+  }
+
+  #send(bytes: Buffer): boolean {
+    if (this.#unsent !== undefined) {
+      this.#unsent.push(bytes)
+      this.#full = true
+      return false
     }
+    const socket = this.#upstream?.socket
+    if (socket === undefined) return true
+    this.#turn.hold(socket)
+    this.#full = !socket.write(bytes)
+    return !this.#full
   }
 
   pause(): void {
@@ -123,21 +111,23 @@ export class Http1Call implements Call, UpstreamUser {
 
   upstreamReady(connection: UpstreamConnection): void {
     this.#upstream = connection
-    const { method, target, authority, fields, body } = this.#request
+    const { method, target, fields, body, expectContinue, webSocketKey } = this.#request
     const { socket } = connection
     this.#turn.hold(socket)
     const head = requestHeadText(
       method,
       target,
-      ['host', authority, ...fields],
+      fields,
       body,
-      [],
-      this.#upgradeKey === undefined ? undefined : 'upgrade',
+      expectContinue ? EXPECT_CONTINUE : [],
+      webSocketKey === undefined ? undefined : 'upgrade',
     )
-    let flowing = socket.write(head, 'latin1')
     const unsent = this.#unsent ?? []
     this.#unsent = undefined
-    for (const piece of unsent) flowing = socket.write(piece)
+    const flowing =
+      unsent.length === 0
+        ? socket.write(head, 'latin1')
+        : socket.write(Buffer.concat([Buffer.from(head, 'latin1'), ...unsent]))
     if (!this.#full || !flowing) return
     this.#full = false
     this.#user.callDrain()
@@ -159,7 +149,8 @@ export class Http1Call implements Call, UpstreamUser {
       to = bytes.length
       this.#part = undefined
     }
-    const request = { method: this.#request.method, upgrade: this.#upgradeKey !== undefined }
+    const { method, webSocketKey } = this.#request
+    const request = { method, upgrade: webSocketKey !== undefined }
     while (!this.#over) {
       const head = parseResponseHead(bytes, from, to, request, this.#limits)
       if (head === undefined) {
@@ -175,9 +166,11 @@ export class Http1Call implements Call, UpstreamUser {
       }
       this.#user.callInterim({
         status: head.status,
+        reason: head.reason,
         fields: removeHopByHop(head.fields),
-        complete: false,
+        body: head.body,
         trailers: false,
+        dataFollows: false,
       })
       if (from === to) return
     }
@@ -213,36 +206,46 @@ export class Http1Call implements Call, UpstreamUser {
     const { body } = head
     if (body.kind === 'length') this.#left = body.length
     else if (body.kind === 'chunked') this.#decoder = new ChunkedDecoder(TRAILER_LIMITS)
-    const complete = body.kind === 'none' || (body.kind === 'length' && body.length === 0)
+    const taken = this.#take(bytes, from, to)
+    // What cannot be passed on is known before the head is.
+    if (taken === undefined) return this.#fail('upstream_bad_response', 'never')
     this.#user.callHead({
       status: head.status,
+      reason: head.reason,
       fields: removeHopByHop(head.fields),
-      complete,
+      body,
       trailers: body.kind === 'chunked',
+      dataFollows: taken.done || taken.ranges.length > 0,
     })
-    if (this.#over) return
-    if (complete) this.#finish(from === to, [])
-    else if (from < to) this.#body(bytes, from, to)
+    this.#passOn(bytes, taken, to)
   }
 
   #body(buffer: Buffer, start: number, end: number): void {
-    const decoder = this.#decoder
-    if (decoder === undefined) {
-      const untilClose = this.#head?.body.kind === 'close'
-      const length = untilClose ? end - start : Math.min(this.#left, end - start)
-      if (length > 0) this.#user.callData(buffer, start, start + length)
-      if (untilClose) return
-      this.#left -= length
-      if (this.#left === 0) this.#finish(start + length === end, [])
-      return
-    }
-    const ranges: number[] = []
-    const consumed = decoder.decode(buffer, start, end, (from, to) => ranges.push(from, to))
-    if (typeof consumed !== 'number') return this.#fail('upstream_bad_response', 'never')
+    const taken = this.#take(buffer, start, end)
+    if (taken === undefined) this.#fail('upstream_bad_response', 'never')
+    else this.#passOn(buffer, taken, end)
+  }
+
+  #passOn(buffer: Buffer, { ranges, consumed, done }: TakenBody, end: number): void {
     for (let i = 0; i < ranges.length && !this.#over; i += 2) {
       this.#user.callData(buffer, ranges[i]!, ranges[i + 1]!)
     }
-    if (decoder.done) this.#finish(consumed === end, decoder.trailers)
+    if (done) this.#finish(consumed === end, this.#decoder?.trailers ?? [])
+  }
+
+  /** @returns undefined where the body is not framed as it should be */
+  #take(buffer: Buffer, start: number, end: number): TakenBody | undefined {
+    const decoder = this.#decoder
+    if (decoder !== undefined) {
+      const ranges: number[] = []
+      const consumed = decoder.decode(buffer, start, end, (from, to) => ranges.push(from, to))
+      return typeof consumed === 'number' ? { ranges, consumed, done: decoder.done } : undefined
+    }
+    const untilClose = this.#head?.body.kind === 'close'
+    const consumed = untilClose ? end : start + Math.min(this.#left, end - start)
+    this.#left -= consumed - start
+    const ranges = consumed > start ? [start, consumed] : []
+    return { ranges, consumed, done: !untilClose && this.#left <= 0 }
   }
 
   /** @param clean the workload sent exactly one answer and nothing behind it */
@@ -260,14 +263,9 @@ export class Http1Call implements Call, UpstreamUser {
 
   #switch(head: ResponseHead, early: Buffer): void {
     const upstream = this.#upstream
-    if (
-      this.#upgradeKey === undefined ||
-      upstream === undefined ||
-      !('callUpgraded' in this.#user) ||
-      !isHandshakeAnswer(head.fields, this.#upgradeKey)
-    ) {
-      return this.#fail('upstream_bad_response', 'never')
-    }
+    const { webSocketKey } = this.#request
+    const agreed = webSocketKey !== undefined && isHandshakeAnswer(head.fields, webSocketKey)
+    if (!agreed || upstream === undefined) return this.#fail('upstream_bad_response', 'never')
     this.#over = true
     this.#upstream = undefined
     this.#user.callUpgraded(removeHopByHop(head.fields), upstream, early)
@@ -291,4 +289,21 @@ export class Http1Call implements Call, UpstreamUser {
     this.abandon()
     this.#user.callFailed(code, repeatable)
   }
+}
+
+interface TakenBody {
+  /** start, end, start, end... of the body bytes inside the buffer. */
+  readonly ranges: readonly number[]
+  readonly consumed: number
+  readonly done: boolean
+}
+
+/** One chunk, in one piece. */
+function chunkOf(bytes: Buffer): Buffer {
+  const header = encodeChunkHeader(bytes.length)
+  const out = Buffer.allocUnsafe(header.length + bytes.length + 2)
+  const at = out.write(header, 'latin1')
+  bytes.copy(out, at)
+  out.write('\r\n', at + bytes.length, 'latin1')
+  return out
 }

@@ -229,7 +229,11 @@ describe('a workload behind limits', () => {
     const refused = await three.answer()
     assert.equal(refused.status, 503)
     assert.equal(JSON.parse(String(refused.body)).error, 'upstream_busy')
+    const series = 'postern_decisions_total{outcome="allow",rule="allow_rules"}'
+    const decided = await sidecar.metric(series)
     three.send(get('/soon'))
+    // In turn: whoever comes first waits first.
+    await eventually('it waits', async () => (await sidecar.metric(series)) > decided)
     four.send(`POST /soon HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8\r\n\r\nhalf`)
     waiting[0]?.write(ok('done'))
     assert.equal(String((await one.answer()).body), 'done')

@@ -5,9 +5,10 @@ import { before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
+import { chunked, get, openClient, post } from '../support/http1.ts'
 import { ask, openSession, replyOf, startH2cWorkload } from '../support/http2.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
-import { SAMPLE_POLICY, startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { call, SAMPLE_POLICY, startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { startWorkload, type Workload } from '../support/workload.ts'
 
 const BODY_POLICY = fileURLToPath(new URL('../policy/bundles/body.tar.gz', import.meta.url))
@@ -203,6 +204,61 @@ describe('HTTP/2 to a workload that speaks HTTP/2', () => {
   })
 })
 
+describe('HTTP/1.1 to a workload that speaks HTTP/2', () => {
+  const t = suiteCleanup()
+  let sidecar: TestSidecar
+  let web: IssuedCertificate
+  before(async () => {
+    const workload = await startH2cWorkload(t, (stream, headers) => {
+      if (headers[':path'] === '/length') {
+        stream.respond({ ':status': 200, 'content-length': '5' })
+        return void stream.end('hello')
+      }
+      stream.respond({ ':status': 201, 'x-host': headers[':authority'] }, { waitForTrailers: true })
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'x-sum': '1' }))
+      stream.pipe(stream)
+    })
+    sidecar = await startSidecar(t, { forward: workload.url })
+    web = await sidecar.authority.svid('web')
+  })
+
+  it('gets answers of known and of unknown length on one connection, with trailers', async () => {
+    const client = await openClient(t, sidecar, web)
+    for (let i = 0; i < 3; i++) {
+      client.send(get('/length'))
+      const known = await client.answer()
+      assert.equal(String(known.body), 'hello')
+      assert.deepEqual(known.values('content-length'), ['5'])
+      client.send(post('/echo', 'some body'))
+      const unknown = await client.answer()
+      assert.equal(unknown.status, 201)
+      assert.equal(String(unknown.body), 'some body')
+      assert.deepEqual(unknown.trailers, [['x-sum', '1']])
+      client.send(chunked('/echo', ['some', 'more']))
+      assert.equal(String((await client.answer()).body), 'somemore')
+    }
+  })
+
+  it('moves large bodies with equal checksums', async () => {
+    const body = randomBytes(3_000_001)
+    const text = body.toString('hex')
+    const reply = await call(sidecar, web, { method: 'POST', path: '/echo', body: text })
+    assert.equal(reply.status, 201)
+    assert.equal(sum(Buffer.from(reply.body)), sum(Buffer.from(text)))
+  })
+
+  it('is answered with 502 when it asks for a WebSocket', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.send(
+      get(
+        '/socket',
+        'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n',
+      ),
+    )
+    assert.equal((await client.answer()).status, 502)
+  })
+})
+
 describe('a policy that reads the bodies of HTTP/2 requests', () => {
   const t = suiteCleanup()
   let sidecar: TestSidecar
@@ -221,7 +277,7 @@ describe('a policy that reads the bodies of HTTP/2 requests', () => {
   })
   const json = { ':method': 'POST', 'content-type': 'application/json' }
   const seenBy = (): { parsed: unknown; truncated: boolean } =>
-    JSON.parse(String(workload.seen.at(-1)?.headers['x-seen']))
+    JSON.parse(Buffer.from(String(workload.seen.at(-1)?.headers['x-seen']), 'base64').toString())
 
   it('is given the body, however it is cut, and the workload gets the same bytes', async () => {
     const body = JSON.stringify({ name: 'x'.repeat(500), allow: true })

@@ -36,9 +36,8 @@ async function startTcpWorkload(
     sockets.push(socket)
     serve(socket)
   })
-  await new Promise<void>((resolve) =>
-    path === undefined ? server.listen(0, '127.0.0.1', resolve) : server.listen(path, resolve),
-  )
+  server.listen(path ?? { port: 0, host: '127.0.0.1' })
+  await once(server, 'listening')
   t.after(() => {
     for (const socket of sockets) socket.destroy()
     server.close()
@@ -59,7 +58,12 @@ interface Client {
 /** `ended` tells whether the end was clean: with close_notify, not a mere close. */
 function connect(t: Cleanup, sidecar: TestSidecar, identity: IssuedCertificate): Promise<Client> {
   const { ALPNProtocols: _, ...options } = sidecar.clientOptions(identity)
-  const socket = tls.connect({ ...options, allowHalfOpen: true })
+  // `allowHalfOpen` is missing in the types of tls.connect.
+  const halfOpen: tls.ConnectionOptions & { allowHalfOpen: boolean } = {
+    ...options,
+    allowHalfOpen: true,
+  }
+  const socket = tls.connect(halfOpen)
   const received: Buffer[] = []
   let clean = false
   socket.on('data', (chunk: Buffer) => received.push(chunk))

@@ -64,7 +64,7 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
     {
       socket: socket as unknown as TLSSocket,
       peer: PEER as unknown as VerifiedPeer,
-      input: {} as ConnectionInput,
+      input: { under: () => ({}) } as unknown as ConnectionInput,
       remoteAddress: '127.0.0.1',
       remotePort: 1,
     },
@@ -149,6 +149,7 @@ describe('a client connection', () => {
       identity: { uris: [] },
       xfccByPeer: new Map([[PEER, 'Hash=0']]),
       engine: {
+        bodyNeed: () => undefined,
         decide: () => {
           decisions++
           return { kind: 'denial', code: 'policy_timeout', status: 504, headers: [], evaluation }

@@ -6,7 +6,7 @@ import { after, describe, it } from 'node:test'
 import type { Fields } from '../../src/http/fields.ts'
 import { FLAG, FRAME, settingsFrame, writeFrameHeader } from '../../src/http/h2/frames.ts'
 import { encodeHeaderBlock } from '../../src/http/h2/hpack.ts'
-import type { AnswerHead, CallRequest, CallUser } from '../../src/proxy/call.ts'
+import type { AnswerHead, Call, CallRequest, CallUser } from '../../src/proxy/call.ts'
 import { H2cPool } from '../../src/proxy/h2c/pool.ts'
 import { Turn } from '../../src/proxy/turn.ts'
 import { eventually as poll } from '../support/eventually.ts'
@@ -18,6 +18,13 @@ const REQUEST: CallRequest = {
   scheme: 'https',
   fields: ['x-one', '1', 'x-two', 'ü'],
   body: { kind: 'chunked' },
+  expectContinue: false,
+}
+
+const begun = (pool: H2cPool, user: CallUser, request: CallRequest): Call => {
+  const call = pool.call(user, request)
+  call.begin()
+  return call
 }
 
 /** Keeps what an answer brought; reads slowly when told to. */
@@ -116,7 +123,7 @@ describe('a call to a workload that speaks HTTP/2', () => {
     })
     const { pool, state } = await poolTo(server)
     const user = new Recorder()
-    const call = pool.call(user, {
+    const call = begun(pool, user, {
       ...REQUEST,
       fields: [...REQUEST.fields, 'x-long', 'z'.repeat(40_000)],
     })
@@ -151,7 +158,7 @@ describe('a call to a workload that speaks HTTP/2', () => {
       Array.from({ length: 8 }, async (_, n) => {
         const body = randomBytes(1_500_000 + n)
         const user = new Recorder()
-        const call = pool.call(user, REQUEST)
+        const call = begun(pool, user, REQUEST)
         let at = 0
         let paused = false
         const more = (): void => {
@@ -201,7 +208,7 @@ describe('a call to a workload that speaks HTTP/2', () => {
     })
     const { pool } = await poolTo(server)
     const user = new Recorder()
-    const call = pool.call(user, { ...REQUEST, body: { kind: 'none' } })
+    const call = begun(pool, user, { ...REQUEST, body: { kind: 'none' } })
     call.pause()
     let before = -1
     await eventually(() => {
@@ -226,10 +233,10 @@ describe('a call to a workload that speaks HTTP/2', () => {
     const { pool, state } = await poolTo(server, 2)
     // The first tells us the settings.
     const first = new Recorder()
-    pool.call(first, { ...REQUEST, body: { kind: 'none' } })
+    begun(pool, first, { ...REQUEST, body: { kind: 'none' } })
     await eventually(() => assert.equal(waiting.length, 1))
     const users = Array.from({ length: 5 }, () => new Recorder())
-    for (const user of users) pool.call(user, { ...REQUEST, body: { kind: 'none' } })
+    for (const user of users) begun(pool, user, { ...REQUEST, body: { kind: 'none' } })
     await eventually(() => {
       assert.ok(waiting.length >= 4)
       for (const stream of waiting) if (!stream.destroyed) stream.end()
@@ -255,7 +262,7 @@ describe('a call to a workload that speaks HTTP/2', () => {
       ['/close', 'upstream_reset never'],
     ] as const) {
       const user = new Recorder()
-      pool.call(user, { ...REQUEST, target, body: { kind: 'none' } })
+      begun(pool, user, { ...REQUEST, target, body: { kind: 'none' } })
       await over(user)
       assert.equal(user.failure, failure, target)
     }
@@ -266,7 +273,7 @@ describe('a call to a workload that speaks HTTP/2', () => {
     const { pool } = await poolTo(server)
     await new Promise((resolve) => server.close(resolve))
     const user = new Recorder()
-    pool.call(user, REQUEST)
+    begun(pool, user, REQUEST)
     await over(user)
     assert.equal(user.failure, 'upstream_refused never')
   })
@@ -283,7 +290,7 @@ describe('a call to a workload that speaks HTTP/2', () => {
     bad.callData = () => {
       throw new Error('a fault of ours')
     }
-    for (const user of [bad, good]) pool.call(user, { ...REQUEST, body: { kind: 'none' } })
+    for (const user of [bad, good]) begun(pool, user, { ...REQUEST, body: { kind: 'none' } })
     await eventually(() => assert.equal(streams.length, 2))
     for (const stream of streams) stream.end('x')
     await over(bad)
@@ -428,7 +435,7 @@ describe('a workload that breaks the protocol', () => {
       })
       const { pool, state } = await poolTo(server)
       const user = new Recorder()
-      pool.call(user, { ...REQUEST, body: { kind: 'none' } })
+      begun(pool, user, { ...REQUEST, body: { kind: 'none' } })
       await over(user)
       assert.equal(user.failure, 'upstream_bad_response never')
       assert.equal(user.trailers, undefined)

@@ -3,6 +3,7 @@
 import type { ErrorCode } from '../../errors.ts'
 import { isToken } from '../../field-names.ts'
 import { type Fields, isFieldValue, removeHopByHop } from '../../http/fields.ts'
+import { CHUNKED, type Framing, NO_BODY } from '../../http/framing.ts'
 import {
   dataFrameHeader,
   FRAME_HEADER_BYTES,
@@ -11,6 +12,7 @@ import {
   MAX_WINDOW,
 } from '../../http/h2/frames.ts'
 import { encodeHeaderBlock } from '../../http/h2/hpack.ts'
+import { reasonPhrase } from '../../http/serialise.ts'
 import type { AnswerHead, Call, CallRequest, CallUser, Repeatable } from '../call.ts'
 import { type H2cSession, STREAM_WINDOW } from './session.ts'
 
@@ -39,25 +41,36 @@ export class H2cCall implements Call {
   #lengthLeft: number | undefined
   #over = false
 
-  constructor(user: CallUser, request: CallRequest) {
+  readonly #queue: (call: H2cCall) => void
+
+  /** @param queue asks for a connection; `start` follows */
+  constructor(user: CallUser, request: CallRequest, queue: (call: H2cCall) => void) {
     this.#user = user
     this.#request = request
+    this.#queue = queue
     this.#ended = request.body.kind === 'none'
   }
 
+  begin(): void {
+    // An extended CONNECT (RFC 8441) is not spoken towards the workload.
+    if (this.#request.webSocketKey !== undefined) return this.misbehaved(H2_ERROR.none)
+    this.#queue(this)
+  }
+
   /** A connection is there: sends what there is. Called once. */
-  begin(session: H2cSession): void {
+  start(session: H2cSession): void {
     if (this.#over) return
     this.#session = session
     this.#id = session.open(this)
     this.#sendWindow = session.initialWindow
-    const { method, scheme, authority, target, fields, body } = this.#request
+    const { method, scheme, authority, target, fields, body, expectContinue } = this.#request
     const all: string[] = [':method', method, ':scheme', scheme, ':authority', authority]
     all.push(':path', target)
     for (let i = 0; i < fields.length; i += 2) {
       if (fields[i] !== 'host') all.push(fields[i]!, fields[i + 1]!)
     }
     if (body.kind === 'length') all.push('content-length', String(body.length))
+    if (expectContinue) all.push('expect', '100-continue')
     // gRPC asks for it, and it is true of us (RFC 9110 section 10.1.4).
     all.push('te', 'trailers')
     const complete = this.#ended && this.#waitingBytes === 0 && this.#trailers === undefined
@@ -151,21 +164,28 @@ export class H2cCall implements Call {
       if (!endStream || !areFields(fields)) return this.misbehaved(H2_ERROR.protocol)
       return this.ended(removeHopByHop(fields))
     }
-    const head = answerHead(fields, endStream)
-    if (head === undefined) return this.misbehaved(H2_ERROR.protocol)
-    if (head.status < 200) {
-      if (endStream || head.status === 101 || ++this.#interim > MAX_INTERIM) {
+    const answer = answerOf(fields)
+    if (answer === undefined) return this.misbehaved(H2_ERROR.protocol)
+    if (answer.status < 200) {
+      if (endStream || answer.status === 101 || ++this.#interim > MAX_INTERIM) {
         return this.misbehaved(H2_ERROR.protocol)
       }
-      return this.#user.callInterim(head)
+      return this.#user.callInterim(headOf(answer, NO_BODY, false))
     }
     this.#head = true
-    const bodyless = this.#request.method === 'HEAD' || head.status === 204 || head.status === 304
-    const length = declaredLength(head.fields)
+    const { status } = answer
+    const length = declaredLength(answer.fields)
     if (length === 'malformed') return this.misbehaved(H2_ERROR.protocol)
+    const bodyless = this.#request.method === 'HEAD' || status === 204 || status === 304
     this.#lengthLeft = bodyless ? 0 : length
     if (endStream && (this.#lengthLeft ?? 0) !== 0) return this.misbehaved(H2_ERROR.protocol)
-    this.#user.callHead(head)
+    const framing =
+      endStream || bodyless
+        ? NO_BODY
+        : length === undefined
+          ? CHUNKED
+          : ({ kind: 'length', length } as const)
+    this.#user.callHead(headOf(answer, framing, endStream))
     if (endStream) this.ended([])
   }
 
@@ -251,15 +271,26 @@ function dataFrame(bytes: Buffer, stream: number, last: boolean): Buffer {
   return out
 }
 
-/** Section 8.3.2: `:status` first, and no other pseudo-header field. */
-function answerHead(fields: Fields, complete: boolean): AnswerHead | undefined {
-  const status = fields[0] === ':status' ? Number(fields[1]) : Number.NaN
-  if (!/^[1-5]\d\d$/.test(fields[1] ?? '') || Number.isNaN(status)) return undefined
-  const rest = fields.slice(2)
-  return areFields(rest)
-    ? { status, fields: removeHopByHop(rest), complete, trailers: !complete }
-    : undefined
+interface Answer {
+  readonly status: number
+  readonly fields: Fields
 }
+
+/** Section 8.3.2: `:status` first, and no other pseudo-header field. */
+function answerOf(fields: Fields): Answer | undefined {
+  if (fields[0] !== ':status' || !/^[1-5]\d\d$/.test(fields[1] ?? '')) return undefined
+  const rest = fields.slice(2)
+  return areFields(rest) ? { status: Number(fields[1]), fields: removeHopByHop(rest) } : undefined
+}
+
+const headOf = ({ status, fields }: Answer, body: Framing, complete: boolean): AnswerHead => ({
+  status,
+  reason: reasonPhrase(status),
+  fields,
+  body,
+  trailers: status >= 200 && !complete,
+  dataFollows: complete,
+})
 
 /** Section 8.2.1 and 8.2.2. */
 function areFields(fields: Fields): boolean {

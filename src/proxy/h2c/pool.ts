@@ -34,13 +34,8 @@ export class H2cPool {
     return this.#sessions.size
   }
 
-  /** Begins the call now, or as soon as a stream comes free. */
   call(user: CallUser, request: CallRequest): Call {
-    const call = new H2cCall(user, request)
-    const session = this.#vacant()
-    if (session === undefined) this.#queue.push({ call, sinceMs: this.#options.nowMs() })
-    else call.begin(session)
-    return call
+    return new H2cCall(user, request, (call) => this.#begin(call))
   }
 
   tick(): void {
@@ -59,6 +54,13 @@ export class H2cPool {
 
   close(): void {
     for (const session of this.#sessions) session.close()
+  }
+
+  /** Now, or as soon as a stream comes free. */
+  #begin(call: H2cCall): void {
+    const session = this.#vacant()
+    if (session === undefined) this.#queue.push({ call, sinceMs: this.#options.nowMs() })
+    else call.start(session)
   }
 
   #vacant(): H2cSession | undefined {
@@ -86,7 +88,7 @@ export class H2cPool {
       const session = this.#vacant()
       if (session === undefined) return
       const waiting = this.#queue.shift()
-      waiting?.call.begin(session)
+      waiting?.call.start(session)
     }
   }
 

@@ -18,10 +18,10 @@ import {
   requestIdOf,
   type Waiting,
 } from '../admission.ts'
-import type { Call, CallRequest } from '../call.ts'
+import type { Call, CallRequest, UpgradeUser } from '../call.ts'
 import type { ClientStart, CloseReason } from '../connection.ts'
 import { recordFault } from '../fault.ts'
-import { Http1Call, type UpgradeUser } from '../http1-call.ts'
+import { openCall } from '../open-call.ts'
 import { RequestBody } from '../request-body.ts'
 import type { RequestEnd, RequestFacts, Tally } from '../tally.ts'
 import type { ThreadContext } from '../thread-context.ts'
@@ -275,13 +275,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     return this.#context.tickMs
   }
 
-  openCall(user: UpgradeUser, request: CallRequest, upgradeKey: string | undefined): Call {
-    const { pool, h2c, turn, generation } = this.#context
-    if (h2c !== undefined) return h2c.call(user, request)
-    const { limits } = generation.snapshot.settings.inbound
-    const call = new Http1Call(user, request, pool, limits, turn, upgradeKey)
-    call.begin()
-    return call
+  openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call {
+    return openCall(this.#context, user, request, fresh)
   }
 
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {

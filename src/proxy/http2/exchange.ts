@@ -7,8 +7,14 @@ import type { Fields } from '../../http/fields.ts'
 import type { RequestHead } from '../../http/head.ts'
 import { keptTrailers } from '../../http/trailers.ts'
 import type { Permit } from '../../policy/permit.ts'
-import type { AnswerHead, Call, CallRequest, Repeatable } from '../call.ts'
-import type { UpgradeUser } from '../http1-call.ts'
+import {
+  type AnswerHead,
+  type Call,
+  type CallRequest,
+  IDEMPOTENT,
+  type Repeatable,
+  type UpgradeUser,
+} from '../call.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
 import { Tunnel } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
@@ -21,8 +27,8 @@ export interface ExchangeOwner {
   nowMs(): number
   /** Runs what a stream event leads to; a fault in it ends this stream and no other. */
   guard(stream: ServerHttp2Stream, step: () => void): void
-  /** @param upgradeKey asks for a WebSocket with this key */
-  openCall(user: UpgradeUser, request: CallRequest, upgradeKey: string | undefined): Call
+  /** @param fresh on a connection to the workload that was never used before */
+  openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call
   /** The answer is complete, or as complete as it will get. */
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void
   /** Nothing of an answer was sent yet: Postern answers. */
@@ -34,9 +40,6 @@ export interface ExchangeTimeouts {
   readonly upstreamResponseMs: number
   readonly idleMs: number
 }
-
-/** RFC 9110 section 9.2.2. */
-const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
 
 export class Http2Exchange implements UpgradeUser {
   readonly stream: ServerHttp2Stream
@@ -154,15 +157,15 @@ export class Http2Exchange implements UpgradeUser {
     this.stream.additionalHeaders({ ...headersOf(fields), ':status': status })
   }
 
-  callHead({ status, fields, complete, trailers }: AnswerHead): void {
+  callHead({ status, fields, body, trailers }: AnswerHead): void {
     if (this.#over || this.stream.destroyed) return
     this.#progressMs = this.#owner.nowMs()
     const list = [':status', String(status), ...fields]
     for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
     try {
       this.stream.respond(list, {
-        endStream: complete,
-        waitForTrailers: trailers,
+        endStream: body.kind === 'none',
+        waitForTrailers: trailers && body.kind !== 'none',
       })
     } catch {
       // What node:http2 will not send, such as a second content-type.
@@ -299,17 +302,20 @@ export class Http2Exchange implements UpgradeUser {
 
   #open(): void {
     const { head } = this
-    const upgradeKey = head.upgrade === undefined ? undefined : randomBytes(16).toString('base64')
-    const fields = mutateFields(this.#fields, this.#permit).filter(notHost)
+    const webSocketKey = head.upgrade && randomBytes(16).toString('base64')
+    const fields = mutateFields(this.#fields, this.#permit)
     const request: CallRequest = {
       method: head.method,
       target: mutateTarget(head.target, this.#permit),
       authority: head.host,
       scheme: 'https',
-      fields: upgradeKey === undefined ? fields : withHandshake(fields, upgradeKey),
+      fields: webSocketKey === undefined ? fields : withHandshake(fields, webSocketKey),
       body: head.body,
+      expectContinue: false,
+      ...(webSocketKey === undefined ? {} : { webSocketKey }),
     }
-    this.#call = this.#owner.openCall(this, request, upgradeKey)
+    this.#call = this.#owner.openCall(this, request, this.#retried)
+    this.#call.begin()
   }
 
   #idle(): void {
@@ -331,11 +337,6 @@ export class Http2Exchange implements UpgradeUser {
     this.#call = undefined
     this.#tunnel?.abandon()
   }
-}
-
-/** `host` goes apart, as the call's authority. */
-function notHost(_: string, i: number, fields: Fields): boolean {
-  return fields[i - (i % 2)] !== 'host'
 }
 
 /** What HTTP/1.1 wants of a WebSocket, in place of what the client may have sent of it. */
