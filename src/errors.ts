@@ -152,6 +152,15 @@ export const ERRORS = {
     'Revocation of the peer cannot be decided: its issuer has no current CRL.',
   ),
 
+  peer_limited: {
+    fault: 'peer',
+    http: 503,
+    grpc: 8,
+    connection: 'close',
+    log: 'warn',
+    sentence: 'The principal has inbound.limits.connectionsPerPeer connections open already.',
+  },
+
   denied: {
     fault: 'policy',
     http: 403,

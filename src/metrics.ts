@@ -49,6 +49,7 @@ export const HANDSHAKE_FAILURES = [
   'protocol',
   'client_closed',
   'address_limited',
+  'peer_limited',
   'overload',
 ] as const
 export const CLOSE_REASONS = [
@@ -61,6 +62,16 @@ export const CLOSE_REASONS = [
   'drain',
   'upstream',
   'error',
+] as const
+/** Of what a tunnel consists: frames of a WebSocket, or bytes that nobody looks at. */
+export const TUNNEL_KINDS = ['websocket', 'tcp'] as const
+export const TUNNEL_ENDS = [
+  'complete',
+  'broken',
+  'idle',
+  'lifetime',
+  'drain',
+  'peer_invalid',
 ] as const
 /** What clients lack that an unsafe option lets in. */
 export const UNSAFE_REQUEST_KINDS = ['no_certificate', 'plaintext'] as const
@@ -255,6 +266,18 @@ export const METRICS = {
     help: 'Time spent in one policy evaluation.',
     labels: {},
     buckets: DECISION_BUCKETS,
+  },
+  tunnels_open: {
+    type: 'gauge',
+    from: 'data',
+    help: 'WebSockets, and connections to a tcp:// workload, that are open.',
+    labels: { kind: TUNNEL_KINDS },
+  },
+  tunnels_ended_total: {
+    type: 'counter',
+    from: 'data',
+    help: 'Tunnels that ended: complete when both sides ended them, broken when one of them just went.',
+    labels: { kind: TUNNEL_KINDS, reason: TUNNEL_ENDS },
   },
   upstream_connections_open: {
     type: 'gauge',

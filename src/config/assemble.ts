@@ -96,6 +96,7 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
       limits: {
         connections: at('inbound.limits.connections'),
         connectionsPerAddress: at('inbound.limits.connectionsPerAddress'),
+        connectionsPerPeer: at('inbound.limits.connectionsPerPeer'),
         handshakes: at('inbound.limits.handshakes'),
         handshakesPerAddress: at('inbound.limits.handshakesPerAddress'),
         handshakeFailuresPerAddress: at('inbound.limits.handshakeFailuresPerAddress'),
@@ -114,6 +115,7 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
         upstreamConnectMs: at('inbound.timeouts.upstreamConnect'),
         upstreamResponseMs: at('inbound.timeouts.upstreamResponse'),
         idleMs: at('inbound.timeouts.idle'),
+        tunnelIdleMs: at('inbound.timeouts.tunnelIdle'),
         connectionLifetimeMs: at('inbound.timeouts.connectionLifetime'),
       },
     },
@@ -123,7 +125,14 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
     ...(metrics === 'off' ? {} : { metrics: { listen: metrics } }),
     ...(probes === undefined
       ? {}
-      : { probes: { listen: probes, paths: values.all('probes.paths[]') } }),
+      : {
+          probes: {
+            listen: probes,
+            paths: values.all('probes.paths[]'),
+            tcpPaths: values.all('probes.tcpPaths[]'),
+            grpcServices: values.all('probes.grpcServices[]'),
+          },
+        }),
     log: {
       level: at('log.level'),
       access: at('log.access'),

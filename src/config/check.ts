@@ -426,22 +426,48 @@ const UPLOAD_KEYS = keys.flatMap(({ path }) =>
 )
 
 function probeProblems(values: Values): Problem[] {
-  const [listen, paths] = [isWritten(values, 'probes.listen'), values.indices('probes.paths')]
-  if (listen === paths.length > 0) return []
-  return [
-    listen
-      ? {
-          where: place(values, 'probes.listen'),
-          what: 'has no paths, so that it would answer nothing',
-          remedy: 'list probes.paths, such as [/healthz]',
-        }
-      : {
-          where: place(values, 'probes.paths[0]'),
-          what: 'has no effect without probes.listen',
-          remedy: 'set probes.listen, such as 0.0.0.0:15021',
-        },
-  ]
+  const listen = isWritten(values, 'probes.listen')
+  const written = PROBES.filter((list) => values.indices(list).length > 0)
+  const first = written[0]
+  if (!listen) {
+    if (first === undefined) return []
+    return [
+      {
+        where: place(values, `${first}[0]`),
+        what: 'has no effect without probes.listen',
+        remedy: 'set probes.listen, such as 0.0.0.0:15021',
+      },
+    ]
+  }
+  const problems: Problem[] = []
+  if (first === undefined) {
+    problems.push({
+      where: place(values, 'probes.listen'),
+      what: 'has no paths, so that it would answer nothing',
+      remedy: 'list probes.paths, such as [/healthz]; or probes.tcpPaths or probes.grpcServices',
+    })
+  }
+  const paths: readonly string[] = values.all('probes.paths[]')
+  for (const path of values.all('probes.tcpPaths[]')) {
+    if (!paths.includes(path)) continue
+    problems.push({
+      where: place(values, 'probes.tcpPaths[0]'),
+      what: `${path} is one of probes.paths too`,
+      remedy: 'choose another path to probe connections on, such as /tcp',
+    })
+  }
+  const { scheme = 'tcp' } = values.at('inbound.forward') ?? {}
+  if (scheme === 'http' && written.includes('probes.grpcServices')) {
+    problems.push({
+      where: place(values, 'probes.grpcServices[0]'),
+      what: 'cannot be asked of a workload that speaks HTTP/1.1',
+      remedy: 'forward to h2c:// (inbound.forward), or probe a path',
+    })
+  }
+  return problems
 }
+
+const PROBES = ['probes.paths', 'probes.tcpPaths', 'probes.grpcServices'] as const
 
 function workerProblems(values: Values): Problem[] {
   const workers = values.at('workers')

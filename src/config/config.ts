@@ -25,6 +25,7 @@ export type ForwardedClientCertMode =
 export interface Limits {
   readonly connections: number
   readonly connectionsPerAddress: number
+  readonly connectionsPerPeer: number
   readonly handshakes: number
   readonly handshakesPerAddress: number
   /** Failed handshakes that one address may cause in a burst, before it is put in the penalty box. */
@@ -49,8 +50,18 @@ export interface Timeouts {
   readonly upstreamConnectMs: number
   readonly upstreamResponseMs: number
   readonly idleMs: number
+  readonly tunnelIdleMs: number
   /** 0: no limit. */
   readonly connectionLifetimeMs: number
+}
+
+export interface ProbesConfig {
+  readonly listen: Address
+  readonly paths: readonly string[]
+  /** On which a connection to the workload is tried. */
+  readonly tcpPaths: readonly string[]
+  /** `*`: the server as a whole. */
+  readonly grpcServices: readonly string[]
 }
 
 /** The keys are OR-ed over rules and AND-ed inside one. Patterns: `*` one segment or label, `**` any. */
@@ -238,7 +249,7 @@ export interface Config {
   }
   readonly admin?: { readonly listen: Address }
   readonly metrics?: { readonly listen: Address }
-  readonly probes?: { readonly listen: Address; readonly paths: readonly string[] }
+  readonly probes?: ProbesConfig
   readonly log: {
     readonly level: 'debug' | 'info' | 'warn' | 'error'
     readonly access: 'off' | 'denied' | 'all'

@@ -61,6 +61,8 @@ const FIXED: Readonly<Record<string, (config: Config) => unknown>> = {
   'metrics.listen': ({ metrics }) => metrics?.listen,
   'probes.listen': ({ probes }) => probes?.listen,
   'probes.paths': ({ probes }) => probes?.paths,
+  'probes.tcpPaths': ({ probes }) => probes?.tcpPaths,
+  'probes.grpcServices': ({ probes }) => probes?.grpcServices,
   'identity.workloadApi': workloadApiOf,
   'log.level': ({ log }) => log.level,
   'log.decisionFile': ({ log }) => log.decisionFile,

@@ -22,6 +22,7 @@ import {
   parseDuration,
   parseEntrypoint,
   parseForward,
+  parseGrpcService,
   parseHeaderName,
   parseKeyId,
   parseLabel,
@@ -172,6 +173,15 @@ export const KEYS = [
       'Open client connections of one source address: half, so that one client or NAT cannot take them all.',
   },
   {
+    path: 'inbound.limits.connectionsPerPeer',
+    type: 'count',
+    default: '5000',
+    min: '1',
+    max: '1000000',
+    sentence:
+      'Open client connections of one principal, whatever addresses they come from; more are answered 503 and closed.',
+  },
+  {
     path: 'inbound.limits.handshakes',
     type: 'count',
     default: '64',
@@ -291,6 +301,14 @@ export const KEYS = [
     min: '1ms',
     sentence:
       'A client connection without a request; longer than the pools of usual clients, so that they close first and no request is lost.',
+  },
+  {
+    path: 'inbound.timeouts.tunnelIdle',
+    type: 'duration',
+    default: '5m',
+    min: '1ms',
+    sentence:
+      'A WebSocket, or a connection to a tcp:// workload, on which no byte moves; a WebSocket is closed with 1001.',
   },
   {
     path: 'inbound.timeouts.connectionLifetime',
@@ -689,12 +707,24 @@ export const KEYS = [
   {
     path: 'probes.listen',
     type: 'address',
-    sentence: 'Where the kubelet, which has no certificate, reaches probes.paths in plain text.',
+    sentence: 'Where the kubelet, which has no certificate, probes the workload in plain text.',
   },
   {
     path: 'probes.paths[]',
     type: 'requestPath',
     sentence: 'The only paths that probes.listen forwards to the workload.',
+  },
+  {
+    path: 'probes.tcpPaths[]',
+    type: 'requestPath',
+    sentence:
+      'Paths of probes.listen that answer 200 while the workload accepts a connection, and 503 otherwise: an httpGet probe in place of a tcpSocket one, which would reach Postern alone.',
+  },
+  {
+    path: 'probes.grpcServices[]',
+    type: 'grpcService',
+    sentence:
+      'Services that grpc probes of probes.listen may ask the health of; "*" is the server as a whole, for probes that name none. For workloads behind h2c:// or tcp://.',
   },
   {
     path: 'log.level',
@@ -903,6 +933,12 @@ export const TYPES = {
   dnsPattern: { name: 'DNS pattern', argument: 'PATTERN', json: 'string', parse: parseDnsPattern },
   commonName: { name: 'name pattern', argument: 'NAME', json: 'string', parse: parseCommonName },
   requestPath: { name: 'URL path', argument: 'PATH', json: 'string', parse: parseRequestPath },
+  grpcService: {
+    name: 'gRPC service',
+    argument: 'SERVICE',
+    json: 'string',
+    parse: parseGrpcService,
+  },
   network: { name: 'network', argument: 'NETWORK', json: 'string', parse: parseNetwork },
   headerName: { name: 'header name', argument: 'NAME', json: 'string', parse: parseHeaderName },
   workloadApi: {

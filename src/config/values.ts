@@ -317,6 +317,13 @@ export function parseRequestPath(text: string): Parsed<string> {
     : wrong(`${quote(text)} is not a path of a request`, 'write a path such as /healthz')
 }
 
+/** A gRPC service by its full name, or `*`. */
+export function parseGrpcService(text: string): Parsed<string> {
+  return text === '*' || (text.length <= 128 && text.split('.').every((part) => /^\w+$/.test(part)))
+    ? value(text)
+    : wrong(`${quote(text)} is not the name of a gRPC service`, 'write one such as shop.v1.Orders')
+}
+
 /** RFC 9110 section 5.1; kept in lower case, as it is compared. */
 export function parseHeaderName(text: string): Parsed<string> {
   return /^[!#$%&'*+.^`|~\w-]+$/.test(text)

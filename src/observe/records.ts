@@ -6,6 +6,7 @@ import { type Cells, cellOf } from '../metrics.ts'
 import type {
   AccessRecord,
   CutRecord,
+  DecisionRecord,
   FaultRecord,
   HandshakeRecord,
   LogRecord,
@@ -19,6 +20,8 @@ export interface RecordSinkOptions {
   readonly decisions: DecisionLog
   readonly config: Pick<Config['log'], 'access' | 'decisions'>
   readonly redactor: Redactor
+  /** A decision that the candidate policy is to be asked about. */
+  readonly sampled?: (decision: DecisionRecord) => void
   /** Takes the drops of this side; the `retired` cells, whose one writer is the control thread. */
   readonly cells: Cells
   /** Lines a window for each handshake failure reason and each reason to cut. Default 10. */
@@ -46,6 +49,7 @@ const HANDSHAKE_LEVELS: Readonly<Record<HandshakeRecord['reason'], LogLevel>> = 
   protocol: 'info',
   client_closed: 'debug',
   address_limited: 'warn',
+  peer_limited: 'warn',
   overload: 'warn',
 }
 
@@ -134,6 +138,10 @@ export class RecordSink {
             config.decisions === 'all' ||
               (config.decisions === 'denied' && record.outcome !== 'allow'),
           )
+          if (record.sampled) this.#options.sampled?.(record)
+          break
+        case 'sample':
+          this.#options.sampled?.(record.decision)
           break
         case 'handshake':
           this.#handshake(record, thread)

@@ -26,7 +26,7 @@ import { openCall } from './open-call.ts'
 import { encodeOwnResponse } from './respond.ts'
 import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
-import { Tunnel, type TunnelClient } from './tunnel.ts'
+import { Tunnel, type TunnelClient, type TunnelEnd } from './tunnel.ts'
 import type { UpstreamConnection } from './upstream.ts'
 
 export type CloseReason = (typeof CLOSE_REASONS)[number]
@@ -68,7 +68,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   #exchange: Exchange | undefined
   /** A request that waits for its body before policy is asked. */
   #collecting: Collecting | undefined
-  #tunnel: { readonly tunnel: Tunnel; readonly exchange: Exchange } | undefined
+  #tunnel: Upgraded | undefined
   #reading = false
   #requests = 0
   #clientEnded = false
@@ -149,8 +149,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
     }
     if (tunnel !== undefined) {
-      tunnel.tunnel.abandon()
-      this.#recordTunnel(tunnel)
+      tunnel.tunnel.abandon(tunnelEndOf(this.#closeReason))
+      this.#recordTunnel(tunnel, { outcome: 'allow' })
     }
     this.#tally.closed(this.#closeReason)
   }
@@ -166,11 +166,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#sawDrain = true
       this.#waitingSinceMs = nowMs
     }
-    if (this.#tunnel !== undefined) {
-      if (nowMs - this.#tunnel.tunnel.progressMs >= timeouts.idleMs) this.#destroy('idle')
-      else if (this.#outlived(nowMs)) this.#destroy('lifetime')
-      return
-    }
+    if (this.#tunnel !== undefined) return this.#tickTunnel(this.#tunnel.tunnel, nowMs)
     const collecting = this.#collecting
     if (collecting !== undefined) {
       if (nowMs - collecting.progressMs >= timeouts.requestBodyMs) {
@@ -193,7 +189,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       if (!this.#flushed && this.socket.writableFinished) {
         this.#flushed = true
         this.#waitingSinceMs = nowMs
-      } else if (waitedMs >= (this.#flushed ? LINGER_MS : timeouts.idleMs)) this.socket.destroy()
+      } else if (waitedMs >= this.#lingerMs(timeouts.idleMs)) this.socket.destroy()
     } else if (this.#unread) {
       if (waitedMs >= timeouts.idleMs) this.#destroy('idle')
     } else if (this.#discardLeft > 0) {
@@ -203,6 +199,15 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     } else if (this.#context.draining && waitedMs >= DRAIN_IDLE_MS) this.#finish('drain')
     else if (waitedMs >= timeouts.idleMs) this.#finish('idle')
     else if (this.#outlived(nowMs)) this.#finish('lifetime')
+  }
+
+  /** At the begin of a drain: it could go on for longer than any drain lasts. */
+  #tickTunnel(tunnel: Tunnel, nowMs: number): void {
+    const { tunnelIdleMs } = this.#context.generation.snapshot.settings.inbound.timeouts
+    if (this.#context.draining) tunnel.leave('drain')
+    else if (this.#outlived(nowMs)) tunnel.leave('lifetime')
+    else if (nowMs - tunnel.progressMs >= tunnelIdleMs) tunnel.leave('idle')
+    if (tunnel.overdue(nowMs)) this.#destroy(tunnel.leaving ?? 'error')
   }
 
   /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
@@ -285,7 +290,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.#exchange = undefined
     const first = this.#pending
     this.#pending = undefined
-    const tunnel = new Tunnel(this, upstream, early)
+    const tunnel = new Tunnel('websocket', this, upstream, early, this.#context.cells)
     this.#tunnel = { tunnel, exchange }
     if (first !== undefined) tunnel.clientData(first)
     if (this.#clientEnded) tunnel.clientEnd()
@@ -294,9 +299,10 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   tunnelDone(broken: boolean): void {
     const tunnel = this.#tunnel
     this.#tunnel = undefined
-    if (tunnel !== undefined) this.#recordTunnel(tunnel)
-    if (broken) this.#destroy('upstream')
-    else this.#finish('client')
+    if (tunnel !== undefined) this.#recordTunnel(tunnel, { outcome: 'allow' })
+    const leaving = tunnel?.tunnel.leaving
+    if (broken && leaving === undefined) this.#destroy('upstream')
+    else this.#finish(leaving ?? 'client')
   }
 
   // Reading.
@@ -575,6 +581,13 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       exchange.abandon()
       this.#record(exchange, { outcome: 'peer_invalid', code })
     }
+    const tunnel = this.#tunnel
+    if (tunnel !== undefined) {
+      this.#tunnel = undefined
+      const told = tunnel.tunnel.cut()
+      this.#recordTunnel(tunnel, { outcome: 'peer_invalid', code })
+      if (told) return this.#finish('peer_invalid')
+    }
     if (head === undefined) {
       this.socket.destroy()
       return
@@ -628,6 +641,11 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.socket.resume()
   }
 
+  /** A client may take its time over an answer; one that is not acceptable any more may not. */
+  #lingerMs(idleMs: number): number {
+    return this.#flushed || this.#closeReason === 'peer_invalid' ? LINGER_MS : idleMs
+  }
+
   #linger(length: number): void {
     this.#lingerBytes += length
     if (this.#lingerBytes > LINGER_BYTES) this.socket.destroy()
@@ -644,16 +662,28 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.#tally.request(this, exchange, end)
   }
 
-  #recordTunnel({
-    tunnel,
-    exchange,
-  }: {
-    readonly tunnel: Tunnel
-    readonly exchange: Exchange
-  }): void {
+  #recordTunnel({ tunnel, exchange }: Upgraded, end: RequestEnd): void {
     exchange.requestBytes += tunnel.fromClientBytes
     exchange.responseBytes += tunnel.toClientBytes
-    this.#record(exchange, { outcome: 'allow' })
+    this.#record(exchange, end)
+  }
+}
+
+interface Upgraded {
+  readonly tunnel: Tunnel
+  readonly exchange: Exchange
+}
+
+/** How a tunnel has ended whose client's connection was closed for `reason`. */
+export function tunnelEndOf(reason: CloseReason): TunnelEnd {
+  switch (reason) {
+    case 'idle':
+    case 'lifetime':
+    case 'drain':
+    case 'peer_invalid':
+      return reason
+    default:
+      return 'broken'
   }
 }
 

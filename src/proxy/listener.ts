@@ -4,6 +4,7 @@ import net from 'node:net'
 import tls from 'node:tls'
 import type { Address } from '../config/config.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
+import type { VerifiedPeer } from '../identity/peer.ts'
 import {
   cellOf,
   cellsByLabel,
@@ -91,6 +92,7 @@ export class Listener {
   readonly #tls: tls.Server
   readonly #arrivals = new Map<net.Socket, Arrival>()
   readonly #openByAddress = new Map<string, number>()
+  readonly #openByPrincipal = new Map<string, number>()
   readonly #refused = new Map<tls.TLSSocket, number>()
   #open = 0
 
@@ -211,7 +213,7 @@ export class Listener {
       return this.#turnAway(arrival, 'address_limited')
     }
     this.#open++
-    this.#openByAddress.set(arrival.address, ofAddress + 1)
+    count(this.#openByAddress, arrival.address, 1)
     this.#arrivals.set(socket, arrival)
     const applicant: Applicant = {
       start: (slot) => {
@@ -233,6 +235,12 @@ export class Listener {
     if (refusal !== undefined) this.#turnAway(arrival, refusal)
   }
 
+  /** One identity, from however many addresses, does not take the connections of all others. */
+  #isFull({ principal }: VerifiedPeer): boolean {
+    const { connectionsPerPeer } = this.#context.generation.snapshot.settings.inbound.limits
+    return (this.#openByPrincipal.get(principal) ?? 0) >= connectionsPerPeer
+  }
+
   #turnAway(arrival: Arrival, reason: keyof typeof WHY_TURNED_AWAY): void {
     this.#failed(arrival, refusedAs(reason))
     arrival.socket.destroy()
@@ -241,9 +249,7 @@ export class Listener {
   #left(arrival: Arrival): void {
     this.#open--
     this.#arrivals.delete(arrival.socket)
-    const left = (this.#openByAddress.get(arrival.address) ?? 1) - 1
-    if (left > 0) this.#openByAddress.set(arrival.address, left)
-    else this.#openByAddress.delete(arrival.address)
+    count(this.#openByAddress, arrival.address, -1)
   }
 
   /** TLS; or HTTP, where that is let in: no method begins with the byte that a ClientHello does. */
@@ -291,6 +297,12 @@ export class Listener {
       this.#failed(arrival, verdict, sentCertificateBytes(socket))
       return this.#sendRefusal(socket, verdict.reason)
     }
+    if (verdict.kind === 'peer' && this.#isFull(verdict)) {
+      // A success to the guard: others behind the same address have done nothing.
+      this.#handshakeOver(arrival, { kind: 'success' })
+      this.#tell(arrival, refusedAs('peer_limited', verdict.principal))
+      return this.#sendRefusal(socket, 'peer_limited')
+    }
     this.#handshakeOver(arrival, { kind: 'success' })
     const { cells } = this.#context
     cells.add(SUCCEEDED)
@@ -327,9 +339,12 @@ export class Listener {
     const connection = this.#connectionOf(start)
     this.#tally.opened()
     this.connections.add(connection)
+    const { principal } = peer
+    if (peer.kind === 'peer') count(this.#openByPrincipal, principal, 1)
     if (epoch !== undefined) this.#ages.opened(epoch)
     socket.on('close', () => {
       this.connections.delete(connection)
+      if (peer.kind === 'peer') count(this.#openByPrincipal, principal, -1)
       if (epoch !== undefined) this.#ages.closed(epoch)
       connection.guarded(() => connection.onClose())
     })
@@ -379,9 +394,13 @@ export class Listener {
 
   #failed(arrival: Arrival, refusal: RefusedHandshake, bytes = arrival.socket.bytesRead): void {
     if (arrival.over) return
-    const { cells, records, clock } = this.#context
     const free = refusal.reason === 'client_closed' && arrival.socket.bytesRead === 0
     this.#handshakeOver(arrival, free ? { kind: 'free' } : { kind: 'failure', bytes })
+    this.#tell(arrival, refusal)
+  }
+
+  #tell(arrival: Arrival, refusal: RefusedHandshake): void {
+    const { cells, records, clock } = this.#context
     cells.add(FAILED[refusal.reason])
     const { kind: _, ...why } = refusal
     records.push({
@@ -409,7 +428,10 @@ export class Listener {
       left -= chunk.length
       if (left < 0) socket.destroy()
     })
-    socket.end(encodeHandshakeRefusal(reason))
+    const { scheme } = this.#context.generation.snapshot.settings.inbound.forward
+    // What a TCP client reads is the workload's protocol, and nothing else.
+    if (scheme === 'tcp') socket.end()
+    else socket.end(encodeHandshakeRefusal(reason))
   }
 
   /** tls.Server does not say which socket it was given; `_parent` is how node:net itself tells. */
@@ -468,14 +490,22 @@ function plainAddress(address: string | undefined): string {
   return address.startsWith('::ffff:') && net.isIPv4(address.slice(7)) ? address.slice(7) : address
 }
 
-const refusedAs = (reason: keyof typeof WHY_TURNED_AWAY): RefusedHandshake => ({
+const refusedAs = (reason: keyof typeof WHY_TURNED_AWAY, subject?: string): RefusedHandshake => ({
   kind: 'refused',
   reason,
   detail: WHY_TURNED_AWAY[reason],
+  ...(subject !== undefined && { subject }),
 })
+
+function count(open: Map<string, number>, name: string, change: 1 | -1): void {
+  const now = (open.get(name) ?? 0) + change
+  if (now > 0) open.set(name, now)
+  else open.delete(name)
+}
 
 const WHY_TURNED_AWAY = {
   overload: 'too many connections or handshakes (inbound.limits)',
   client_closed: 'the client closed the connection',
+  peer_limited: 'the principal has too many connections (inbound.limits.connectionsPerPeer)',
   address_limited: 'the address has too many connections, or too many of its handshakes failed',
 } as const

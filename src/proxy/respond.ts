@@ -56,6 +56,7 @@ const CODE_OF_HANDSHAKE_FAILURE: Partial<Record<HandshakeFailure, ErrorCode>> = 
   not_yet_valid: 'peer_expired',
   revoked: 'peer_revoked',
   deny_listed: 'peer_deny_listed',
+  peer_limited: 'peer_limited',
   revocation_unknown: 'peer_revocation_unknown',
 }
 

@@ -5,7 +5,7 @@ import type { TLSSocket } from 'node:tls'
 import { type ErrorCode, errorEntry } from '../errors.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type Admitted, admitConnection, codeOfRejection, currentPeer } from './admission.ts'
-import type { CloseReason, ConnectionStart } from './connection.ts'
+import { type CloseReason, type ConnectionStart, tunnelEndOf } from './connection.ts'
 import { recordFault } from './fault.ts'
 import { writeProxyHeader } from './proxy-protocol.ts'
 import type { Tally } from './tally.ts'
@@ -71,7 +71,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     if (this.#closed) return
     this.#closed = true
     const tunnel = this.#tunnel
-    tunnel?.abandon()
+    tunnel?.abandon(tunnelEndOf(this.#closeReason))
     this.#context.pool.forget(this)
     this.#tally.connection(this, {
       requestId: this.#requestId,
@@ -90,7 +90,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     const { timeouts } = this.#context.generation.snapshot.settings.inbound
     if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
     const silentMs = nowMs - (this.#tunnel?.progressMs ?? this.#bornMs)
-    if (silentMs >= timeouts.idleMs) this.#destroy('idle')
+    if (silentMs >= timeouts.tunnelIdleMs) this.#destroy('idle')
     const { connectionLifetimeMs } = timeouts
     if (connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs) {
       this.#destroy('lifetime')
@@ -174,7 +174,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     if (socket.destroyed) return connection.destroy()
     const { proxyProtocol } = this.#context.generation.snapshot.settings.inbound
     if (proxyProtocol.send) connection.socket.write(this.#proxyHeader())
-    const tunnel = new Tunnel(this, connection, Buffer.alloc(0))
+    const tunnel = new Tunnel('tcp', this, connection, Buffer.alloc(0), this.#context.cells)
     this.#tunnel = tunnel
     socket.on('data', (chunk: Buffer) => this.guarded(() => tunnel.clientData(chunk)))
     socket.on('drain', () => this.guarded(() => tunnel.clientDrain()))

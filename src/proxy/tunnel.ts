@@ -1,7 +1,15 @@
-// Bytes both ways between a client and the workload, after an upgrade that policy permitted. Each
-// direction ends on its own (half-close); a slow reader stops the other side.
+// Bytes both ways between a client and the workload, after an upgrade or a connection that policy
+// permitted. Each direction ends on its own (half-close); a slow reader stops the other side. Of a
+// WebSocket the frames are told apart, so that the client can be told why it has to go.
 import type { Duplex } from 'node:stream'
+import { CLOSE_CODE, closeFrame, WebSocketFrames } from '../http/websocket-frames.ts'
+import { type Cells, cellOf, cellsByLabel, TUNNEL_ENDS, TUNNEL_KINDS } from '../metrics.ts'
 import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
+
+export type TunnelKind = (typeof TUNNEL_KINDS)[number]
+export type TunnelEnd = (typeof TUNNEL_ENDS)[number]
+/** Why a WebSocket whose peer has done nothing wrong is asked to go. */
+export type LeaveReason = 'idle' | 'lifetime' | 'drain'
 
 export interface TunnelClient {
   readonly socket: Duplex
@@ -10,20 +18,44 @@ export interface TunnelClient {
   tunnelDone(broken: boolean): void
 }
 
+/** For the client to answer a close frame that it has been sent, and for the workload to end. */
+const CLOSE_MS = 5_000
+/** For the frame that is under way to end, and for the client to read it. */
+const FRAME_MS = 30_000
+/** Both sides have ended, and the workload has taken nothing of what is left for so long. */
+const LAST_BYTES_MS = 30_000
+
 export class Tunnel implements UpstreamUser {
   progressMs: number
   fromClientBytes = 0
   toClientBytes = 0
+  readonly #kind: TunnelKind
   readonly #client: TunnelClient
   readonly #upstream: UpstreamConnection
+  readonly #cells: Cells
+  readonly #frames: WebSocketFrames | undefined
   #clientEnded = false
   #upstreamEnded = false
+  #leaving: LeaveReason | undefined
+  #leaveByMs = Number.POSITIVE_INFINITY
+  /** The client has been sent a close frame of ours; no frame may follow it. */
+  #told = false
   #over = false
 
-  constructor(client: TunnelClient, upstream: UpstreamConnection, early: Buffer) {
+  constructor(
+    kind: TunnelKind,
+    client: TunnelClient,
+    upstream: UpstreamConnection,
+    early: Buffer,
+    cells: Cells,
+  ) {
+    this.#kind = kind
     this.#client = client
     this.#upstream = upstream
+    this.#cells = cells
+    this.#frames = kind === 'websocket' ? new WebSocketFrames() : undefined
     this.progressMs = client.nowMs()
+    cells.add(OPEN[kind])
     upstream.user = this
     upstream.socket.resume()
     client.socket.resume()
@@ -46,19 +78,69 @@ export class Tunnel implements UpstreamUser {
     this.#upstream.socket.end()
   }
 
-  /** The client is gone before its time: the workload is told by a reset. */
-  abandon(): void {
-    if (this.#over) return
-    this.#over = true
-    this.#upstream.reset()
+  // Ending.
+
+  get leaving(): LeaveReason | undefined {
+    return this.#leaving
   }
+
+  /** A client that was asked to leave has had its time. */
+  overdue(nowMs: number): boolean {
+    return nowMs >= this.#leaveByMs
+  }
+
+  /**
+   * Asks the client of a WebSocket to go (1001), between two frames. Its answer is passed on, so that
+   * the workload sees an ordinary closing handshake.
+   */
+  leave(reason: LeaveReason): void {
+    const frames = this.#frames
+    if (frames === undefined || this.#leaving !== undefined || this.#over) return
+    this.#leaving = reason
+    // Where nothing has moved for long, the rest of a frame will not come either.
+    this.#leaveByMs = this.#client.nowMs() + (reason === 'idle' ? 0 : FRAME_MS)
+    if (frames.atBoundary) this.#tell(frames)
+  }
+
+  /**
+   * The peer is not acceptable any more: the workload's side is reset, and a WebSocket is told why
+   * (1008) where that could be read.
+   * @returns whether the client has to be given time to read it
+   */
+  cut(): boolean {
+    const { socket } = this.#client
+    const frames = this.#over ? undefined : this.#frames
+    this.abandon('peer_invalid')
+    if (frames === undefined || !frames.atBoundary || frames.closing || this.#told) return false
+    if (!socket.writable || socket.writableNeedDrain) return false
+    socket.write(closeFrame(CLOSE_CODE.policyViolation))
+    this.toClientBytes += CLOSE_FRAME_BYTES
+    return true
+  }
+
+  /** The client is gone: before its time, the workload is told by a reset. */
+  abandon(why: TunnelEnd = 'broken'): void {
+    if (this.#over) return
+    const complete = this.#clientEnded && this.#upstreamEnded
+    this.#ended(complete ? 'complete' : why)
+    if (!complete) return this.#upstream.reset()
+    // The workload may still be reading what the client sent before its end.
+    const { socket } = this.#upstream
+    socket.setTimeout(LAST_BYTES_MS, () => this.#upstream.reset())
+  }
+
+  // The workload's side.
 
   upstreamData(buffer: Buffer, start: number, end: number): void {
     this.progressMs = this.#client.nowMs()
-    this.toClientBytes += end - start
+    if (this.#told || this.#over) return
+    const frames = this.#frames
+    const stop = frames?.take(buffer, start, end, this.#leaving !== undefined) ?? end
+    this.toClientBytes += stop - start
     // The pool's read buffer is reused: the socket gets a copy.
-    if (!this.#client.socket.write(Buffer.from(buffer.subarray(start, end))))
-      this.#upstream.socket.pause()
+    const room = this.#client.socket.write(Buffer.from(buffer.subarray(start, stop)))
+    if (this.#leaving !== undefined && frames?.atBoundary === true) this.#tell(frames)
+    else if (!room) this.#upstream.socket.pause()
   }
 
   upstreamDrain(): void {
@@ -68,7 +150,7 @@ export class Tunnel implements UpstreamUser {
 
   upstreamEnd(): void {
     this.#upstreamEnded = true
-    this.#client.socket.end()
+    if (!this.#over) this.#client.socket.end()
   }
 
   upstreamFailed(): void {
@@ -78,16 +160,47 @@ export class Tunnel implements UpstreamUser {
   }
 
   upstreamFault(): void {
-    this.#finish(true)
+    if (!this.#over) this.#finish(true)
   }
 
   upstreamReady(): void {}
   upstreamConnectTimeout(): void {}
   upstreamBusy(): void {}
 
+  /** Where the workload has said it already, the client is about to go by itself. */
+  #tell(frames: WebSocketFrames): void {
+    this.#leaveByMs = this.#client.nowMs() + CLOSE_MS
+    if (frames.closing) return
+    this.#told = true
+    this.#client.socket.write(closeFrame(CLOSE_CODE.goingAway))
+    this.toClientBytes += CLOSE_FRAME_BYTES
+    // Whatever the workload says from here on has no reader, but its end is waited for.
+    this.#upstream.socket.resume()
+  }
+
   #finish(broken: boolean): void {
-    this.#over = true
+    // After a close frame of the workload, how its connection ends means nothing.
+    this.#ended(broken && this.#frames?.closing !== true ? 'broken' : 'complete')
     this.#upstream.destroy()
     this.#client.tunnelDone(broken)
   }
+
+  #ended(how: TunnelEnd): void {
+    this.#over = true
+    this.#cells.add(OPEN[this.#kind], -1)
+    this.#cells.add(ENDED[this.#kind][this.#leaving ?? how])
+  }
+}
+
+const CLOSE_FRAME_BYTES = 4
+const OPEN = cellsByLabel('tunnels_open', 'kind', TUNNEL_KINDS)
+const ENDED = {
+  websocket: endsOf('websocket'),
+  tcp: endsOf('tcp'),
+}
+
+function endsOf(kind: TunnelKind): Readonly<Record<TunnelEnd, number>> {
+  return Object.fromEntries(
+    TUNNEL_ENDS.map((reason) => [reason, cellOf('tunnels_ended_total', { kind, reason })]),
+  ) as Record<TunnelEnd, number>
 }

@@ -25,6 +25,8 @@ import { openCall } from '../open-call.ts'
 import { RequestBody } from '../request-body.ts'
 import type { RequestEnd, RequestFacts, Tally } from '../tally.ts'
 import type { ThreadContext } from '../thread-context.ts'
+import { Tunnel, type TunnelClient } from '../tunnel.ts'
+import type { UpstreamConnection } from '../upstream.ts'
 import { type CollectingEvents, type ReadSoFar, StreamCollecting } from './collecting.ts'
 import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
 import { breakOff, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
@@ -121,7 +123,11 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
       return
     }
     if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
-    for (const exchange of this.#exchanges) exchange.tick(nowMs, timeouts)
+    const leaving = this.#leavingFor(nowMs)
+    for (const exchange of this.#exchanges) {
+      if (leaving !== undefined) exchange.leaveTunnel(leaving)
+      exchange.tick(nowMs, timeouts)
+    }
     for (const one of this.#collecting) {
       if (nowMs - one.progressMs >= timeouts.requestBodyMs) this.failed(one, 'body_timeout')
     }
@@ -133,12 +139,16 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     if (this.#noticeMs !== undefined && nowMs - this.#noticeMs >= DRAIN_NOTICE_MS) {
       this.#leave('drain')
     }
-    const { connectionLifetimeMs, idleMs } = timeouts
-    if (connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs) {
-      this.#leave('lifetime')
-    }
+    if (leaving === 'lifetime') this.#leave('lifetime')
     if (this.#exchanges.size + this.#collecting.size > 0) this.#idleSinceMs = nowMs
-    else if (nowMs - this.#idleSinceMs >= idleMs) this.#destroy('idle')
+    else if (nowMs - this.#idleSinceMs >= timeouts.idleMs) this.#destroy('idle')
+  }
+
+  #leavingFor(nowMs: number): 'drain' | 'lifetime' | undefined {
+    if (this.#context.draining) return 'drain'
+    const { connectionLifetimeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
+    const outlived = connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs
+    return outlived ? 'lifetime' : undefined
   }
 
   /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
@@ -279,6 +289,10 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     return openCall(this.#context, user, request, fresh)
   }
 
+  openTunnel(client: TunnelClient, upstream: UpstreamConnection, early: Buffer): Tunnel {
+    return new Tunnel('websocket', client, upstream, early, this.#context.cells)
+  }
+
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {
     this.#exchanges.delete(exchange)
     this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
@@ -313,10 +327,10 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#closeReason = 'peer_invalid'
     this.#cutMs = this.#context.tickMs
     for (const exchange of this.#exchanges) {
-      exchange.cut()
+      const ends = exchange.cut()
       const id = exchange.decisionId ?? exchange.requestId
       if (exchange.status === 0) sendOwnAnswer(exchange.stream, exchange.head, { code, id })
-      else breakOff(exchange.stream)
+      else if (!ends) breakOff(exchange.stream)
       this.#record(exchange, { outcome: 'peer_invalid', code })
     }
     this.#exchanges.clear()

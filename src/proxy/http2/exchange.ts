@@ -16,7 +16,7 @@ import {
   type UpgradeUser,
 } from '../call.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
-import { Tunnel } from '../tunnel.ts'
+import type { LeaveReason, Tunnel, TunnelClient } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
 import type { ReadSoFar } from './collecting.ts'
 import { deadlineMsOf, isGrpc } from './grpc.ts'
@@ -29,6 +29,7 @@ export interface ExchangeOwner {
   guard(stream: ServerHttp2Stream, step: () => void): void
   /** @param fresh on a connection to the workload that was never used before */
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call
+  openTunnel(client: TunnelClient, upstream: UpstreamConnection, early: Buffer): Tunnel
   /** The answer is complete, or as complete as it will get. */
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void
   /** Nothing of an answer was sent yet: Postern answers. */
@@ -39,6 +40,7 @@ export interface ExchangeTimeouts {
   readonly requestBodyMs: number
   readonly upstreamResponseMs: number
   readonly idleMs: number
+  readonly tunnelIdleMs: number
 }
 
 export class Http2Exchange implements UpgradeUser {
@@ -119,16 +121,32 @@ export class Http2Exchange implements UpgradeUser {
   /** A deadline has passed. Called ten times a second. */
   tick(nowMs: number, timeouts: ExchangeTimeouts): void {
     if (this.#over) return
-    const silentMs = nowMs - (this.#tunnel?.progressMs ?? this.#progressMs)
+    const tunnel = this.#tunnel
+    if (tunnel !== undefined) {
+      if (nowMs - tunnel.progressMs >= timeouts.tunnelIdleMs) tunnel.leave('idle')
+      if (tunnel.overdue(nowMs)) this.#reset(undefined)
+      return
+    }
+    const silentMs = nowMs - this.#progressMs
     if (this.#deadlineMs !== undefined && nowMs >= this.#deadlineMs) this.fail('upstream_timeout')
-    else if (this.#tunnel !== undefined || this.#grpc) {
+    else if (this.#grpc) {
       // A gRPC stream may be silent for as long as its deadline says.
       if (silentMs >= timeouts.idleMs) this.#idle()
-    } else if (!this.#requestDone && !this.#clientPaused && this.status === 0) {
+    } else if (this.#awaitsClient) {
       if (silentMs >= timeouts.requestBodyMs) this.fail('body_timeout')
     } else if (this.status === 0) {
       if (silentMs >= timeouts.upstreamResponseMs) this.fail('upstream_timeout')
     } else if (silentMs >= timeouts.idleMs) this.#idle()
+  }
+
+  /** The connection is about to end, and a WebSocket would hold it open. */
+  leaveTunnel(reason: LeaveReason): void {
+    this.#tunnel?.leave(reason)
+  }
+
+  get #awaitsClient(): boolean {
+    const upgrading = this.head.upgrade !== undefined
+    return !this.#requestDone && !this.#clientPaused && !upgrading && this.status === 0
   }
 
   /** Gives up on the workload: Postern answers if nothing was sent yet. */
@@ -141,11 +159,20 @@ export class Http2Exchange implements UpgradeUser {
     } else this.#reset(code)
   }
 
-  /** The peer is not acceptable any more: nothing of the answer gets out from here on. */
-  cut(): void {
-    if (this.#over) return
+  /**
+   * The peer is not acceptable any more: nothing of the answer gets out from here on.
+   * @returns whether the stream ends by itself, as its client has been told why
+   */
+  cut(): boolean {
+    if (this.#over) return false
     this.#over = true
+    const told = this.#tunnel?.cut() ?? false
     this.#abandonCall()
+    this.#countTunnel()
+    if (!told) return false
+    this.stream.end()
+    endUnread(this.stream)
+    return true
   }
 
   // What the call says.
@@ -220,19 +247,19 @@ export class Http2Exchange implements UpgradeUser {
       if (fields[i] !== 'sec-websocket-accept') list.push(fields[i]!, fields[i + 1]!)
     }
     for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
-    this.stream.respond(list)
+    try {
+      this.stream.respond(list)
+    } catch {
+      upstream.destroy()
+      return this.fail('upstream_bad_response')
+    }
     this.status = 200
-    this.#tunnel = new Tunnel(
-      {
-        socket: this.stream,
-        nowMs: () => this.#owner.nowMs(),
-        tunnelDone: (broken) => {
-          if (broken) this.#reset('upstream_reset')
-        },
-      },
-      upstream,
-      early,
-    )
+    const tunnelDone = (broken: boolean): void => {
+      if (broken && this.#tunnel?.leaving === undefined) this.#reset('upstream_reset')
+      else if (!this.stream.writableEnded) this.stream.end()
+    }
+    const client = { socket: this.stream, nowMs: () => this.#owner.nowMs(), tunnelDone }
+    this.#tunnel = this.#owner.openTunnel(client, upstream, early)
   }
 
   // The client's stream.
@@ -255,6 +282,8 @@ export class Http2Exchange implements UpgradeUser {
     stream.on('data', (chunk: Buffer) => guarded(() => this.#clientData(chunk)))
     stream.on('end', () => guarded(() => this.#clientEnd()))
     stream.on('close', () => guarded(() => this.#closed()))
+    // What the client of a WebSocket says before there is one waits, within its window.
+    if (this.head.upgrade !== undefined) stream.pause()
   }
 
   #takeTrailers(list: readonly string[]): void {
@@ -291,12 +320,8 @@ export class Http2Exchange implements UpgradeUser {
     if (this.#over) return
     this.#over = true
     this.#abandonCall()
-    const tunnelled = this.#tunnel
-    if (tunnelled !== undefined) {
-      this.requestBytes += tunnelled.fromClientBytes
-      this.responseBytes += tunnelled.toClientBytes
-    }
-    const complete = this.#answered || tunnelled !== undefined
+    this.#countTunnel()
+    const complete = this.#answered || this.#tunnel !== undefined
     this.#owner.exchangeDone(this, complete ? undefined : 'client_closed')
   }
 
@@ -324,12 +349,18 @@ export class Http2Exchange implements UpgradeUser {
   }
 
   /** Part of an answer was sent and the rest will not come. */
-  #reset(code: ErrorCode): void {
+  #reset(code: ErrorCode | undefined): void {
     if (this.#over) return
     this.#over = true
     this.#abandonCall()
-    breakOff(this.stream)
+    this.#countTunnel()
+    breakOff(this.stream, this.#tunnel !== undefined)
     this.#owner.exchangeDone(this, code)
+  }
+
+  #countTunnel(): void {
+    this.requestBytes += this.#tunnel?.fromClientBytes ?? 0
+    this.responseBytes += this.#tunnel?.toClientBytes ?? 0
   }
 
   #abandonCall(): void {

@@ -67,9 +67,13 @@ export function endUnread(stream: ServerHttp2Stream): void {
 /**
  * Part of an answer is sent and the rest will not come: RST_STREAM, at once. Not `close(code)`, which
  * first ends the stream as if the answer were complete.
+ * @param tunnel where a TCP connection would be reset: CANCEL says so (RFC 8441 section 5)
  */
-export function breakOff(stream: ServerHttp2Stream): void {
-  stream.destroy(new Error('the answer cannot be completed'))
+export function breakOff(stream: ServerHttp2Stream, tunnel = false): void {
+  const error: NodeJS.ErrnoException = new Error('the answer cannot be completed')
+  // How node:http2 is told to send CANCEL in place of INTERNAL_ERROR.
+  if (tunnel) error.code = 'ABORT_ERR'
+  stream.destroy(error)
 }
 
 const NO_ERROR = 0
