@@ -246,6 +246,25 @@ describe('a call to a workload that speaks HTTP/2', () => {
     assert.ok(state.open <= 2)
   })
 
+  for (const headerTableSize of [0, 100]) {
+    it(`goes on where the workload keeps a header table of ${headerTableSize} bytes`, async () => {
+      const server = http2.createServer({ settings: { headerTableSize } })
+      server.on('stream', (stream: http2.ServerHttp2Stream) => {
+        stream.respond({ ':status': 200 })
+        stream.end()
+        stream.session?.settings({ headerTableSize: headerTableSize / 2 })
+      })
+      const { pool, state } = await poolTo(server)
+      for (let i = 0; i < 4; i++) {
+        const user = new Recorder()
+        begun(pool, user, { ...REQUEST, body: { kind: 'none' } })
+        await over(user)
+        assert.equal(user.failure, undefined)
+      }
+      assert.equal(state.open, 1)
+    })
+  }
+
   it('says whether a request that failed may be sent again', async () => {
     const server = http2.createServer()
     server.on('stream', (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {
@@ -314,6 +333,13 @@ const OK = frame(FRAME.headers, FLAG.endHeaders, 1, block(':status', '200'))
 /** What a workload may say that is wrong, after its settings; RFC 9113 sections 4, 6 and 8. */
 const WRONG: readonly (readonly [string, Buffer])[] = [
   ['DATA before the head', frame(FRAME.data, 0, 1, Buffer.from('x'))],
+  ['DATA on a stream that was never opened', frame(FRAME.data, 0, 9, Buffer.from('x'))],
+  ['DATA on an even stream', frame(FRAME.data, 0, 2, Buffer.from('x'))],
+  ['RST_STREAM of a stream that was never opened', frame(FRAME.resetStream, 0, 9, Buffer.alloc(4))],
+  [
+    'a window for a stream that was never opened',
+    frame(FRAME.windowUpdate, 0, 9, Buffer.from([0, 0, 0, 1])),
+  ],
   ['DATA on stream 0', frame(FRAME.data, 0, 0, Buffer.from('x'))],
   ['DATA with more padding than frame', frame(FRAME.data, FLAG.padded, 1, Buffer.from([9, 1]))],
   ['a head without status', frame(FRAME.headers, FLAG.endHeaders, 1, block('a', 'b'))],

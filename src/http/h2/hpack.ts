@@ -164,6 +164,9 @@ export function encodeHeaderBlock(fields: readonly string[]): Buffer {
   return out.subarray(0, at)
 }
 
+/** Section 6.3: what a block begins with after the reader has changed the size of its table. */
+export const EMPTY_TABLE: Buffer = Buffer.from([0x20])
+
 function writeString(out: Buffer, at: number, text: string): number {
   const from = writeInteger(out, at, 0, 7, text.length)
   return from + out.write(text, from, 'latin1')

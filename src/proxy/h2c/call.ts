@@ -4,14 +4,7 @@ import type { ErrorCode } from '../../errors.ts'
 import { isToken } from '../../field-names.ts'
 import { type Fields, isFieldValue, removeHopByHop } from '../../http/fields.ts'
 import { CHUNKED, type Framing, NO_BODY } from '../../http/framing.ts'
-import {
-  dataFrameHeader,
-  FRAME_HEADER_BYTES,
-  H2_ERROR,
-  headersFrames,
-  MAX_WINDOW,
-} from '../../http/h2/frames.ts'
-import { encodeHeaderBlock } from '../../http/h2/hpack.ts'
+import { dataFrameHeader, FRAME_HEADER_BYTES, H2_ERROR, MAX_WINDOW } from '../../http/h2/frames.ts'
 import { reasonPhrase } from '../../http/serialise.ts'
 import type { AnswerHead, Call, CallRequest, CallUser, Repeatable } from '../call.ts'
 import { type H2cSession, STREAM_WINDOW } from './session.ts'
@@ -74,7 +67,7 @@ export class H2cCall implements Call {
     // gRPC asks for it, and it is true of us (RFC 9110 section 10.1.4).
     all.push('te', 'trailers')
     const complete = this.#ended && this.#waitingBytes === 0 && this.#trailers === undefined
-    session.send(headersFrames(encodeHeaderBlock(all), this.#id, complete, session.maxFrameBytes))
+    session.sendHeaders(this.#id, all, complete)
     if (complete) this.#requestSent()
     else this.flush()
   }
@@ -138,11 +131,8 @@ export class H2cCall implements Call {
       if (last) return this.#requestSent()
     }
     if (this.#ended) {
-      session.send(
-        this.#trailers === undefined
-          ? dataFrameHeader(0, this.#id, true)
-          : headersFrames(encodeHeaderBlock(this.#trailers), this.#id, true, session.maxFrameBytes),
-      )
+      if (this.#trailers === undefined) session.send(dataFrameHeader(0, this.#id, true))
+      else session.sendHeaders(this.#id, this.#trailers, true)
       return this.#requestSent()
     }
     if (!this.#full) return

@@ -4,6 +4,7 @@
 import net from 'node:net'
 import type { Address } from '../../config/config.ts'
 import type { ErrorCode } from '../../errors.ts'
+import type { Fields } from '../../http/fields.ts'
 import {
   DEFAULT_WINDOW,
   FLAG,
@@ -11,6 +12,7 @@ import {
   FRAME_HEADER_BYTES,
   goAwayFrame,
   H2_ERROR,
+  headersFrames,
   MAX_FRAME_BYTES,
   MAX_WINDOW,
   PREFACE,
@@ -23,7 +25,12 @@ import {
   settingsFrame,
   windowUpdateFrame,
 } from '../../http/h2/frames.ts'
-import { type DecodeLimits, HpackDecoder } from '../../http/h2/hpack.ts'
+import {
+  type DecodeLimits,
+  EMPTY_TABLE,
+  encodeHeaderBlock,
+  HpackDecoder,
+} from '../../http/h2/hpack.ts'
 import type { Repeatable } from '../call.ts'
 import type { Turn } from '../turn.ts'
 import type { H2cCall } from './call.ts'
@@ -78,6 +85,8 @@ export class H2cSession {
   #unacknowledged = 0
   #idleFrames = 0
   #sawSettings = false
+  /** The workload has changed the size of its table, and waits for us to say so too. */
+  #tableChanged = false
   // The frame that is being read.
   #part: Buffer | undefined
   #dataStream = 0
@@ -158,6 +167,14 @@ export class H2cSession {
     return this.socket.write(frame)
   }
 
+  sendHeaders(id: number, fields: Fields, last: boolean): void {
+    let block = encodeHeaderBlock(fields)
+    // RFC 7541 section 4.2: at the start of the next block, though we put nothing into the table.
+    if (this.#tableChanged) block = Buffer.concat([EMPTY_TABLE, block])
+    this.#tableChanged = false
+    this.send(headersFrames(block, id, last, this.maxFrameBytes))
+  }
+
   /** The stream has ended on both sides, or is of no interest any more. */
   left(id: number): void {
     const call = this.#streams.get(id)
@@ -228,7 +245,7 @@ export class H2cSession {
         const padded = (frame.flags & FLAG.padded) !== 0
         if (padded && end - at < FRAME_HEADER_BYTES + 1) break
         const padding = padded ? bytes[at + FRAME_HEADER_BYTES]! : 0
-        if (frame.stream === 0 || (padded && padding >= frame.length)) {
+        if (this.#neverOpened(frame.stream) || (padded && padding >= frame.length)) {
           return this.#fail(H2_ERROR.protocol)
         }
         this.#dataStream = frame.stream
@@ -290,7 +307,7 @@ export class H2cSession {
       case FRAME.continuation:
         return this.#continuation(bytes, start, end, flags, stream)
       case FRAME.resetStream: {
-        if (end - start !== 4 || stream === 0) return this.#fail(H2_ERROR.protocol)
+        if (end - start !== 4 || this.#neverOpened(stream)) return this.#fail(H2_ERROR.protocol)
         const code = bytes.readUInt32BE(start)
         return this.#to(stream, (call) => {
           this.left(stream)
@@ -327,7 +344,7 @@ export class H2cSession {
       start++
     }
     if ((flags & FLAG.priority) !== 0) start += 5
-    if (start > end || stream === 0 || stream % 2 === 0 || stream >= this.#nextStream) {
+    if (start > end || this.#neverOpened(stream)) {
       return this.#fail(H2_ERROR.protocol)
     }
     this.#idleFrames = 0
@@ -374,6 +391,9 @@ export class H2cSession {
     for (let at = start; at < end; at += 6) {
       const value = bytes.readUInt32BE(at + 2)
       switch ((bytes[at]! << 8) | bytes[at + 1]!) {
+        case SETTING.headerTableSize:
+          this.#tableChanged = true
+          break
         case SETTING.maxConcurrentStreams:
           this.maxStreams = value
           break
@@ -409,6 +429,7 @@ export class H2cSession {
 
   #windowUpdate(stream: number, increment: number): void {
     if (stream !== 0) {
+      if (this.#neverOpened(stream)) return this.#fail(H2_ERROR.protocol)
       return this.#to(stream, (call) => {
         if (increment === 0) call.misbehaved(H2_ERROR.protocol)
         else call.window(increment)
@@ -417,6 +438,11 @@ export class H2cSession {
     this.sendWindow += increment
     if (increment === 0 || this.sendWindow > MAX_WINDOW) return this.#fail(H2_ERROR.flowControl)
     this.#writable()
+  }
+
+  /** Stream 0, an idle stream (RFC 9113 section 5.1), or one that only a server could open. */
+  #neverOpened(stream: number): boolean {
+    return stream % 2 === 0 || stream >= this.#nextStream
   }
 
   #writable(): void {
