@@ -40,6 +40,11 @@ export const COMMANDS: readonly Entry[] = [
     sentence: 'one request with an identity of the development CA',
     load: () => import('./call.ts'),
   },
+  {
+    name: 'inject',
+    sentence: 'add the sidecar to Kubernetes workloads',
+    load: () => import('./inject.ts'),
+  },
 ]
 
 export interface Entry {
