@@ -31,6 +31,8 @@ async function handshake(options: tls.SecureContextOptions): Promise<void> {
   const ALPNProtocols = [...ALPN_PROTOCOLS]
   const server = tls.createServer({ ...SERVER_OPTIONS, ...options, ALPNProtocols })
   const { promise, resolve, reject } = Promise.withResolvers<void>()
+  // What breaks off below ends the server's side too: that must not be an unhandled rejection.
+  promise.catch(() => {})
   const timer = setTimeout(() => reject(new Error('it does not end')), LIMIT_MS)
   let client: tls.TLSSocket | undefined
   try {
@@ -44,10 +46,9 @@ async function handshake(options: tls.SecureContextOptions): Promise<void> {
     })
     server.emit('connection', near)
     client = tls.connect({
+      // All of them: what is left out comes from Node's defaults, and so from the environment.
+      ...options,
       socket: far,
-      cert: options.cert,
-      key: options.key,
-      ca: options.ca,
       ALPNProtocols,
       // Whether others believe our certificate is for them to say.
       rejectUnauthorized: false,

@@ -64,6 +64,13 @@ describe('the environment', () => {
     const web = await sidecar.authority.svid('web')
     assert.equal(await negotiated(t, sidecar, web, 'TLSv1.3'), 'TLSv1.3')
   })
+
+  it('takes no start away with ciphers that OpenSSL does not know', async (t) => {
+    const { url } = await startWorkload(t)
+    const env = { NODE_OPTIONS: '--tls-cipher-list=NONSENSE' }
+    const sidecar = await startSidecar(t, { forward: url, env })
+    assert.equal((await call(sidecar, await sidecar.authority.svid('web'))).status, 200)
+  })
 })
 
 describe('a trust bundle', () => {
