@@ -433,6 +433,8 @@ class Walk implements Stack {
       return this.#enter(opcode, reader.at)
     }
     if (opcode === END) return this.#leave(reader)
+    // Compilers of OPA write none, and behind a jump it would be where code is reached again.
+    if (opcode === ELSE) unprovable()
     if (!this.#reached) return reader.skipImmediates(opcode)
     switch (opcode) {
       case 0x00: // unreachable
@@ -578,6 +580,7 @@ class Walk implements Stack {
 const BLOCK = 0x02
 const LOOP = 0x03
 const IF = 0x04
+const ELSE = 0x05
 const END = 0x0b
 /** The type of a block that leaves nothing on the stack. */
 const NO_RESULT = 0x40
