@@ -310,10 +310,10 @@ class Analysis {
   }
 
   #name(index: number): string {
-    const at = this.#code.names.get(index)
-    return at === undefined
-      ? ''
-      : new WasmReader(this.#code.bytes, at, this.#code.bytes.length).name()
+    const at = this.#names.get(index)
+    if (at !== undefined) return new WasmReader(this.#bytes, at, this.#bytes.length).name()
+    // It could be one that gets at parts of the input where others have left them.
+    return index < this.#imported ? '' : unprovable()
   }
 
   #memoAt({ constant }: Value) {
