@@ -15,6 +15,8 @@ export interface Snapshot {
   readonly allow: readonly AllowRule[]
   /** Absent when the configuration has no policy: then the allow rules alone decide. */
   readonly policy?: PolicyMaterial
+  /** Decided before, and is kept ready to decide again. */
+  readonly previousPolicy?: PolicyMaterial
   /** The configuration has a policy that has not come yet: nothing is admitted. */
   readonly policyPending?: true
   readonly settings: DataSettings
@@ -24,6 +26,8 @@ export interface Snapshot {
 export interface DataSettings {
   readonly inbound: Config['inbound']
   readonly log: Pick<Config['log'], 'access' | 'decisions'>
+  /** Share of the decisions that a candidate policy is asked about; absent: there is none. */
+  readonly candidateSample?: number
 }
 
 /** What a data thread begins with: the first message, so that its code can be loaded before. */
@@ -52,7 +56,13 @@ export type FromDataThread =
   /** The last connection is gone, or the deadline passed with `left` of them open. */
   | { readonly kind: 'drained'; readonly left: number }
 
-export type LogRecord = AccessRecord | DecisionRecord | HandshakeRecord | CutRecord | FaultRecord
+export type LogRecord =
+  | AccessRecord
+  | DecisionRecord
+  | SampleRecord
+  | HandshakeRecord
+  | CutRecord
+  | FaultRecord
 
 /** One request, written when it ended. */
 export interface AccessRecord {
@@ -97,6 +107,17 @@ export interface DecisionRecord {
   readonly evalNs: number
   readonly principal: string
   readonly traceparent?: string
+  /** The candidate policy is to be asked about it. */
+  readonly sampled?: true
+}
+
+/**
+ * A decision that is not logged, and that the candidate policy is to be asked about. Without an id
+ * where the client was not told one.
+ */
+export interface SampleRecord {
+  readonly kind: 'sample'
+  readonly decision: DecisionRecord
 }
 
 export interface HandshakeRecord {

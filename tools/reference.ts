@@ -68,8 +68,16 @@ export const ENDPOINTS: readonly (readonly [listener: string, call: string, answ
   ],
   ['admin', 'POST /reload', 'Reads everything again now, as SIGHUP does; 500 if that failed.'],
   ['admin', 'POST /drain', 'Drains and exits, as SIGTERM does.'],
-  ['admin', 'POST /policy/rollback', 'Reserved: 501 in this version.'],
-  ['admin', 'POST /policy/promote', 'Reserved: 501 in this version.'],
+  [
+    'admin',
+    'POST /policy/rollback',
+    'The previous policy decides again, from the next request on; 409 where there is none. It stays so until `policy.bundle` has another bundle.',
+  ],
+  [
+    'admin',
+    'POST /policy/promote',
+    'The candidate decides (`?slot=candidate`), or what was rolled back (`?slot=held_back`); without `slot` the candidate if there is one. 409 where there is nothing.',
+  ],
 ]
 
 function commands(): string {

@@ -10,7 +10,7 @@ import type { Problem } from '../errors.ts'
 import { describeChain, explainPeer } from './check/chain.ts'
 import { uploadProblems } from './decision-server.ts'
 import { formatProblem, reporting } from './failure.ts'
-import { loadChecked } from './materials.ts'
+import { type LoadOptions, loadChecked } from './materials.ts'
 import { addConfigurationOptions, type Environment, readConfiguration } from './options.ts'
 import { readText } from './pki/files.ts'
 
@@ -80,15 +80,20 @@ interface Found {
 }
 
 async function load(materials: MaterialsConfig): Promise<Found> {
-  const bundles = new PolicyBundles({ clock: () => Date.now(), patient: true })
+  const patient = () => new PolicyBundles({ clock: () => Date.now(), patient: true })
+  const from = { bundles: patient(), candidates: patient() }
   try {
-    return await loadWith(materials, bundles)
+    return await loadWith(materials, from)
   } finally {
-    bundles.stop()
+    from.bundles.stop()
+    from.candidates.stop()
   }
 }
 
-async function loadWith(materials: MaterialsConfig, bundles: PolicyBundles): Promise<Found> {
+async function loadWith(
+  materials: MaterialsConfig,
+  from: Pick<LoadOptions, 'bundles' | 'candidates'>,
+): Promise<Found> {
   const { identity } = materials
   // One attempt: `run` would wait for the agent and try again.
   const delivered =
@@ -96,9 +101,9 @@ async function loadWith(materials: MaterialsConfig, bundles: PolicyBundles): Pro
       ? await fetchDelivery(identity.workloadApi, WORKLOAD_API_DEADLINE_MS)
       : undefined
   if (delivered === undefined || !('what' in delivered)) {
-    return loadChecked(materials, Date.now(), { delivery: delivered, bundles })
+    return loadChecked(materials, Date.now(), { delivery: delivered, ...from })
   }
-  const { problems } = await loadChecked(materials, Date.now(), { bundles })
+  const { problems } = await loadChecked(materials, Date.now(), from)
   return {
     loaded: undefined,
     problems: [delivered, ...problems.filter(({ where }) => where !== delivered.where)],

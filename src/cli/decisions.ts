@@ -8,17 +8,19 @@ import { DecisionUpload, type UploadNotice } from '../observe/decision-upload.ts
 import type { Logger } from '../observe/log.ts'
 import type { MetricsRegistry } from '../observe/metrics.ts'
 import type { Redactor } from '../observe/redaction.ts'
+import type { Judgement } from '../policy/judge.ts'
+import type { PolicyMaterial } from '../policy/material.ts'
 import type { DecisionRecord } from '../threads.ts'
 import { VERSION } from '../version.ts'
 import { decisionServer, uploadProblems } from './decision-server.ts'
-import { PolicyInquiry, type PolicySlots } from './inquiry.ts'
+import { type AskedPolicies, PolicyInquiry, shown } from './inquiry.ts'
 
 export interface DecisionsOptions {
   readonly config: Config['log']
   readonly logger: Logger
   readonly redactor: Redactor
   /** The policies in force, as they are at the moment of asking. */
-  readonly slots: () => PolicySlots
+  readonly slots: () => AskedPolicies
   /** Where this side counts; it alone writes there. */
   readonly cells: () => Cells
 }
@@ -76,6 +78,23 @@ export class Decisions {
     return this.#inquiry.reconsider(record, this.log)
   }
 
+  /** What a policy says about the input of a decision, and nothing else is done about it. */
+  judge(policy: PolicyMaterial, record: DecisionRecord): Judgement {
+    return this.#inquiry.judge(policy, record)
+  }
+
+  /** For a line of the log: what was asked, what was said, and what the other policy says. */
+  shown(record: DecisionRecord, other: Judgement): ShownComparison {
+    const then = shown(record, record, this.log)
+    const { method, path } = requestOf(then.input)
+    const now = shown(record, other, this.log)
+    const said = (one: typeof now) => ({
+      ...(one.result === undefined ? {} : { result: one.result }),
+      ...(one.error === undefined ? {} : { error: one.error }),
+    })
+    return { request: { method, path }, active: said(then), other: said(now) }
+  }
+
   /** Before each scrape: the destinations count for themselves. */
   showMetrics(metrics: MetricsRegistry, cells: Cells): void {
     for (const { sink, pending, results } of this.log.deliveries()) {
@@ -98,6 +117,23 @@ export class Decisions {
     }
   }
 }
+
+export interface ShownComparison {
+  readonly request: { readonly method: unknown; readonly path: unknown }
+  readonly active: { readonly result?: unknown; readonly error?: unknown }
+  readonly other: { readonly result?: unknown; readonly error?: unknown }
+}
+
+interface RequestShown {
+  readonly attributes?: { readonly request?: { readonly http?: HttpShown } }
+}
+interface HttpShown {
+  readonly method?: unknown
+  readonly path?: unknown
+}
+
+const requestOf = (input: unknown): HttpShown =>
+  (input as RequestShown | undefined)?.attributes?.request?.http ?? {}
 
 const RESULTS = cellsByLabel('decision_log_events_total', 'result', DECISION_LOG_RESULTS)
 

@@ -6,7 +6,7 @@ import { HostPool, type Judgement, judge } from '../policy/judge.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
 import type { DecisionRecord } from '../threads.ts'
 
-export interface PolicySlots {
+export interface AskedPolicies {
   readonly active?: PolicyMaterial | undefined
   readonly candidate?: PolicyMaterial | undefined
 }
@@ -25,11 +25,11 @@ export interface Reconsidered {
 }
 
 export class PolicyInquiry {
-  readonly #slots: () => PolicySlots
+  readonly #slots: () => AskedPolicies
   readonly #hosts = new HostPool()
   #rules: { readonly of: PolicyMaterial; readonly rules: DecisionRules } | undefined
 
-  constructor(slots: () => PolicySlots) {
+  constructor(slots: () => AskedPolicies) {
     this.#slots = slots
   }
 
@@ -55,15 +55,14 @@ export class PolicyInquiry {
     }
   }
 
+  judge(material: PolicyMaterial, { input, timeMs }: DecisionRecord): Judgement {
+    return judge(this.#hosts.hostOf(material), input, timeMs)
+  }
+
   #ask(material: PolicyMaterial, record: DecisionRecord, log: DecisionLog): Reconsidered {
-    const now = judge(this.#hosts.hostOf(material), record.input, record.timeMs)
+    const now = this.judge(material, record)
     const { outcome, evalNs } = now
-    const { result: _result, error: _error, ...rest } = record
-    const shown = log.eventOf({ ...rest, ...now })
-    const { result, error } =
-      shown.kind === 'event'
-        ? (JSON.parse(shown.json) as { result?: unknown; error?: unknown })
-        : {}
+    const { result, error } = shown(record, now, log)
     return {
       revision: material.revision,
       bundle_digest: material.digest,
@@ -85,6 +84,22 @@ export class PolicyInquiry {
       ...(mask === undefined ? {} : { mask: asking(mask) }),
     }
   }
+}
+
+/** What may be shown of what was said about an input, and of the input: masked as in the log. */
+export function shown(
+  record: DecisionRecord,
+  said: Pick<DecisionRecord, 'outcome' | 'result' | 'error'>,
+  log: DecisionLog,
+): { readonly input?: unknown; readonly result?: unknown; readonly error?: unknown } {
+  const { result: _result, error: _error, ...rest } = record
+  const event = log.eventOf({
+    ...rest,
+    outcome: said.outcome,
+    ...(said.result === undefined ? {} : { result: said.result }),
+    ...(said.error === undefined ? {} : { error: said.error }),
+  })
+  return event.kind === 'event' ? JSON.parse(event.json) : {}
 }
 
 /** See admission: what is logged where no input document could be built. */

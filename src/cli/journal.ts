@@ -19,7 +19,7 @@ export function logReload(logger: Logger, report: ReloadReport, failedBefore: bo
   if (result === 'failed') {
     const told =
       reason === 'start'
-        ? 'Not everything could be loaded; requests wait for it, it is tried again'
+        ? 'Not everything could be loaded; it is tried again'
         : 'Reload failed; what was good before stays in force'
     if (!repeated) logger.error(about, told)
   } else if (result === 'published') logger.info(about, 'Reloaded')

@@ -16,6 +16,8 @@ export interface LoadOptions {
   readonly delivery?: Delivery | undefined
   /** Where policies come from; absent: for this load alone. */
   readonly bundles?: PolicyBundles | undefined
+  /** The same for candidates. */
+  readonly candidates?: PolicyBundles | undefined
   /** Only what OpenSSL says: the rest costs 20 ms in a new process, and `Sidecar` has time later. */
   readonly unproven?: boolean
 }
@@ -23,9 +25,9 @@ export interface LoadOptions {
 export async function loadChecked(
   config: MaterialsConfig,
   nowMs: number,
-  { previous, delivery, bundles, unproven = false }: LoadOptions = {},
+  { previous, delivery, bundles, candidates, unproven = false }: LoadOptions = {},
 ): Promise<LoadOutcome> {
-  const outcome = await loadMaterials(config, nowMs, previous, delivery, bundles)
+  const outcome = await loadMaterials(config, nowMs, previous, delivery, bundles, candidates)
   const { loaded } = outcome
   if (loaded === undefined) return outcome
   const same = (one: (materials: Loaded) => readonly unknown[]): boolean =>

@@ -5,6 +5,7 @@ import { applyLive, takesRestart } from '../config/live.ts'
 import { printConfig } from '../config/print.ts'
 import { formatWorkloadApi } from '../config/values.ts'
 import { PolicyBundles } from '../control/policy-bundles.ts'
+import { candidatePolicy } from '../control/policy-slots-candidate.ts'
 import { ReloadLag } from '../control/reload-lag.ts'
 import { type ConfigReading, Reloader, type ReloadReport } from '../control/reloader.ts'
 import type { Generation } from '../control/snapshot-builder.ts'
@@ -25,10 +26,11 @@ import { probeAddress } from '../proxy/port.ts'
 import type { DecisionRecord } from '../threads.ts'
 import { VERSION } from '../version.ts'
 import { Decisions } from './decisions.ts'
-import type { PolicySlots } from './inquiry.ts'
+import type { AskedPolicies } from './inquiry.ts'
 import { logProblems, logReload, logValidity } from './journal.ts'
 import { loadChecked, prove } from './materials.ts'
 import type { ConfigurationRead } from './options.ts'
+import { PolicyOperation } from './policy-operation.ts'
 import { bindFailure, type StartFailure, threadFault } from './start-failure.ts'
 import { countReload, readiness, showGeneration, snapshotView } from './status.ts'
 
@@ -65,6 +67,11 @@ export class Sidecar {
     clock: now,
     changed: () => void this.#reloader.reload('bundle_server', now()),
   })
+  readonly #candidates = new PolicyBundles({
+    clock: now,
+    changed: () => void this.#reloader.reload('bundle_server', now()),
+  })
+  readonly #operation: PolicyOperation
   readonly #lag: ReloadLag
   /** To be called as soon as there is a first generation. */
   #identityAwaited: (() => void) | undefined
@@ -118,6 +125,7 @@ export class Sidecar {
         applied: (generation, thread) => {
           logger.debug({ event: 'applied', generation, thread }, 'Snapshot applied')
           this.#lag.applied(this.#supervisor.appliedGeneration(), now())
+          this.#operation.applied()
         },
         restarting: (thread, reason, detail, delayMs) => {
           this.#metrics.inc('data_thread_restarts_total', { reason })
@@ -134,6 +142,7 @@ export class Sidecar {
       decisions: decisions.log,
       config: logSettings(() => this.#reloader.config),
       redactor,
+      sampled: (decision) => this.#operation.sampled(decision),
       cells: this.#supervisor.retired,
     })
     this.#metrics = new MetricsRegistry({
@@ -141,8 +150,19 @@ export class Sidecar {
       retired: this.#supervisor.retired,
       defaults: true,
     })
+    this.#operation = new PolicyOperation({
+      logger,
+      metrics: this.#metrics,
+      reloader: () => this.#reloader,
+      decisions,
+      counted: () => [...this.#supervisor.cells(), this.#supervisor.retired],
+      cells: this.#supervisor.retired,
+      appliedGeneration: () => this.#supervisor.appliedGeneration(),
+      clock: now,
+    })
     this.#reloader = new Reloader({
       config,
+      slots: this.#operation.slots,
       configuration: (inForce) => this.#readConfiguration(inForce),
       clock: now,
       load: (wanted, nowMs, previous) =>
@@ -150,6 +170,7 @@ export class Sidecar {
           previous,
           delivery: this.#workloadApi?.delivery,
           bundles: this.#bundles,
+          candidates: this.#candidates,
           // The first one is proven while the threads start.
           unproven: !this.#started && previous === undefined,
         }),
@@ -197,6 +218,8 @@ export class Sidecar {
     this.#validity.stop()
     this.#workloadApi?.stop()
     this.#bundles.stop()
+    this.#candidates.stop()
+    this.#operation.stop()
     this.#reloader.stop()
     await this.#supervisor.stop()
     await Promise.all(this.#servers.map(({ server }) => server.close()))
@@ -327,7 +350,12 @@ export class Sidecar {
       const facade = {
         config: () => printConfig(this.#reloader.config),
         snapshot: () =>
-          this.#reloader.current && snapshotView(this.#reloader.current, this.#bundles.status()),
+          this.#reloader.current &&
+          snapshotView(
+            this.#reloader.current,
+            [...this.#bundles.status(), ...this.#candidates.status()],
+            this.#operation.view(),
+          ),
         decisions: this.#decisions.log.ring,
         reconsider: (record: DecisionRecord) => this.#decisions.reconsider(record),
         reload: async () => {
@@ -335,6 +363,7 @@ export class Sidecar {
           return { ok: result !== 'failed', generation, problems }
         },
         drain: () => void this.drain(),
+        policy: this.#operation,
         fault,
       }
       starts.push(['admin', startAdmin(config.admin.listen, facade)])
@@ -352,8 +381,9 @@ export class Sidecar {
     return problem
   }
 
-  get #slots(): PolicySlots {
-    return { active: this.#reloader.current?.snapshot.policy }
+  get #slots(): AskedPolicies {
+    const { active, candidate } = this.#operation.slots.pieces
+    return { active: active?.material, candidate: candidate?.material }
   }
 
   #readiness(): ReadyReport {
@@ -433,7 +463,9 @@ export class Sidecar {
   #reloaded(report: ReloadReport): void {
     const { logger } = this.#options
     countReload(this.#metrics, report, now())
-    this.#bundles.keep(this.#reloader.config.policy)
+    const { policy } = this.#reloader.config
+    this.#bundles.keep(policy)
+    this.#candidates.keep(candidatePolicy(policy))
     this.#lag.reloaded(report)
     const { config } = report.perSource
     if (config !== undefined) {
@@ -450,6 +482,7 @@ export class Sidecar {
     }
     this.#identityAwaited?.()
     showGeneration(this.#metrics, generation)
+    this.#operation.published(generation)
     logReload(logger, report, failedBefore)
     this.#validity.look()
   }

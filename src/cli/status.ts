@@ -1,6 +1,7 @@
 // What is in force, as the admin server and the metrics show it.
 import type { BundleServerStatus } from '../control/bundle-server.ts'
-import type { VerifiedPart } from '../control/policy-bundles.ts'
+import type { PolicyPiece, VerifiedPart } from '../control/policy-bundles.ts'
+import type { SlotPieces } from '../control/policy-slots.ts'
 import type { ReloadReport } from '../control/reloader.ts'
 import type { Generation } from '../control/snapshot-builder.ts'
 import type { Problem } from '../errors.ts'
@@ -12,10 +13,11 @@ import type { MetricsRegistry } from '../observe/metrics.ts'
 
 /** `GET /snapshot`: plain data, no key material. */
 export function snapshotView(
-  { snapshot, loaded }: Generation,
+  { snapshot, slots }: Generation,
   servers: readonly BundleServerStatus[],
+  operation: object,
 ): unknown {
-  const { generation, createdAtMs, identity, trust, policy, allow } = snapshot
+  const { generation, createdAtMs, identity, trust, allow } = snapshot
   return {
     generation,
     created: iso(createdAtMs),
@@ -38,22 +40,25 @@ export function snapshotView(
       })),
     },
     allow_rules: allow.length,
-    policy:
-      policy === undefined
-        ? {}
-        : {
-            active: {
-              file: policy.file,
-              revision: policy.revision,
-              digest: policy.digest,
-              entrypoint: policy.entrypoint,
-              bundles: (loaded.policy?.parts ?? []).map(bundleView),
-            },
-          },
+    policy: {
+      ...(slots.active && { active: policyView(slots.active) }),
+      ...(slots.previous && { previous: policyView(slots.previous) }),
+      ...(slots.candidate && { candidate: policyView(slots.candidate) }),
+      ...(slots.heldBack && { held_back: policyView(slots.heldBack) }),
+      ...operation,
+    },
     ...(snapshot.policyPending ? { policy_pending: true } : {}),
     ...(servers.length > 0 ? { bundle_servers: servers.map(serverView) } : {}),
   }
 }
+
+const policyView = ({ material, parts }: PolicyPiece): unknown => ({
+  file: material.file,
+  revision: material.revision,
+  digest: material.digest,
+  entrypoint: material.entrypoint,
+  bundles: parts.map(bundleView),
+})
 
 function bundleView({ digest, part, keyId, issuedAt }: VerifiedPart): unknown {
   return {
@@ -115,10 +120,6 @@ export function showGeneration(metrics: MetricsRegistry, { snapshot }: Generatio
       )
     }
   }
-  metrics.clear('policy_info')
-  if (snapshot.policy !== undefined) {
-    metrics.set('policy_info', { slot: 'active', revision: snapshot.policy.revision }, 1)
-  }
 }
 
 export interface ReadinessFacts {
@@ -156,6 +157,7 @@ export function readiness(facts: ReadinessFacts): ReadyReport {
       generation: generation?.snapshot.generation ?? 0,
       applied_generation: facts.appliedGeneration,
       last_reload: facts.lastReload,
+      ...(generation?.slots.active && { policy: slotsInShort(generation.slots) }),
       ...(failedSources.length > 0 ? { failed_sources: failedSources, problems } : {}),
       ...(own === undefined
         ? {}
@@ -168,6 +170,14 @@ export function readiness(facts: ReadinessFacts): ReadyReport {
     },
   }
 }
+
+/** What lies in the file is not always what decides. */
+const slotsInShort = ({ active, heldBack }: SlotPieces) => ({
+  active: { revision: active?.material.revision, digest: active?.digest },
+  ...(heldBack && {
+    held_back: { revision: heldBack.material.revision, digest: heldBack.digest },
+  }),
+})
 
 /** A thread that keeps old trust must not go unnoticed; the moment that applying takes may. */
 function lagsBehind({ generation, appliedGeneration, nowMs }: ReadinessFacts): boolean {

@@ -8,6 +8,7 @@ import { parseSpiffeId } from '../identity/spiffe-id.ts'
 import { type FileContent, readFiles } from './files.ts'
 import { contentsOf, filesOf, type Origin, originOf, type PendingBundle } from './origin.ts'
 import { PolicyBundles, type PolicyPiece } from './policy-bundles.ts'
+import { candidatePolicy, readCandidate } from './policy-slots-candidate.ts'
 import { warnOfSingleFileMounts } from './single-file-mounts.ts'
 import {
   denyListRequests,
@@ -22,7 +23,7 @@ import {
 } from './sources.ts'
 import type { Delivery } from './workload-api-messages.ts'
 
-export type Source = 'identity' | 'trust' | 'revocation' | 'policy'
+export type Source = 'identity' | 'trust' | 'revocation' | 'policy' | 'candidate'
 
 /** `failed`: what was loaded before stays in force, for the whole source or for its bad files. */
 export type SourceResult = 'unchanged' | 'changed' | 'failed'
@@ -35,19 +36,24 @@ export interface Loaded {
   readonly denied?: Piece<readonly DenyEntry[]>
   /** Absent, too, while a bundle server has not delivered what the configuration asks for. */
   readonly policy?: PolicyPiece
+  /** Absent, too, while it has never been good: nothing waits for it. */
+  readonly candidate?: PolicyPiece
 }
 
 export interface LoadOutcome {
   /** Absent when something failed that was never good before. */
   readonly loaded: Loaded | undefined
   readonly problems: readonly Problem[]
-  readonly perSource: Readonly<Record<Source, SourceResult>>
+  /** Of a candidate only where one is configured. */
+  readonly perSource: Readonly<Record<Exclude<Source, 'candidate'>, SourceResult>> & {
+    readonly candidate?: SourceResult
+  }
 }
 
 /**
  * `nowMs`: epoch milliseconds by which validity is judged. `delivery`: what the Workload API delivered
- * last, where it is configured. `bundles`: where policies come from; it outlives a single load where
- * bundle servers are asked again and again.
+ * last, where it is configured. `bundles`: where policies come from, and `candidates`: where candidates
+ * do; they outlive a single load where bundle servers are asked again and again.
  */
 export async function loadMaterials(
   config: MaterialsConfig,
@@ -55,6 +61,7 @@ export async function loadMaterials(
   previous?: Loaded,
   delivery?: Delivery,
   bundles = new PolicyBundles({ clock: () => nowMs }),
+  candidates = new PolicyBundles({ clock: () => nowMs }),
 ): Promise<LoadOutcome> {
   const origin = await originOf(config, delivery)
   // All in one go, so that what lies in one volume comes from one generation of it.
@@ -75,14 +82,16 @@ export async function loadMaterials(
   const crls = loadCrls(origin.crls, crlContents, trust.pieces, nowMs, previous)
   const denied = await loadDenied(config, trust.pieces, nowMs, previous)
   const policy = await loadPolicy(config, bundles, previous)
+  const candidate = await loadCandidate(config, candidates, previous, policy.piece)
 
   const perSource = {
     identity: identity.result,
     trust: trust.result,
     revocation: worseOf(crls.result, denied.result),
     policy: policy.result,
+    ...(config.policy?.candidate && { candidate: candidate.result }),
   }
-  const problems = [identity, trust, crls, denied, policy].flatMap((one) => one.problems)
+  const problems = [identity, trust, crls, denied, policy, candidate].flatMap((one) => one.problems)
   const files = [...filesOf(pending), ...denyListRequests(config)]
   if (previous === undefined) problems.push(...(await warnOfSingleFileMounts(files)))
   const policyLacks = config.policy !== undefined && !policy.piece && !policy.pending
@@ -96,6 +105,7 @@ export async function loadMaterials(
     crls: crls.pieces,
     ...(denied.piece && { denied: denied.piece }),
     ...(policy.piece && { policy: policy.piece }),
+    ...(candidate.piece && { candidate: candidate.piece }),
   }
   return { loaded, problems, perSource }
 }
@@ -210,6 +220,29 @@ async function loadPolicy(
   // One bundle may have failed while another is new: then that one counts all the same.
   const settled = settle({ ...(piece && { piece }), problems }, before)
   return { ...settled, ...(piece && { piece }), pending: false }
+}
+
+/** Its problems are warnings, and its result is what says that it failed. */
+async function loadCandidate(
+  { policy }: MaterialsConfig,
+  candidates: PolicyBundles,
+  previous: Loaded | undefined,
+  active: PolicyPiece | undefined,
+): Promise<Settled<PolicyPiece>> {
+  const before = previous?.candidate
+  const wanted = candidatePolicy(policy)
+  if (wanted === undefined || policy?.candidate === undefined) {
+    return { problems: [], result: 'unchanged' }
+  }
+  const { failed, ...reading } = await readCandidate(
+    wanted,
+    policy.candidate,
+    candidates,
+    before,
+    active?.material,
+  )
+  const result = failed ? 'failed' : reading.piece === before ? 'unchanged' : 'changed'
+  return { ...reading, result }
 }
 
 interface Settled<P> extends Reading<P> {

@@ -13,6 +13,7 @@ import {
   type Source,
   type SourceResult,
 } from './loader.ts'
+import { PolicySlots } from './policy-slots.ts'
 import { type Generation, nextGeneration } from './snapshot-builder.ts'
 
 export type ReloadReason =
@@ -56,12 +57,15 @@ export interface ReloaderOptions {
   /** Hands a new snapshot to the data threads. */
   readonly publish: (snapshot: Snapshot) => void
   readonly onReload: (report: ReloadReport) => void
+  /** Says which policy of those that were loaded decides. */
+  readonly slots?: PolicySlots
   /** In place of `loadMaterials`. */
   readonly load?: (config: Config, nowMs: number, previous?: Loaded) => Promise<LoadOutcome>
 }
 
 export class Reloader {
   readonly #options: ReloaderOptions
+  readonly #slots: PolicySlots
   #current: Generation | undefined
   #lastReport: ReloadReport | undefined
   /** Waits for the load that is running; joined by everybody who asks meanwhile. */
@@ -75,6 +79,7 @@ export class Reloader {
 
   constructor(options: ReloaderOptions) {
     this.#options = options
+    this.#slots = options.slots ?? new PolicySlots()
   }
 
   /** What is in force. */
@@ -112,6 +117,18 @@ export class Reloader {
     return report
   }
 
+  /** Brings what has changed in the slots into force now; nothing is loaded or waited for. */
+  republish(): Generation | undefined {
+    const before = this.#current
+    if (before === undefined) return undefined
+    const { config, loaded } = before
+    const nowMs = this.#options.clock()
+    const next = nextGeneration(config, loaded, nowMs, before, this.#slots.pieces)
+    if (next !== before) this.#options.publish(next.snapshot)
+    this.#current = next
+    return next
+  }
+
   /** Ends retries; a load that is running ends by itself. */
   stop(): void {
     this.#stopped = true
@@ -143,16 +160,19 @@ export class Reloader {
   async #attempt(reason: ReloadReason, nowMs: number): Promise<Attempt> {
     const { load = loadMaterials, publish } = this.#options
     try {
-      const before = this.#current
+      const loadedBefore = this.#current?.loaded
       const asked = await this.#reconfigured(reason, nowMs)
       const config = asked.adopted?.config ?? this.config
-      const outcome = asked.adopted?.outcome ?? (await load(config, nowMs, before?.loaded))
+      const outcome = asked.adopted?.outcome ?? (await load(config, nowMs, loadedBefore))
       const { loaded } = outcome
       const problems = withoutRepeats([...asked.problems, ...outcome.problems])
       const perSource = { ...outcome.perSource, ...(asked.result && { config: asked.result }) }
       const failed = Object.values(perSource).includes('failed')
       if (loaded === undefined) return { result: 'failed', perSource, problems }
-      const next = nextGeneration(config, loaded, nowMs, before)
+      // Somebody may have rolled back while this was loaded.
+      const before = this.#current
+      const slots = this.#slots.settle(config, loaded)
+      const next = nextGeneration(config, loaded, nowMs, before, slots)
       if (next !== before) publish(next.snapshot)
       this.#current = next
       if (failed) return { result: 'failed', perSource, problems }
@@ -225,7 +245,7 @@ function sameFailure(one: Attempt, other: ReloadReport | undefined): boolean {
   return one.result === 'failed' && told(one) === told(other)
 }
 
-const SOURCES: readonly Source[] = ['identity', 'trust', 'revocation', 'policy']
+const SOURCES: readonly Source[] = ['identity', 'trust', 'revocation', 'policy', 'candidate']
 const FIRST_RETRY_MS = 100
 const LAST_RETRY_MS = 30_000
 const ALL_FAILED = {

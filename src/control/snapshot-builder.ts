@@ -5,11 +5,13 @@ import { mergeCrls } from '../identity/crl.ts'
 import type { TrustMaterial } from '../identity/material.ts'
 import type { Snapshot } from '../threads.ts'
 import type { Loaded } from './loader.ts'
+import type { SlotPieces } from './policy-slots.ts'
 
 /** A snapshot with what it was made of. */
 export interface Generation {
   readonly config: Config
   readonly loaded: Loaded
+  readonly slots: SlotPieces
   readonly snapshot: Snapshot
 }
 
@@ -19,6 +21,7 @@ export function nextGeneration(
   loaded: Loaded,
   nowMs: number,
   previous?: Generation,
+  slots: SlotPieces = loaded.policy === undefined ? {} : { active: loaded.policy },
 ): Generation {
   const trust = nextTrust(config, loaded, previous)
   if (
@@ -26,23 +29,34 @@ export function nextGeneration(
     config === previous.config &&
     trust === previous.snapshot.trust &&
     loaded.identity === previous.loaded.identity &&
-    loaded.policy === previous.loaded.policy
+    loaded.policy === previous.loaded.policy &&
+    sameSlots(slots, previous.slots)
   ) {
     return previous
   }
-  const { inbound, log } = config
+  const { inbound, log, policy } = config
   const snapshot: Snapshot = {
     generation: (previous?.snapshot.generation ?? 0) + 1,
     createdAtMs: nowMs,
     identity: loaded.identity.material,
     trust,
     allow: config.allow,
-    ...(loaded.policy && { policy: loaded.policy.material }),
-    ...(config.policy && !loaded.policy && { policyPending: true as const }),
-    settings: { inbound, log: { access: log.access, decisions: log.decisions } },
+    ...(slots.active && { policy: slots.active.material }),
+    ...(slots.previous && { previousPolicy: slots.previous.material }),
+    ...(policy && !slots.active && { policyPending: true as const }),
+    settings: {
+      inbound,
+      log: { access: log.access, decisions: log.decisions },
+      ...(slots.candidate && policy?.candidate && { candidateSample: policy.candidate.sample }),
+    },
   }
-  return { config, loaded, snapshot: sealed(snapshot) }
+  return { config, loaded, slots, snapshot: sealed(snapshot) }
 }
+
+const SLOTS = ['active', 'previous', 'candidate', 'heldBack'] as const
+
+const sameSlots = (one: SlotPieces, other: SlotPieces): boolean =>
+  SLOTS.every((slot) => one[slot] === other[slot])
 
 function nextTrust(
   config: Config,

@@ -138,7 +138,9 @@ export function watchedPaths({ identity, trust, policy }: Config): string[] {
     ...(trust.revoked === undefined ? [] : [trust.revoked]),
     ...(policy === undefined
       ? []
-      : [policy.bundle, ...policy.data].filter((one) => !isRemote(one))),
+      : [policy.bundle, ...policy.data, policy.candidate?.bundle ?? []]
+          .flat()
+          .filter((one) => !isRemote(one))),
     ...(policy?.signing?.keys ?? []).map(({ file }) => file),
     ...(policy?.input.protoDescriptor === undefined ? [] : [policy.input.protoDescriptor]),
   ]

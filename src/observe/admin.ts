@@ -16,6 +16,11 @@ export interface ReloadReport {
   readonly problems: readonly Problem[]
 }
 
+/** What became of an order; `ok` false: nothing was done, and why. */
+export type SlotReport =
+  | { readonly ok: true; readonly [fact: string]: unknown }
+  | { readonly ok: false; readonly error: string; readonly detail: string }
+
 export interface AdminFacade {
   /** The configuration as YAML or JSON text, secrets redacted. */
   config(): string
@@ -26,6 +31,11 @@ export interface AdminFacade {
   reconsider(record: DecisionRecord): object
   reload(): Promise<ReloadReport>
   drain(): void
+  readonly policy: {
+    rollback(): Promise<SlotReport>
+    /** @param slot absent: the candidate if there is one, otherwise what was held back. */
+    promote(slot?: 'candidate' | 'held_back'): Promise<SlotReport>
+  }
   /** A handler threw. */
   fault?(error: unknown): void
 }
@@ -56,7 +66,6 @@ export async function startAdmin(
 
 function routes(facade: AdminFacade): Route[] {
   const { decisions } = facade
-  const notHere = (): Answer => ({ status: 501, body: { error: 'not_available_in_this_version' } })
   return [
     { method: 'GET', path: '/config', answer: () => configAnswer(facade.config()) },
     {
@@ -92,10 +101,29 @@ function routes(facade: AdminFacade): Route[] {
         return { status: 202, body: { status: 'draining' } }
       },
     },
-    { method: 'POST', path: '/policy/rollback', answer: notHere },
-    { method: 'POST', path: '/policy/promote', answer: notHere },
+    {
+      method: 'POST',
+      path: '/policy/rollback',
+      answer: async () => slotAnswer(await facade.policy.rollback()),
+    },
+    {
+      method: 'POST',
+      path: '/policy/promote',
+      answer: async ({ query }) => {
+        const slot = query.get('slot') ?? undefined
+        if (slot !== undefined && slot !== 'candidate' && slot !== 'held_back') {
+          return { status: 400, body: { error: 'bad_slot', allowed: 'candidate or held_back' } }
+        }
+        return slotAnswer(await facade.policy.promote(slot))
+      },
+    },
   ]
 }
+
+const slotAnswer = (report: SlotReport): Answer => ({
+  status: report.ok ? 200 : 409,
+  body: report,
+})
 
 const configAnswer = (text: string): Answer => ({
   status: 200,

@@ -158,13 +158,17 @@ function decide(
   countDecision(context.cells, evaluation.outcome, evaluation.rule, evaluation.evalNs)
   const logged =
     log.decisions === 'all' || (log.decisions === 'denied' && evaluation.outcome !== 'allow')
+  // Only what the policy was asked about, and answered or failed at, can be compared.
+  const sampled =
+    evaluation.evalNs > 0 &&
+    context.candidateSample?.takes(generation.snapshot.settings.candidateSample, context.tickMs)
   const decisionId = logged || verdict.kind === 'denial' ? randomUUID() : undefined
-  if (logged && decisionId !== undefined) {
+  if (logged || sampled) {
     const { material } = generation.engine
     const traceparent = fieldValue(request.fields, 'traceparent')
     const record: DecisionRecord = {
       kind: 'decision',
-      decisionId,
+      decisionId: decisionId ?? '',
       requestId,
       timeMs,
       outcome: evaluation.outcome,
@@ -183,11 +187,11 @@ function decide(
             bundleDigest: material.digest,
           }),
       ...(traceparent === undefined ? {} : { traceparent }),
+      ...(sampled ? { sampled } : {}),
     }
-    context.records.push(record)
-  } else {
-    context.cells.add(SAMPLED_OUT)
+    context.records.push(logged ? record : { kind: 'sample', decision: record })
   }
+  if (!logged) context.cells.add(SAMPLED_OUT)
   return { verdict, decisionId }
 }
 

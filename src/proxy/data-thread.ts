@@ -9,6 +9,7 @@ import {
   LOOP_LAG_SECONDS_CELL,
 } from '../metrics.ts'
 import type { DataThreadStart, FromDataThread, Snapshot, ToDataThread } from '../threads.ts'
+import { CandidateSample } from './candidate-sample.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
 import { recordFault } from './fault.ts'
 import { Generation } from './generation.ts'
@@ -16,7 +17,7 @@ import { H2cPool } from './h2c/pool.ts'
 import { Listener } from './listener.ts'
 import { RecordQueue } from './records.ts'
 import { BodyBudget } from './request-body.ts'
-import { Succession } from './succession.ts'
+import { SLICE_BYTES, Succession } from './succession.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Turn } from './turn.ts'
 import { UpstreamPool } from './upstream.ts'
@@ -73,6 +74,7 @@ class DataThread {
       h2c: forward.scheme === 'h2c' ? new H2cPool(upstream) : undefined,
       cells,
       records: new RecordQueue(cells, post),
+      candidateSample: new CandidateSample(cells),
       bodies: new BodyBudget(),
       turn,
       clock,
@@ -134,7 +136,9 @@ class DataThread {
     cells.set(HEARTBEAT_CELL, this.#context.tickMs)
     cells.set(LOOP_LAG_SECONDS_CELL, Math.max(0, monotonicMs - this.#tickDueMs) / 1000)
     cells.set(GENERATION_CELL, generation.snapshot.generation)
-    cells.set(WASM_MEMORY, generation.engine.memoryBytes)
+    // Has been ready since it decided, unless this thread is younger than that.
+    generation.standby?.prepare(SLICE_BYTES)
+    cells.set(WASM_MEMORY, generation.memoryBytes)
     this.#tickDueMs = monotonicMs + TICK_MS
     this.#listener.tick()
     this.#context.pool.tick()

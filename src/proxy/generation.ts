@@ -19,6 +19,8 @@ export class Generation {
   readonly snapshot: Snapshot
   readonly verifier: PeerVerifier
   readonly engine: PolicyEngine
+  /** Of the policy before, ready to decide again. */
+  readonly standby: PolicyEngine | undefined
   readonly headLimits: HeadLimits
   /** The XFCC element of each peer seen in this generation. */
   readonly xfccByPeer = new WeakMap<VerifiedPeer, string>()
@@ -35,16 +37,18 @@ export class Generation {
       (one) => one.snapshot.trust.generation === snapshot.trust.generation,
     )
     this.verifier = sameTrust?.verifier ?? new PeerVerifier(snapshot.trust, before[0]?.verifier)
-    const samePolicy = before.find((one) => decidesAlike(one.snapshot, snapshot))
-    this.engine =
-      samePolicy?.engine ??
+    const { previousPolicy } = snapshot
+    const engineOf = (rules: Rules): PolicyEngine =>
+      engineLike(rules, before) ??
       new PolicyEngine({
-        allow: snapshot.allow,
-        policy: snapshot.policy,
-        policyPending: snapshot.policyPending === true,
+        allow: rules.allow,
+        policy: rules.policy,
+        policyPending: rules.policyPending === true,
         clock,
         events: { recycled },
       })
+    this.engine = engineOf(snapshot)
+    this.standby = previousPolicy && engineOf(rulesBefore(snapshot))
     const { limits, unsafeAmbiguousPaths } = snapshot.settings.inbound
     this.headLimits = {
       headBytes: limits.headBytes,
@@ -58,13 +62,32 @@ export class Generation {
     return this.snapshot.identity
   }
 
+  /** Linear memory that the policy instances hold. */
+  get memoryBytes(): number {
+    return this.engine.memoryBytes + (this.standby?.memoryBytes ?? 0)
+  }
+
   /** Does a part of what has to be done before the first decision; see `PolicyHost.prepare`. */
   prepare(bytes: number): boolean {
     return this.engine.prepare(bytes)
   }
 }
 
-function decidesAlike(one: Snapshot, other: Snapshot): boolean {
+/** What an engine is made of. */
+type Rules = Pick<Snapshot, 'allow' | 'policy' | 'policyPending'>
+
+const rulesBefore = ({ allow, previousPolicy }: Snapshot): Rules =>
+  previousPolicy === undefined ? { allow } : { allow, policy: previousPolicy }
+
+function engineLike(rules: Rules, before: readonly Generation[]): PolicyEngine | undefined {
+  for (const { snapshot, engine, standby } of before) {
+    if (decidesAlike(snapshot, rules)) return engine
+    if (standby !== undefined && decidesAlike(rulesBefore(snapshot), rules)) return standby
+  }
+  return undefined
+}
+
+function decidesAlike(one: Rules, other: Rules): boolean {
   return (
     one.policyPending === other.policyPending &&
     one.policy?.digest === other.policy?.digest &&

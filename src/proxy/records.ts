@@ -2,9 +2,12 @@
 // has taken, so that a log that cannot keep up costs records (counted) and never memory or a request.
 import { type Cells, cellOf } from '../metrics.ts'
 import type { FromDataThread, LogRecord } from '../threads.ts'
+import { SAMPLES_DROPPED } from './candidate-sample.ts'
 
 const BATCH = 256
 const MOST_UNACKNOWLEDGED = 8_192
+/** Samples take no room that the log may need. */
+const MOST_WITH_SAMPLES = MOST_UNACKNOWLEDGED / 4
 
 const DROPPED = {
   access: cellOf('log_records_dropped_total', { kind: 'access' }),
@@ -24,7 +27,13 @@ export class RecordQueue {
   }
 
   push(record: LogRecord): void {
-    if (this.#unacknowledged + this.#batch.length >= MOST_UNACKNOWLEDGED) {
+    const waiting = this.#unacknowledged + this.#batch.length
+    if (record.kind === 'sample' && waiting >= MOST_WITH_SAMPLES) {
+      this.#cells.add(SAMPLES_DROPPED)
+      return
+    }
+    if (waiting >= MOST_UNACKNOWLEDGED) {
+      if (record.kind === 'decision' && record.sampled) this.#cells.add(SAMPLES_DROPPED)
       const kind =
         record.kind === 'access' || record.kind === 'decision' ? record.kind : 'connection'
       this.#cells.add(DROPPED[kind])

@@ -1,5 +1,6 @@
 // What the connections of one data thread share.
 import type { Cells } from '../metrics.ts'
+import type { CandidateSample } from './candidate-sample.ts'
 import type { Clock } from './clock.ts'
 import type { Generation } from './generation.ts'
 import type { H2cPool } from './h2c/pool.ts'
@@ -16,6 +17,8 @@ export interface ThreadContext {
   readonly h2c: H2cPool | undefined
   readonly cells: Cells
   readonly records: RecordQueue
+  /** Absent: no candidate policy is ever asked. */
+  readonly candidateSample?: CandidateSample
   /** Memory for the bodies that wait for a decision. */
   readonly bodies: BodyBudget
   readonly turn: Turn

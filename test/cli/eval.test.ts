@@ -139,6 +139,10 @@ describe('explain', () => {
         reconsider: () => ({ active: now, candidate: { ...now, revision: 'r3' } }),
         reload: async () => ({ ok: true, generation: 1, problems: [] }),
         drain: () => {},
+        policy: {
+          rollback: async () => ({ ok: true }),
+          promote: async () => ({ ok: true }),
+        },
       },
     )
     assert.ok(isRunning(server))

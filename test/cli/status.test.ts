@@ -4,6 +4,7 @@ import { type ReadinessFacts, readiness } from '../../src/cli/status.ts'
 
 const FACTS = {
   generation: {
+    slots: {},
     snapshot: { generation: 3, createdAtMs: 0, identity: { facts: { notAfterMs: 1e9 } } },
   },
   appliedGeneration: 3,

@@ -55,6 +55,7 @@ function adminFacade(changes: Partial<AdminFacade> = {}): AdminFacade {
     reconsider: ({ decisionId }) => ({ active: { outcome: 'allow', asked: decisionId } }),
     reload: async () => ({ ok: true, generation: 8, problems: [] }),
     drain: () => {},
+    policy: { rollback: async () => ({ ok: true }), promote: async () => ({ ok: true }) },
     ...changes,
   }
 }
@@ -178,9 +179,36 @@ test('reload reports success and failure, drain is accepted, later features say 
   assert.equal(drained, 0)
   assert.equal((await ask(address, '/drain', { method: 'POST' })).status, 202)
   assert.equal(drained, 1)
-  for (const later of ['/policy/rollback', '/policy/promote']) {
-    assert.equal((await ask(address, later, { method: 'POST' })).status, 501)
+})
+
+test('orders about policies are passed on, and refusals say why', async () => {
+  const asked: (string | undefined)[] = []
+  const refused = { ok: false, error: 'nothing_to_roll_back_to', detail: 'no other' } as const
+  const address = await admin({
+    policy: {
+      rollback: async () => refused,
+      promote: async (slot) => {
+        asked.push(slot)
+        return { ok: true }
+      },
+    },
+  })
+  const post = (path: string, headers = {}) => ask(address, path, { method: 'POST', headers })
+  const rolledBack = await post('/policy/rollback')
+  assert.equal(rolledBack.status, 409)
+  assert.deepEqual(JSON.parse(rolledBack.text), refused)
+  assert.equal((await post('/policy/promote')).status, 200)
+  assert.equal((await post('/policy/promote?slot=held_back')).status, 200)
+  assert.equal((await post('/policy/promote?slot=previous')).status, 400)
+  assert.equal((await ask(address, '/policy/promote')).status, 405)
+  for (const headers of [
+    { origin: 'https://evil.example' },
+    { 'sec-fetch-site': 'cross-site' },
+    { host: 'evil.example' },
+  ]) {
+    assert.equal((await post('/policy/promote', headers)).status, 403)
   }
+  assert.deepEqual(asked, [undefined, 'held_back'])
 })
 
 for (const host of ['evil.example', 'evil.example:80', '127.0.0.1.evil.example', '10.0.0.1']) {
