@@ -310,10 +310,11 @@ class Analysis {
   }
 
   #name(index: number): string {
-    const at = this.#names.get(index)
-    if (at !== undefined) return new WasmReader(this.#bytes, at, this.#bytes.length).name()
+    const { names, bytes, imported } = this.#code
+    const at = names.get(index)
+    if (at !== undefined) return new WasmReader(bytes, at, bytes.length).name()
     // It could be one that gets at parts of the input where others have left them.
-    return index < this.#imported ? '' : unprovable()
+    return index < imported ? '' : unprovable()
   }
 
   #memoAt({ constant }: Value) {
