@@ -1,5 +1,5 @@
 // A certificate as a link of a chain: node's object for signatures, our reading for everything else.
-import type { X509Certificate } from 'node:crypto'
+import type { KeyObject, X509Certificate } from 'node:crypto'
 import { type CertificateReading, readCertificate, sha256, type Unreadable } from './certificate.ts'
 
 export interface Link {
@@ -31,6 +31,15 @@ export const linkOf = (certificate: X509Certificate): Link | Unreadable => {
 const authorityKeyOf = ({ subjectComparable, spkiDer }: CertificateReading): string =>
   sha256(Buffer.concat([Buffer.from(JSON.stringify(subjectComparable)), spkiDer]))
 
+/** Undefined where OpenSSL cannot read it: an algorithm that it does not know, or a broken point. */
+export const publicKeyOf = ({ certificate }: Link): KeyObject | undefined => {
+  try {
+    return certificate.publicKey
+  } catch {
+    return undefined
+  }
+}
+
 /** Names only: whether `issuer` may have issued `child`; says nothing about signatures. */
 export const isSelfIssued = ({ reading }: Link): boolean =>
   reading.subjectDer.equals(reading.issuerDer)
@@ -43,9 +52,10 @@ export const mayHaveIssued = (issuer: Link, child: Link): boolean =>
   child.certificate.checkIssued(issuer.certificate)
 
 export const hasSigned = (issuer: Link, child: Link): boolean => {
-  if (child.reading.signature === undefined) return false
+  const key = publicKeyOf(issuer)
+  if (child.reading.signature === undefined || key === undefined) return false
   try {
-    return child.certificate.verify(issuer.certificate.publicKey)
+    return child.certificate.verify(key)
   } catch {
     return false
   }

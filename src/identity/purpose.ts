@@ -2,7 +2,7 @@
 // (RFC 5280 sections 4.2.1 and 6.1.4, X509-SVID sections 4 and 5). Time and signatures are not
 // looked at here, so that the answer for one chain never changes.
 import { EXTENDED_KEY_USAGE, KEY_USAGE } from './certificate.ts'
-import { isSelfIssued, type Link } from './link.ts'
+import { isSelfIssued, type Link, publicKeyOf } from './link.ts'
 import { constraintObjection } from './name-constraints.ts'
 import { weaknessOf } from './signature.ts'
 
@@ -42,7 +42,9 @@ export const strengthObjection = (link: Link): string | undefined => {
   if (unknownCritical.length > 0) {
     return `it has a critical extension that is not understood (${unknownCritical.join(', ')})`
   }
-  const weakness = weaknessOf(link.certificate.publicKey)
+  const key = publicKeyOf(link)
+  if (key === undefined) return 'its public key is of a kind that OpenSSL does not know'
+  const weakness = weaknessOf(key)
   return weakness === undefined ? undefined : `it has ${weakness}`
 }
 

@@ -3,7 +3,9 @@ import { createPrivateKey, generateKeyPairSync, X509Certificate } from 'node:cry
 import { describe, it } from 'node:test'
 import type { Authority, IssueOptions } from '../../src/cli/pki/authority.ts'
 import { loadIdentity } from '../../src/identity/credentials.ts'
+import { writePem } from '../../src/identity/pem.ts'
 import { ORDERS, testAuthority } from '../support/pki.ts'
+import { altNames, forge, uriName, withUnknownKey } from './forge.ts'
 
 const NOW = Date.now()
 const HOUR_MS = 3_600_000
@@ -40,6 +42,16 @@ describe('loadIdentity', () => {
         createPrivateKey(material?.privateKeyPem ?? ''),
       ),
     )
+  })
+
+  it('says so where OpenSSL does not know the kind of the public key', () => {
+    const leaf = forge({ extensions: [altNames(uriName(ORDERS))] })
+    const { material, problems } = load(
+      writePem('CERTIFICATE', withUnknownKey(leaf)),
+      leaf.key.export({ type: 'pkcs8', format: 'pem' }) as string,
+    )
+    assert.equal(material, undefined)
+    assert.match(problems[0]?.what ?? '', /public key is of a kind that OpenSSL does not know/)
   })
 
   it('passes on nothing from the files but certificates and key', () => {

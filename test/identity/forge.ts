@@ -151,6 +151,16 @@ export const revoked = (serial: string, ...extensions: readonly Buffer[]): Buffe
     ...(extensions.length === 0 ? [] : [sequence(...extensions)]),
   )
 
+/** The same with a public key of an algorithm that nobody knows; its own signature is spoilt by that. */
+export const withUnknownKey = ({ der: good }: Pick<Forged, 'der'>): Buffer => {
+  const bytes = Buffer.from(good)
+  const at = bytes.indexOf(EC_PUBLIC_KEY) + EC_PUBLIC_KEY.length - 1
+  bytes[at] = 0x7f
+  return bytes
+}
+
+const EC_PUBLIC_KEY = oid('1.2.840.10045.2.1')
+
 export const newKey = (): KeyObject => generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
 
 const publicKeyDer = (key: KeyObject): Buffer =>

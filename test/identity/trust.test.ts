@@ -4,7 +4,17 @@ import { describe, it } from 'node:test'
 import { writePem } from '../../src/identity/pem.ts'
 import { parseTrustBundle } from '../../src/identity/trust.ts'
 import { testAuthority } from '../support/pki.ts'
-import { CA, commonName, extension, type Forgery, forge, newKey, octets, time } from './forge.ts'
+import {
+  CA,
+  commonName,
+  extension,
+  type Forgery,
+  forge,
+  newKey,
+  octets,
+  time,
+  withUnknownKey,
+} from './forge.ts'
 
 const NOW = Date.now()
 const HOUR_MS = 3_600_000
@@ -34,6 +44,13 @@ describe('parseTrustBundle', () => {
       ],
     )
     assert.match(material.facts[0]?.fingerprint ?? '', /^[0-9a-f]{64}$/)
+  })
+
+  it('names the block whose key is of a kind that nobody knows', () => {
+    const { material, problems } = parse(pemOf(one) + pemOf({ der: withUnknownKey(two) }))
+    assert.equal(material, undefined)
+    assert.equal(problems.length, 1)
+    assert.match(problems[0]?.what ?? '', /block 2 \(CN=two\) .*public key .*does not know/)
   })
 
   it('keeps the trust domain', () => {

@@ -2,7 +2,7 @@
 // handshake, by which rule, and what to do. The verdict comes from the verifier that data threads use.
 import type { AllowRule } from '../../config/config.ts'
 import { validityText } from '../../identity/certificate.ts'
-import { isSelfIssued, type Link, linkOf } from '../../identity/link.ts'
+import { isSelfIssued, type Link, linkOf, publicKeyOf } from '../../identity/link.ts'
 import type { TrustMaterial } from '../../identity/material.ts'
 import type { RejectionReason, VerifiedPeer } from '../../identity/peer.ts'
 import { readPem } from '../../identity/pem.ts'
@@ -95,8 +95,9 @@ const pathOf = ({ chain }: VerifiedPeer): string[] =>
     return link.kind === 'unreadable' ? [] : [describe(link, at)]
   })
 
-function describe({ certificate, reading }: Link, at: number): string {
-  const { asymmetricKeyType, asymmetricKeyDetails } = certificate.publicKey
+function describe(link: Link, at: number): string {
+  const { reading } = link
+  const { asymmetricKeyType = 'unknown key', asymmetricKeyDetails } = publicKeyOf(link) ?? {}
   const size = asymmetricKeyDetails?.namedCurve ?? asymmetricKeyDetails?.modulusLength ?? ''
   const names = [...reading.uris, ...reading.dnsNames].join(', ')
   const kind = reading.basicConstraints?.ca ? 'CA' : 'leaf'
