@@ -134,6 +134,16 @@ export const ERRORS = {
     4,
     'The request body made no progress for inbound.timeouts.requestBody.',
   ),
+  h2_protocol_error: client(
+    400,
+    13,
+    'The client broke a rule of HTTP/2 that costs it the connection (RFC 9113 section 5.4.1).',
+  ),
+  h2_flood: client(
+    400,
+    8,
+    'The client sent resets, broken requests or frames that bring nothing in a number that is an attack (RFC 9113 section 10.5); its connection was ended.',
+  ),
   client_closed: {
     fault: 'client',
     http: 499,

@@ -44,9 +44,6 @@ export type Repeatable =
   | 'if_idempotent'
   | 'never'
 
-/** Methods whose repetition means the same as one. */
-export const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
-
 /** Who made the call. Bytes are lent: `callData` copies what it keeps. */
 export interface CallUser {
   callInterim(head: AnswerHead): void

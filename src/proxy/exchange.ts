@@ -7,16 +7,10 @@ import type { RequestHead } from '../http/head.ts'
 import { responseHeadText } from '../http/serialise.ts'
 import type { Permit } from '../policy/permit.ts'
 import type { Admitted } from './admission.ts'
-import {
-  type AnswerHead,
-  type Call,
-  type CallRequest,
-  IDEMPOTENT,
-  type Repeatable,
-  type UpgradeUser,
-} from './call.ts'
+import type { AnswerHead, Call, CallRequest, Repeatable, UpgradeUser } from './call.ts'
 import { type ReadBody, TRAILER_LIMITS } from './collecting.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from './mutations.ts'
+import { Retry } from './retry.ts'
 import type { UpstreamConnection } from './upstream.ts'
 
 /** What an exchange asks of the client connection it runs on. */
@@ -40,9 +34,6 @@ export interface ExchangeClient {
   exchangeUpgraded(exchange: Exchange, upstream: UpstreamConnection, early: Buffer): void
 }
 
-/** Of a request body, so much is kept for the case that it has to be sent once more. */
-const MOST_KEPT_BYTES = 64 * 1024
-
 export class Exchange implements UpgradeUser {
   readonly head: RequestHead
   readonly requestId: string
@@ -62,10 +53,7 @@ export class Exchange implements UpgradeUser {
   readonly #bodyLimit: number
   #call: Call | undefined
   #request: CallRequest | undefined
-  /** The body so far; undefined once the request cannot be repeated any more. */
-  #kept: Buffer[] | undefined = []
-  #keptBytes = 0
-  #retried = false
+  readonly #retry = new Retry()
   #read: ReadBody | undefined
   #requestLeft = 0
   #requestDecoder: ChunkedDecoder | undefined
@@ -252,19 +240,13 @@ export class Exchange implements UpgradeUser {
     this.#call = undefined
     // A head that could have gone out with its first bytes, and did not.
     if (this.#headText !== undefined) this.status = 0
-    const kept = this.#mayRepeat(repeatable) ? this.#kept : undefined
+    const kept = this.#retry.again(this.head.method, repeatable)
     if (kept === undefined || this.#request === undefined) return this.fail(code)
-    this.#retried = true
     const call = this.#client.openCall(this, this.#request, true)
     this.#call = call
     for (const bytes of kept) call.write(bytes)
     if (this.requestDone) call.end(this.#requestTrailers)
     call.begin()
-  }
-
-  #mayRepeat(repeatable: Repeatable): boolean {
-    if (this.#retried || repeatable === 'never') return false
-    return repeatable === 'always' || IDEMPOTENT.has(this.head.method)
   }
 
   callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void {
@@ -328,9 +310,7 @@ export class Exchange implements UpgradeUser {
 
   #send(bytes: Buffer): void {
     if (bytes.length === 0 || this.#call === undefined) return
-    this.#keptBytes += bytes.length
-    if (this.#keptBytes > MOST_KEPT_BYTES) this.#kept = undefined
-    this.#kept?.push(bytes)
+    this.#retry.keep(bytes)
     if (this.#call.write(bytes) || this.requestDone || this.#clientPaused) return
     this.#clientPaused = true
     this.#client.pauseClient()
@@ -339,7 +319,7 @@ export class Exchange implements UpgradeUser {
   /** From now on the workload has processed it. */
   #sawAnswer(): void {
     this.progressMs = this.#client.nowMs()
-    this.#kept = undefined
+    this.#retry.answered()
   }
 }
 

@@ -35,13 +35,17 @@ const NO_ERROR = 0
 const ANY_STREAM = 2 ** 31 - 1
 /** What the client may send of one stream before the workload has taken it. */
 const STREAM_WINDOW = 256 * 1024
-/** More resets than so many a second, after a burst: GOAWAY (CVE-2023-44487). */
+/** More resets than so many a second, after a burst, end the connection (CVE-2023-44487). */
 const RESET_BURST = 100
 const RESETS_PER_SECOND = 20
+/** Frames and heads that are wrong but end only their stream, in the life of a connection (CVE-2025-8671). */
+const INVALID_FRAMES = 100
+/** A head with so many times the fields allowed still gets an answer; a larger one a reset. */
+const ANSWERED_EXCESS = 4
 /** Of what waits to be sent, for all streams; each is bounded by its windows long before. */
 const SESSION_MEMORY_MB = 32
 /** Between "no more streams" and the end: requests on their way still get in. */
-const DRAIN_NOTICE_MS = 1_000
+const NOTICE_MS = 1_000
 /** A peer that was cut has so long to read why. */
 const CUT_MS = 500
 
@@ -59,6 +63,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   readonly #bornMs: number
   #idleSinceMs: number
   #requests = 0
+  /** Streams that ended before their answer did, by the client or for what it did. */
+  #aborted = 0
   #noticeMs: number | undefined
   #leaving = false
   #cutMs: number | undefined
@@ -76,6 +82,11 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#bornMs = context.tickMs
     this.#idleSinceMs = context.tickMs
     const { limits } = context.generation.snapshot.settings.inbound
+    // A client that has ended its side is gone. Left half open, the session would not notice, and
+    // its streams would go on towards the workload until they are idle.
+    start.socket.allowHalfOpen = false
+    // The session destroys its socket with what is wrong, before it says so itself.
+    start.socket.on('error', (error) => this.#broken(error))
     this.#session = http2.performServerHandshake(start.socket, {
       settings: {
         maxConcurrentStreams: limits.streamsPerConnection,
@@ -83,8 +94,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
         initialWindowSize: STREAM_WINDOW,
         enableConnectProtocol: true,
       },
-      // The request list counts pseudo-header fields too.
-      maxHeaderListPairs: limits.headerCount + 8,
+      maxHeaderListPairs: ANSWERED_EXCESS * limits.headerCount,
+      maxSessionInvalidFrames: INVALID_FRAMES,
       maxSessionMemory: SESSION_MEMORY_MB,
       streamResetBurst: RESET_BURST,
       streamResetRate: RESETS_PER_SECOND,
@@ -92,9 +103,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#session.on('stream', (stream, _headers, flags, list) => {
       this.guarded(() => this.#stream(stream, flags, list))
     })
-    this.#session.on('error', () => {
-      this.#closeReason = 'error'
-    })
+    this.#session.on('error', () => {})
     this.#session.on('frameError', () => {})
   }
 
@@ -131,15 +140,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     for (const one of this.#collecting) {
       if (nowMs - one.progressMs >= timeouts.requestBodyMs) this.failed(one, 'body_timeout')
     }
-    if (this.#context.draining && this.#noticeMs === undefined) {
-      this.#noticeMs = nowMs
-      this.#closeReason = 'drain'
-      if (!this.#session.destroyed) this.#session.goaway(NO_ERROR, ANY_STREAM)
-    }
-    if (this.#noticeMs !== undefined && nowMs - this.#noticeMs >= DRAIN_NOTICE_MS) {
-      this.#leave('drain')
-    }
-    if (leaving === 'lifetime') this.#leave('lifetime')
+    if (leaving !== undefined) this.#notice(leaving)
+    if (this.#noticeMs !== undefined && nowMs - this.#noticeMs >= NOTICE_MS) this.#leave()
     if (this.#exchanges.size + this.#collecting.size > 0) this.#idleSinceMs = nowMs
     else if (nowMs - this.#idleSinceMs >= timeouts.idleMs) this.#destroy('idle')
   }
@@ -196,7 +198,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     }
     const { limits } = generation.snapshot.settings.inbound
     if (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) {
-      this.#leave('requests')
+      this.#notice('requests')
     }
   }
 
@@ -208,7 +210,10 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     read?: ReadSoFar,
   ): void {
     const { bodyBytes: bodyLimit } = this.#context.generation.snapshot.settings.inbound.limits
-    const exchange = new Http2Exchange(stream, { ...admitted, head, startedMs, bodyLimit }, this)
+    const { clock } = this.#context
+    const receivedMs = clock.nowMs() - (clock.monotonicMs() - startedMs)
+    const request = { ...admitted, head, startedMs, receivedMs, bodyLimit }
+    const exchange = new Http2Exchange(stream, request, this)
     this.#exchanges.add(exchange)
     exchange.begin(read)
   }
@@ -258,6 +263,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   failed(collecting: StreamCollecting, code: ErrorCode): void {
     collecting.stop()
     this.#collecting.delete(collecting)
+    if (code === 'client_closed') this.#aborted++
     const { stream, head, body, startedMs } = collecting
     const id = requestIdOf(head.fields)
     const { http: status } = errorEntry(code)
@@ -295,6 +301,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
 
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {
     this.#exchanges.delete(exchange)
+    if (code === 'client_closed') this.#aborted++
     this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
   }
 
@@ -327,10 +334,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#closeReason = 'peer_invalid'
     this.#cutMs = this.#context.tickMs
     for (const exchange of this.#exchanges) {
-      const ends = exchange.cut()
-      const id = exchange.decisionId ?? exchange.requestId
-      if (exchange.status === 0) sendOwnAnswer(exchange.stream, exchange.head, { code, id })
-      else if (!ends) breakOff(exchange.stream)
+      exchange.cut(code)
       this.#record(exchange, { outcome: 'peer_invalid', code })
     }
     this.#exchanges.clear()
@@ -358,12 +362,28 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     if (!this.#session.destroyed) this.#session.close()
   }
 
+  /** Tells the client to go elsewhere; what it sent before it knew of that is still taken. */
+  #notice(reason: CloseReason): void {
+    if (this.#noticeMs !== undefined || this.#session.destroyed) return
+    this.#noticeMs = this.#context.tickMs
+    this.#closeReason = reason
+    this.#session.goaway(NO_ERROR, ANY_STREAM)
+  }
+
   /** No more streams; those that are open go on to their end. */
-  #leave(reason: CloseReason): void {
+  #leave(): void {
     if (this.#leaving || this.#session.destroyed) return
     this.#leaving = true
-    this.#closeReason = reason
     this.#session.close()
+  }
+
+  /** The connection broke, or the client broke a rule of the protocol that costs it the connection. */
+  #broken(error: NodeJS.ErrnoException): void {
+    if (this.#closeReason !== 'client' || error.code?.startsWith('ERR_HTTP2_') !== true) return
+    this.#closeReason = 'rejected'
+    const flood = this.#aborted >= RESET_BURST || FLOODS.has(error.errno ?? 0)
+    const code = flood ? 'h2_flood' : 'h2_protocol_error'
+    this.#tally.rejected(this, requestIdOf([]), code, 'http/2')
   }
 
   #destroy(reason: CloseReason): void {
@@ -376,6 +396,9 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#tally.request(this, facts, end)
   }
 }
+
+/** Numbers of nghttp2: too many invalid frames, a flood of answers to make, too many CONTINUATION. */
+const FLOODS: ReadonlySet<number> = new Set([-902, -904, -905])
 
 function ownAnswer(code: ErrorCode, id: string, { denial }: Refused): OwnAnswer {
   if (denial === undefined || denial.code !== 'denied') return { code, id }

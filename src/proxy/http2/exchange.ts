@@ -2,25 +2,19 @@
 // workload in between. Back-pressure goes both ways: a side that does not read stops the other.
 import { randomBytes } from 'node:crypto'
 import type { ServerHttp2Stream } from 'node:http2'
-import type { ErrorCode } from '../../errors.ts'
+import { type ErrorCode, errorEntry } from '../../errors.ts'
 import type { Fields } from '../../http/fields.ts'
 import type { RequestHead } from '../../http/head.ts'
 import { keptTrailers } from '../../http/trailers.ts'
 import type { Permit } from '../../policy/permit.ts'
-import {
-  type AnswerHead,
-  type Call,
-  type CallRequest,
-  IDEMPOTENT,
-  type Repeatable,
-  type UpgradeUser,
-} from '../call.ts'
+import type { AnswerHead, Call, CallRequest, Repeatable, UpgradeUser } from '../call.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
+import { Retry } from '../retry.ts'
 import type { LeaveReason, Tunnel, TunnelClient } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
 import type { ReadSoFar } from './collecting.ts'
-import { deadlineMsOf, isGrpc } from './grpc.ts'
-import { breakOff, endUnread } from './own-answer.ts'
+import { deadlineMsOf, isGrpc, statusFields } from './grpc.ts'
+import { breakOff, endUnread, endWithStatus, sendOwnAnswer } from './own-answer.ts'
 
 /** What an exchange asks of the connection that its stream is on. */
 export interface ExchangeOwner {
@@ -61,12 +55,15 @@ export class Http2Exchange implements UpgradeUser {
   readonly #deadlineMs: number | undefined
   #call: Call | undefined
   #tunnel: Tunnel | undefined
-  #retried = false
+  readonly #retry = new Retry()
   #requestDone = false
   #clientPaused = false
   #requestTrailers: Fields = []
   #answerTrailers: Fields = []
   #answered = false
+  /** Nothing but a status can follow the answer's head: gRPC can be told why there is no more. */
+  #endsInTrailers = false
+  #bodiless = false
   #over = false
   /** When a byte last moved, in thread time. */
   #progressMs: number
@@ -81,6 +78,8 @@ export class Http2Exchange implements UpgradeUser {
       readonly requestId: string
       readonly decisionId: string | undefined
       readonly startedMs: number
+      /** The same moment in thread time. */
+      readonly receivedMs: number
       /** 0: no limit. */
       readonly bodyLimit: number
     },
@@ -98,7 +97,7 @@ export class Http2Exchange implements UpgradeUser {
     this.#progressMs = owner.nowMs()
     this.#grpc = isGrpc(request.fields)
     const timeoutMs = this.#grpc ? deadlineMsOf(request.fields) : undefined
-    this.#deadlineMs = timeoutMs === undefined ? undefined : this.#progressMs + timeoutMs
+    this.#deadlineMs = timeoutMs === undefined ? undefined : request.receivedMs + timeoutMs
   }
 
   /** Sends the request on its way. @param read what was read of its body before */
@@ -130,7 +129,7 @@ export class Http2Exchange implements UpgradeUser {
     const silentMs = nowMs - this.#progressMs
     if (this.#deadlineMs !== undefined && nowMs >= this.#deadlineMs) this.fail('upstream_timeout')
     else if (this.#grpc) {
-      // A gRPC stream may be silent for as long as its deadline says.
+      // The sides of a stream of messages may both be silent for longer than an answer may take.
       if (silentMs >= timeouts.idleMs) this.#idle()
     } else if (this.#awaitsClient) {
       if (silentMs >= timeouts.requestBodyMs) this.fail('body_timeout')
@@ -159,40 +158,52 @@ export class Http2Exchange implements UpgradeUser {
     } else this.#reset(code)
   }
 
-  /**
-   * The peer is not acceptable any more: nothing of the answer gets out from here on.
-   * @returns whether the stream ends by itself, as its client has been told why
-   */
-  cut(): boolean {
-    if (this.#over) return false
+  /** The peer is not acceptable any more: nothing of the answer gets out from here on. */
+  cut(code: ErrorCode): void {
+    if (this.#over) return
     this.#over = true
     const told = this.#tunnel?.cut() ?? false
     this.#abandonCall()
     this.#countTunnel()
-    if (!told) return false
-    this.stream.end()
-    endUnread(this.stream)
-    return true
+    const id = this.decisionId ?? this.requestId
+    if (told) {
+      this.stream.end()
+      endUnread(this.stream)
+    } else if (this.status === 0) sendOwnAnswer(this.stream, this.head, { code, id })
+    else this.#breakOff(code)
   }
 
   // What the call says.
 
   callInterim({ status, fields }: AnswerHead): void {
     this.#progressMs = this.#owner.nowMs()
+    this.#retry.answered()
     // 100 was answered by us when it was asked for.
     if (status === 100 || this.stream.destroyed) return
-    this.stream.additionalHeaders({ ...headersOf(fields), ':status': status })
+    try {
+      this.stream.additionalHeaders({ ...headersOf(fields), ':status': status })
+    } catch {
+      this.fail('upstream_bad_response')
+    }
   }
 
   callHead({ status, fields, body, trailers }: AnswerHead): void {
     if (this.#over || this.stream.destroyed) return
     this.#progressMs = this.#owner.nowMs()
-    const list = [':status', String(status), ...fields]
+    this.#retry.answered()
+    // RFC 9110 sections 15.3.5 and 15.3.6; a client may take a length that is not kept for an error.
+    const empty = status === 204 || status === 205
+    this.#bodiless = empty || body.kind === 'none'
+    this.#endsInTrailers = trailers && !this.#bodiless && body.kind !== 'length'
+    const list = [':status', String(status)]
+    for (let i = 0; i < fields.length; i += 2) {
+      if (!empty || fields[i] !== 'content-length') list.push(fields[i]!, fields[i + 1]!)
+    }
     for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
     try {
       this.stream.respond(list, {
-        endStream: body.kind === 'none',
-        waitForTrailers: trailers && body.kind !== 'none',
+        endStream: this.#bodiless,
+        waitForTrailers: trailers && !this.#bodiless,
       })
     } catch {
       // What node:http2 will not send, such as a second content-type.
@@ -204,6 +215,7 @@ export class Http2Exchange implements UpgradeUser {
   callData(buffer: Buffer, start: number, end: number): void {
     if (this.#over) return
     this.#progressMs = this.#owner.nowMs()
+    if (this.#bodiless) return
     this.responseBytes += end - start
     // The read buffer is used again: the stream gets a copy.
     if (!this.stream.write(Buffer.from(buffer.subarray(start, end)))) this.#call?.pause()
@@ -228,15 +240,13 @@ export class Http2Exchange implements UpgradeUser {
 
   callFailed(code: ErrorCode, repeatable: Repeatable): void {
     this.#call = undefined
-    const may =
-      repeatable === 'always' ||
-      (repeatable === 'if_idempotent' && IDEMPOTENT.has(this.head.method))
-    // Bytes of a body are not kept, so only a request without one can be repeated.
-    if (may && !this.#retried && !this.#over && this.head.body.kind === 'none') {
-      this.#retried = true
-      return this.#open()
-    }
-    this.fail(code)
+    const kept = this.#over ? undefined : this.#retry.again(this.head.method, repeatable)
+    if (kept === undefined) return this.fail(code)
+    const call = this.#owner.openCall(this, this.#request(), true)
+    this.#call = call
+    for (const bytes of kept) call.write(bytes)
+    if (this.#requestDone) call.end(this.#requestTrailers)
+    call.begin()
   }
 
   callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void {
@@ -311,7 +321,9 @@ export class Http2Exchange implements UpgradeUser {
     if (this.#bodyLimit > 0 && this.requestBytes > this.#bodyLimit) {
       return this.fail('body_too_large')
     }
-    if (this.#call === undefined || this.#call.write(chunk)) return
+    if (this.#call === undefined) return
+    this.#retry.keep(chunk)
+    if (this.#call.write(chunk)) return
     this.#clientPaused = true
     this.stream.pause()
   }
@@ -326,10 +338,15 @@ export class Http2Exchange implements UpgradeUser {
   }
 
   #open(): void {
+    this.#call = this.#owner.openCall(this, this.#request(), false)
+    this.#call.begin()
+  }
+
+  #request(): CallRequest {
     const { head } = this
     const webSocketKey = head.upgrade && randomBytes(16).toString('base64')
     const fields = mutateFields(this.#fields, this.#permit)
-    const request: CallRequest = {
+    return {
       method: head.method,
       target: mutateTarget(head.target, this.#permit),
       authority: head.host,
@@ -339,8 +356,6 @@ export class Http2Exchange implements UpgradeUser {
       expectContinue: false,
       ...(webSocketKey === undefined ? {} : { webSocketKey }),
     }
-    this.#call = this.#owner.openCall(this, request, this.#retried)
-    this.#call.begin()
   }
 
   #idle(): void {
@@ -354,8 +369,17 @@ export class Http2Exchange implements UpgradeUser {
     this.#over = true
     this.#abandonCall()
     this.#countTunnel()
-    breakOff(this.stream, this.#tunnel !== undefined)
+    this.#breakOff(code)
     this.#owner.exchangeDone(this, code)
+  }
+
+  #breakOff(code: ErrorCode | undefined): void {
+    if (code === undefined || !this.#grpc || !this.#endsInTrailers) {
+      return breakOff(this.stream, this.#tunnel !== undefined)
+    }
+    const id = this.decisionId ?? this.requestId
+    this.#answerTrailers = statusFields(errorEntry(code).grpc, JSON.stringify({ error: code, id }))
+    endWithStatus(this.stream)
   }
 
   #countTunnel(): void {

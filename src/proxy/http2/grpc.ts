@@ -45,14 +45,21 @@ const GRPC_OF_HTTP: ReadonlyMap<number, number> = new Map([
   [504, 14],
 ])
 
+/** @param message cut off where it is longer than anybody would read */
+export function statusFields(status: number, message: string): string[] {
+  return ['grpc-status', String(status), 'grpc-message', encoded(message.slice(0, MOST_MESSAGE))]
+}
+
+const MOST_MESSAGE = 1_024
+
 /** `grpc-message` is percent-encoded UTF-8; printable ASCII but `%` stands for itself. */
-export function grpcMessage(text: string): string {
-  let encoded = ''
+function encoded(text: string): string {
+  let out = ''
   for (const byte of Buffer.from(text, 'utf8')) {
-    encoded +=
+    out +=
       byte >= 0x20 && byte < 0x7f && byte !== 0x25
         ? String.fromCharCode(byte)
         : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
   }
-  return encoded
+  return out
 }

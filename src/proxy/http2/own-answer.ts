@@ -1,9 +1,10 @@
 // The answers that Postern makes itself, as HTTP/2: JSON with a code and an id, or for gRPC the same
 // in a status and a message, without a body ("trailers-only").
 import type { ServerHttp2Stream } from 'node:http2'
+import { addAbortSignal } from 'node:stream'
 import { type ErrorCode, errorEntry } from '../../errors.ts'
 import type { Fields } from '../../http/fields.ts'
-import { grpcMessage, grpcStatusOf, isGrpc } from './grpc.ts'
+import { grpcStatusOf, isGrpc, statusFields } from './grpc.ts'
 
 export interface OwnAnswer {
   readonly code: ErrorCode
@@ -35,8 +36,7 @@ export function sendOwnAnswer(
   if (grpc) {
     const message = answer.body ?? JSON.stringify({ error: answer.code, id: answer.id })
     list.push('content-type', 'application/grpc')
-    list.push('grpc-status', String(grpcStatusOf(answer.code, status)))
-    list.push('grpc-message', grpcMessage(message.slice(0, MOST_MESSAGE)))
+    list.push(...statusFields(grpcStatusOf(answer.code, status), message))
     stream.respond(list, { endStream: true })
   } else {
     const own = answer.body === undefined
@@ -70,14 +70,24 @@ export function endUnread(stream: ServerHttp2Stream): void {
  * @param tunnel where a TCP connection would be reset: CANCEL says so (RFC 8441 section 5)
  */
 export function breakOff(stream: ServerHttp2Stream, tunnel = false): void {
-  const error: NodeJS.ErrnoException = new Error('the answer cannot be completed')
-  // How node:http2 is told to send CANCEL in place of INTERNAL_ERROR.
-  if (tunnel) error.code = 'ABORT_ERR'
-  stream.destroy(error)
+  // The one way to have node:http2 send CANCEL without ending the stream first.
+  if (tunnel) addAbortSignal(AbortSignal.abort(), stream)
+  else stream.destroy(new Error('the answer cannot be completed'))
+}
+
+/**
+ * The same for a gRPC answer, whose end can say that it is not complete: what is written goes out,
+ * then the trailers that `wantTrailers` gives. A client that does not read gets the reset.
+ */
+export function endWithStatus(stream: ServerHttp2Stream): void {
+  if (stream.destroyed) return
+  stream.setTimeout(STATUS_MS, () => breakOff(stream))
+  if (!stream.writableEnded) stream.end()
+  endUnread(stream)
 }
 
 const NO_ERROR = 0
-const MOST_MESSAGE = 1_024
+const STATUS_MS = 1_000
 
 /** Fields that this module writes, and those that HTTP/2 does not know; a policy cannot set them. */
 const OWN_FIELDS: ReadonlySet<string> = new Set([
