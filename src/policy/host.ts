@@ -208,6 +208,7 @@ class Instance {
         return timeNs()
       },
       ...caches,
+      drawn: new Map(),
       spend: (iterations) => this.#spend(iterations),
     }
   }
@@ -220,6 +221,7 @@ class Instance {
     this.fuel.value = this.#material.fuel
     this.#nowMs = nowMs
     this.hasReadTime = false
+    this.#context.drawn.clear()
     const result = this.#exports.opa_eval(
       0,
       entrypoint,

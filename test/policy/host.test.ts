@@ -75,3 +75,21 @@ test('data that is too much for its memory, or no JSON, is refused at the activa
   if (loaded.kind !== 'problems') return
   assert.match(loaded.problems[0]?.what ?? '', /cannot be read into policy.memoryBytes/)
 })
+
+test('what a policy draws by chance is drawn anew for each evaluation, and once in it', async () => {
+  const host = new PolicyHost(await loadMaterial(bundleUrl('random')))
+  const [one, two] = [1, 2].map(() => {
+    const outcome = host.evaluate(read, NOW_MS)
+    assert.ok(outcome.kind === 'result', outcome.kind)
+    return JSON.parse(outcome.text)
+  })
+  assert.deepEqual(
+    [one.same, two.same],
+    [
+      [true, true],
+      [true, true],
+    ],
+  )
+  assert.notEqual(one.number, two.number)
+  assert.notEqual(one.identifier, two.identifier)
+})

@@ -13,6 +13,8 @@ export interface BuiltinContext {
   readonly timeNs: bigint
   readonly regexes: BoundedCache<Regex>
   readonly jwtKeys: BoundedCache<JwtKeys>
+  /** What was drawn by chance in this evaluation, by what it was asked for. */
+  readonly drawn: Map<string, RegoValue>
   /**
    * Takes fuel for work done here, in loop iterations of wasm (about 5 ns each).
    * @throws FuelSpent when none is left.

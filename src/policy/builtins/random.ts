@@ -20,24 +20,11 @@ export function randomBelow(args: readonly RegoValue[], context: BuiltinContext)
   return once(context, `rand.intn ${limit} ${key}`, () => new RegoNumber(String(randomInt(limit))))
 }
 
-interface Drawn {
-  readonly timeNs: bigint
-  readonly values: Map<string, RegoValue>
-}
-
-/** What was drawn in the evaluation that a host is in the middle of; its time tells it apart. */
-const drawn = new WeakMap<BuiltinContext, Drawn>()
-
-function once(context: BuiltinContext, key: string, draw: () => RegoValue): RegoValue {
-  context.spend(RANDOM_COST)
-  let present = drawn.get(context)
-  if (present?.timeNs !== context.timeNs) {
-    present = { timeNs: context.timeNs, values: new Map() }
-    drawn.set(context, present)
-  }
-  const known = present.values.get(key)
+function once({ spend, drawn }: BuiltinContext, key: string, draw: () => RegoValue): RegoValue {
+  spend(RANDOM_COST)
+  const known = drawn.get(key)
   if (known !== undefined) return known
   const value = draw()
-  present.values.set(key, value)
+  drawn.set(key, value)
   return value
 }

@@ -27,6 +27,7 @@ function call(name: string, args: readonly RegoValue[]): RegoValue {
     timeNs: 1_700_000_000_000_000_000n,
     regexes: new BoundedCache(10),
     jwtKeys: new BoundedCache(10),
+    drawn: new Map(),
     spend: (iterations) => {
       left -= iterations
       assert.ok(left >= 0, 'more than the budget of an evaluation')

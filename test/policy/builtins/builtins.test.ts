@@ -22,6 +22,7 @@ function call(name: string, args: readonly RegoValue[], spend = (_: number) => {
     timeNs: 1_700_000_000_000_000_000n,
     regexes: new BoundedCache(10),
     jwtKeys: new BoundedCache(10),
+    drawn: new Map(),
     spend,
   }
   const builtin = BUILTINS.get(name)

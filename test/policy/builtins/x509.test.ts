@@ -18,6 +18,7 @@ function call(name: string, args: readonly RegoValue[], fuel = 2_000_000): RegoV
     timeNs: 1_700_000_000_000_000_000n,
     regexes: new BoundedCache(10),
     jwtKeys: new BoundedCache(10),
+    drawn: new Map(),
     spend: (iterations) => {
       left -= iterations
       if (left < 0) throw new FuelSpent('no fuel')
