@@ -91,6 +91,8 @@ export class Listener {
   readonly #acceptor: net.Server
   readonly #tls: tls.Server
   readonly #arrivals = new Map<net.Socket, Arrival>()
+  /** Connections of balancers whose header has not come yet. */
+  readonly #announcing = new Map<net.Socket, Arrival>()
   readonly #openByAddress = new Map<string, number>()
   readonly #openByPrincipal = new Map<string, number>()
   readonly #refused = new Map<tls.TLSSocket, number>()
@@ -169,30 +171,40 @@ export class Listener {
 
   /** Nobody is connected, or about to be. */
   get idle(): boolean {
-    return this.connections.size === 0 && this.#arrivals.size === 0
+    const waiting = this.#arrivals.size + this.#announcing.size
+    return this.connections.size === 0 && waiting === 0
   }
 
   // Accept.
 
   #accepted(socket: net.Socket): void {
-    const { settings } = this.#context.generation.snapshot
-    if (!this.#balancers.concerns(plainAddress(socket.remoteAddress))) return this.#arrived(socket)
+    const arrival = this.#arrivalOn(socket)
     socket.on('error', ignore)
-    this.#balancers.read(socket, settings.inbound.timeouts.handshakeMs, (client) =>
+    this.#context.cells.add(ACCEPTED)
+    if (!this.#balancers.concerns(arrival.address)) return this.#arrived(arrival)
+    if (this.#hasNoRoom) return this.#turnAway(arrival, 'overload')
+    this.#announcing.set(socket, arrival)
+    const gone = (): void => {
+      this.#announcing.delete(socket)
+      this.#failed(arrival, refusedAs('client_closed'))
+    }
+    socket.once('close', gone)
+    this.#balancers.read(socket, (client) =>
       this.#guarded(socket, () => {
-        if (client !== 'malformed') return this.#arrived(socket, client)
-        this.#context.cells.add(ACCEPTED)
-        this.#context.cells.add(FAILED.protocol)
+        if (arrival.over) return
+        this.#announcing.delete(socket)
+        socket.removeListener('close', gone)
+        if (client !== 'malformed') return this.#arrived(this.#arrivalOn(socket, client))
+        this.#failed(arrival, NO_HEADER)
         socket.destroy()
       }),
     )
   }
 
   /** @param client as a balancer names it */
-  #arrived(socket: net.Socket, client?: ProxyEnd): void {
-    const { limits, listen } = this.#context.generation.snapshot.settings.inbound
-    this.#context.cells.add(ACCEPTED)
-    const arrival: Arrival = {
+  #arrivalOn(socket: net.Socket, client?: ProxyEnd): Arrival {
+    const { listen } = this.#context.generation.snapshot.settings.inbound
+    return {
       socket,
       address:
         client?.address ??
@@ -203,12 +215,21 @@ export class Listener {
       epoch: 0,
       over: false,
     }
-    socket.on('error', ignore)
+  }
+
+  get #hasNoRoom(): boolean {
+    const { limits } = this.#context.generation.snapshot.settings.inbound
+    return this.#open + this.#announcing.size >= limits.connections
+  }
+
+  #arrived(arrival: Arrival): void {
+    const { socket } = arrival
+    const { limits, listen } = this.#context.generation.snapshot.settings.inbound
     const ofAddress = this.#openByAddress.get(arrival.address) ?? 0
     if (listen.kind === 'tcp' && arrival.address === NO_ADDRESS) {
       return this.#turnAway(arrival, 'client_closed')
     }
-    if (this.#open >= limits.connections) return this.#turnAway(arrival, 'overload')
+    if (this.#hasNoRoom) return this.#turnAway(arrival, 'overload')
     if (listen.kind === 'tcp' && ofAddress >= limits.connectionsPerAddress) {
       return this.#turnAway(arrival, 'address_limited')
     }
@@ -381,11 +402,12 @@ export class Listener {
     this.#failed(arrival, { kind: 'refused', reason, detail: error.message })
   }
 
-  /** Those that still wait for their slot are the guard's. */
+  /** Of balancers' headers, too. Those that still wait for their slot are the guard's. */
   #endSlowHandshakes(handshakeMs: number): void {
     const startedBefore = this.#context.clock.monotonicMs() - handshakeMs
-    for (const arrival of this.#arrivals.values()) {
-      if (arrival.slot === undefined || arrival.acceptedMs > startedBefore) continue
+    for (const arrival of [...this.#announcing.values(), ...this.#arrivals.values()]) {
+      const waits = arrival.slot === undefined && !this.#announcing.has(arrival.socket)
+      if (waits || arrival.acceptedMs > startedBefore) continue
       const detail = `the handshake was not over after ${handshakeMs} ms`
       this.#failed(arrival, { kind: 'refused', reason: 'timeout', detail })
       arrival.socket.destroy()
@@ -501,6 +523,12 @@ function count(open: Map<string, number>, name: string, change: 1 | -1): void {
   const now = (open.get(name) ?? 0) + change
   if (now > 0) open.set(name, now)
   else open.delete(name)
+}
+
+const NO_HEADER: RefusedHandshake = {
+  kind: 'refused',
+  reason: 'protocol',
+  detail: 'no PROXY header of version 2, from an address of inbound.proxyProtocol.acceptFrom',
 }
 
 const WHY_TURNED_AWAY = {

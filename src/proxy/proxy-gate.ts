@@ -19,18 +19,13 @@ export class ProxyGate {
   }
 
   /**
-   * Reads the header and leaves what follows it unread.
+   * Reads the header and leaves what follows it unread. How long it may take is for the caller to say.
    * @param then once: the client that the header names; undefined, the balancer itself; or
    *   `malformed`. Never, when the socket closes before.
    */
-  read(
-    socket: Socket,
-    timeoutMs: number,
-    then: (client: ProxyEnd | undefined | 'malformed') => void,
-  ): void {
+  read(socket: Socket, then: (client: ProxyEnd | undefined | 'malformed') => void): void {
     let seen: Buffer = Buffer.alloc(0)
     const done = (client: Parameters<typeof then>[0]): void => {
-      socket.setTimeout(0)
       socket.removeListener('readable', onReadable)
       then(client)
     }
@@ -45,7 +40,6 @@ export class ProxyGate {
         return done(reading.source)
       }
     }
-    socket.setTimeout(timeoutMs, () => socket.destroy())
     socket.on('readable', onReadable)
   }
 }

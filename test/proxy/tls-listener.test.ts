@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import tls from 'node:tls'
 import type { PeerVerifier } from '../../src/identity/verifier.ts'
+import { writeProxyHeader } from '../../src/proxy/proxy-protocol.ts'
 import { eventually } from '../support/eventually.ts'
 import { temporaryDirectory } from '../support/pki.ts'
 import { type Listening, secureConnect, startListener } from './listening.ts'
@@ -50,6 +51,16 @@ async function refused(t: TestContext, options: tls.ConnectionOptions): Promise<
   socket.on('error', () => {}).resume()
   await once(socket, 'close')
 }
+
+const HEADER = writeProxyHeader({
+  source: { address: '203.0.113.9', port: 4_711 },
+  destination: { address: '203.0.113.1', port: 443 },
+  principal: '',
+  commonName: undefined,
+  serverName: '',
+  tlsVersion: '',
+  cipher: '',
+})
 
 const POST = `POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n${'x'.repeat(60_000)}`
 
@@ -194,6 +205,50 @@ describe('the TLS listener', () => {
     }
     await secureConnect(t, listening.client(await listening.authority.svid('web')))
     await eventually('who comes next is in', () => listening.successes() === 1)
+  })
+
+  describe('with a balancer in front', () => {
+    const behind = { proxyProtocol: { acceptFrom: ['127.0.0.0/8'] } }
+    const arrive = async (t: TestContext, listening: Listening): Promise<net.Socket> => {
+      const socket = net.connect(listening.port, '127.0.0.1').on('error', () => {})
+      t.after(() => socket.destroy())
+      await once(socket, 'connect')
+      return socket.resume()
+    }
+
+    it('waits no longer for the header than for a handshake, however its bytes drip', async (t) => {
+      const listening = await startListener(t, { ...behind, timeouts: { handshake: '300ms' } })
+      const socket = await arrive(t, listening)
+      const dripping = setInterval(() => socket.write(HEADER.subarray(sent, ++sent)), 100)
+      let sent = 0
+      t.after(() => clearInterval(dripping))
+      const closed = once(socket, 'close').then(() => sent)
+      assert.ok((await closed) < HEADER.length, 'closed only after the whole header')
+      assert.equal(listening.failures('timeout'), 1)
+    })
+
+    it('counts those that have not sent it among the connections, and tells them in a drain', async (t) => {
+      const listening = await startListener(t, { ...behind, limits: { connections: 2 } })
+      const waiting = [await arrive(t, listening), await arrive(t, listening)]
+      await eventually('two wait for their header', () => !listening.listener.idle)
+      const third = await arrive(t, listening)
+      await once(third, 'close')
+      assert.equal(listening.failures('overload'), 1)
+      for (const socket of waiting) socket.destroy()
+      await nothingLeft(listening)
+    })
+
+    it('says what was wrong where it has none', async (t) => {
+      const listening = await startListener(t, behind)
+      const socket = await arrive(t, listening)
+      socket.write('PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n')
+      await once(socket, 'close')
+      const record = listening.records.find(({ kind }) => kind === 'handshake')
+      assert.ok(record?.kind === 'handshake')
+      assert.equal(record.reason, 'protocol')
+      assert.match(record.detail, /PROXY header/)
+      assert.equal(record.remoteAddress, '127.0.0.1')
+    })
   })
 
   it('lets a client end its side after the handshake and still read', async (t) => {
