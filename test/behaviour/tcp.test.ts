@@ -85,12 +85,19 @@ describe('a workload behind tcp://', () => {
   let sidecar: TestSidecar
   let workload: TcpWorkload
   let web: IssuedCertificate
+  let denyList: string
   const t = suiteCleanup()
   before(async () => {
     workload = await startTcpWorkload(t)
+    denyList = join(await temporaryDirectory(t), 'revoked.yaml')
+    await writeFile(denyList, '[]\n')
     sidecar = await startSidecar(t, {
       forward: workload.url,
-      config: { allow: [{ uri: 'spiffe://example.org/ns/*/sa/web' }], log: { access: 'all' } },
+      config: {
+        allow: [{ uri: 'spiffe://example.org/ns/*/sa/web' }],
+        log: { access: 'all' },
+        trust: { revoked: denyList },
+      },
     })
     web = await sidecar.authority.svid('web')
   })
@@ -145,6 +152,33 @@ describe('a workload behind tcp://', () => {
     raw.resetAndDestroy()
     await eventually('it is gone', () => socket.destroyed)
     assert.equal(error?.code, 'ECONNRESET')
+  })
+
+  it('loses the one peer that the deny list names, and keeps the others', async () => {
+    const other = await sidecar.authority.svid('web')
+    const [denied, kept] = [await connect(t, sidecar, web), await connect(t, sidecar, other)]
+    for (const client of [denied, kept]) client.socket.write('x')
+    await eventually('the echoes', () => denied.received.length > 0 && kept.received.length > 0)
+    const entry = { issuer: 'CN=example.org intermediate', serial: web.serial }
+    await writeFile(denyList, JSON.stringify([entry]))
+    await denied.ended
+    await sidecar.logged('connection_cut', { code: 'peer_deny_listed' })
+    kept.socket.write('y')
+    await eventually('its echo', () => Buffer.concat(kept.received).toString() === 'xy')
+    const before = workload.sockets.length
+    const again = await connect(t, sidecar, web)
+    again.socket.write('let me in')
+    assert.equal(await again.ended, true)
+    assert.equal(again.received.length, 0)
+    await sidecar.logged('handshake_failed', { reason: 'deny_listed' })
+    assert.equal(workload.sockets.length, before)
+    await writeFile(denyList, '[]\n')
+    await eventually('it is let in again', async () => {
+      const later = await connect(t, sidecar, web)
+      later.socket.write('z')
+      await Promise.race([later.ended, once(later.socket, 'data')])
+      return Buffer.concat(later.received).toString() === 'z'
+    })
   })
 
   it('loses a peer that is no longer trusted, and no bytes after that', async () => {
