@@ -25,6 +25,8 @@ import { type PolicyResult, readResult } from './result.ts'
 
 const MOST_RESULTS = 256
 const LONGEST_KEPT_RESULT = 1_024
+/** Said of what is remembered, where measuring would be most of the time. */
+const REMEMBERING_NS = 1
 
 export interface EngineOptions {
   readonly allow: readonly AllowRule[]
@@ -69,8 +71,8 @@ export class PolicyEngine {
     const { protoDescriptor } = this.inputSettings
     this.#descriptors = protoDescriptor && new GrpcDescriptors(protoDescriptor)
     this.#projection = policy && projectionOf(policy.reads)
-    const steady = this.#projection?.steady && canRemember(Object.values(policy?.builtins ?? {}))
-    this.#memo = steady ? new Memo() : undefined
+    const canBeKnown = canRemember(Object.values(policy?.builtins ?? {}))
+    this.#memo = canBeKnown && this.#projection?.keyOf ? new Memo() : undefined
     this.#monotonicMs = clock.monotonicMs?.bind(clock) ?? (() => performance.now())
   }
 
@@ -126,18 +128,25 @@ export class PolicyEngine {
 
   #askPolicy(host: PolicyHost, request: PolicyRequest): Permit | Denial {
     // A body that was collected can be refused as one, which only the whole document shows.
-    const projection = request.body === undefined ? this.#projection : undefined
+    const isAlone = request.body === undefined && request.protocol !== 'TCP'
+    const projection = isAlone ? this.#projection : undefined
+    const key = this.#memo && projection?.keyOf?.(request)
+    const known = key && this.#memo?.find(key)
+    if (known) return known
     const { text, reason } = inputOrReason(request, projection, this.#descriptors)
     if (reason !== undefined) return badInput(text, reason)
-    const memo = projection === undefined ? undefined : this.#memo
     const input = projection === undefined ? text : ''
     const startMs = this.#monotonicMs()
-    const outcome = memo?.find(text) ?? evaluated(host, text, request.timeMs, memo)
+    const outcome = host.evaluate(text, request.timeMs)
     // 0 stands for no policy asked.
     const evalNs = Math.max(1, Math.round((this.#monotonicMs() - startMs) * 1e6))
     if (outcome.kind === 'too_large') return badInput(input, 'the input document is too large')
     if (outcome.kind !== 'result') return failed(outcome, input, evalNs)
-    return verdict(this.#resultOf(outcome.text), outcome.text, input, evalNs)
+    const result = this.#resultOf(outcome.text)
+    if (key && !host.hasReadTime) {
+      this.#memo?.remember(key, verdict(result, outcome.text, input, REMEMBERING_NS))
+    }
+    return verdict(result, outcome.text, input, evalNs)
   }
 
   #isRefusedByRules({ connection }: PolicyRequest): boolean {
@@ -159,17 +168,6 @@ export class PolicyEngine {
     this.#lastResult = this.#results.get(text, () => readResult(text))
     return this.#lastResult
   }
-}
-
-function evaluated(
-  host: PolicyHost,
-  text: string,
-  nowMs: number,
-  memo: Memo | undefined,
-): EvaluationOutcome {
-  const outcome = host.evaluate(text, nowMs)
-  if (outcome.kind === 'result' && !host.hasReadTime) memo?.remember(text, outcome)
-  return outcome
 }
 
 function verdict(

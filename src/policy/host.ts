@@ -66,7 +66,7 @@ export class PolicyHost {
   }
 
   get memoryBytes(): number {
-    return this.#memory?.buffer.byteLength ?? 0
+    return this.#instance?.memoryBytes ?? this.#memory?.buffer.byteLength ?? 0
   }
 
   /** Whether the last evaluation asked what time it is. */
@@ -213,6 +213,10 @@ class Instance {
     }
   }
 
+  get memoryBytes(): number {
+    return this.#bytes().length
+  }
+
   evaluate(input: string, nowMs: number, entrypoint: number): EvaluationOutcome {
     const length = this.#writeInput(input)
     if (length < 0) return TOO_LARGE
@@ -247,11 +251,14 @@ class Instance {
 
   #readResult(address: number): EvaluationOutcome {
     const bytes = this.#bytes()
+    // `[{"result":true}]` and `[{"result":false}]` are known by length and two letters.
+    if (bytes[address + 1] === 0x7b) {
+      const letter = bytes[address + 11]
+      if (letter === 0x74 && bytes[address + 17] === 0) return TRUE
+      if (letter === 0x66 && bytes[address + 18] === 0) return FALSE
+    }
     const end = bytes.indexOf(0, address)
     const length = end - address
-    // `[{"result":true}]` and `[{"result":false}]` are known by length and one letter.
-    if (length === 17 && bytes[address + 11] === 0x74) return TRUE
-    if (length === 18 && bytes[address + 11] === 0x66) return FALSE
     if (length === 2) return UNDEFINED
     if (length > MAX_RESULT_BYTES) return { kind: 'error', reason: 'the result is too large' }
     const text = bytes.toString('utf8', address, end)

@@ -139,10 +139,13 @@ function afterRequest(
 
 /** The part of the document that a policy reads, see projection.ts; of a request without its body. */
 export interface Projection {
-  /** Requests with the same text are to be expected: nothing that changes with each is in it. */
-  readonly steady: boolean
   /** @throws InputError for exactly the requests for which there is no whole document either */
   textOf(request: PolicyRequest): string
+  /**
+   * Requests of one key have the same text, or none for the same reason. Made of what came as it came,
+   * which costs less than the text. Absent where hardly two are the same; undefined of some requests.
+   */
+  readonly keyOf: ((request: PolicyRequest) => string | undefined) | undefined
 }
 
 /**
@@ -231,9 +234,12 @@ export function framing({ bodySize, protocol }: PolicyRequest): string {
  * `,"name":"value"` for each name; repeated lines are joined as Envoy joins them, and Host is there
  * as `:authority` alone. With `wanted` these names only.
  */
-export function headers(fields: readonly string[], wanted?: ReadonlySet<string>): string {
+export function headers(
+  fields: readonly string[],
+  wanted?: { has(name: string): boolean },
+): string {
   const count = fields.length
-  if (count > 2 * MAX_FIELDS) throw new InputError(`more than ${MAX_FIELDS} header lines`)
+  if (hasManyFields(fields)) throw new InputError(`more than ${MAX_FIELDS} header lines`)
   const values = new Map<string, string>()
   for (let i = 0; i < count; i += 2) {
     const name = fields[i] as string
@@ -277,10 +283,17 @@ export function pathSegments(path: string): readonly string[] {
 
 /** Refuses the requests that have no whole document, where only a part of it is made. */
 export function checkRequest({ fields, path, query }: PolicyRequest): void {
-  if (fields.length > 2 * MAX_FIELDS) headers(fields)
-  if (path.length > MAX_PATH_SEGMENTS || path.includes('%')) parsedPath(path)
-  if (query && (query.length > MOST_FORM_KEYS || /[%;]/.test(query))) parsedQuery(query)
+  if (hasManyFields(fields)) headers(fields)
+  if (isDoubtfulPath(path)) pathSegments(path)
+  if (isDoubtfulQuery(query)) parsedQuery(query)
 }
+
+/** Of the three, all that can be refused is true; of the first only that. */
+export const hasManyFields = (fields: readonly string[]): boolean => fields.length > 2 * MAX_FIELDS
+export const isDoubtfulPath = (path: string): boolean =>
+  path.length > MAX_PATH_SEGMENTS || path.includes('%') || path.includes('\n')
+export const isDoubtfulQuery = (query: string | undefined): boolean =>
+  query !== undefined && query !== '' && (query.length > MOST_FORM_KEYS || /[%;]/.test(query))
 
 /** As `url.ParseQuery` of Go. */
 export function parsedQuery(query: string | undefined): string {

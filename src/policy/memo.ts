@@ -1,11 +1,9 @@
-// Remembers results by the text of the input, for policies that always say the same about the same
-// input. Bounded in number and size, since clients choose the texts.
-import type { EvaluationOutcome } from './host.ts'
-
-export type Remembered = Extract<EvaluationOutcome, { kind: 'result' }>
+// Remembers verdicts by what the policy was shown, for policies that always say the same about the
+// same. Bounded in number and size, since clients choose what is shown.
+import type { Denial, Permit } from './permit.ts'
 
 const MOST_IN_GENERATION = 1_024
-const LONGEST_INPUT = 2_048
+const LONGEST_KEY = 2_048
 const LONGEST_RESULT = 1_024
 
 /** They may answer anew at each call. What depends on time is noticed, see `hasReadTime` of the host. */
@@ -26,27 +24,29 @@ export function canRemember(builtins: readonly string[]): boolean {
 
 /** Two generations of entries, of which the older is dropped when the younger is full. */
 export class Memo {
-  #young = new Map<string, Remembered>()
-  #old = new Map<string, Remembered>()
+  #young = new Map<string, Permit | Denial>()
+  #old = new Map<string, Permit | Denial>()
 
-  find(input: string): Remembered | undefined {
-    const young = this.#young.get(input)
+  find(key: string): Permit | Denial | undefined {
+    if (key.length > LONGEST_KEY) return undefined
+    const young = this.#young.get(key)
     if (young !== undefined) return young
-    const old = this.#old.get(input)
-    if (old !== undefined) this.#put(input, old)
+    const old = this.#old.get(key)
+    if (old !== undefined) this.#put(key, old)
     return old
   }
 
-  remember(input: string, remembered: Remembered): void {
-    if (input.length > LONGEST_INPUT || remembered.text.length > LONGEST_RESULT) return
-    this.#put(input, remembered)
+  remember(key: string, verdict: Permit | Denial): void {
+    const { result = '' } = verdict.evaluation
+    if (key.length > LONGEST_KEY || result.length > LONGEST_RESULT) return
+    this.#put(key, verdict)
   }
 
-  #put(input: string, remembered: Remembered): void {
+  #put(key: string, verdict: Permit | Denial): void {
     if (this.#young.size >= MOST_IN_GENERATION) {
       this.#old = this.#young
       this.#young = new Map()
     }
-    this.#young.set(input, remembered)
+    this.#young.set(key, verdict)
   }
 }

@@ -1,10 +1,14 @@
 // The part of the input document that a policy reads (see reads.ts), made without making the rest.
 // It may show more than what is read, never less: to every rule it is the same as the whole document.
+import { BoundedCache } from './builtins/bounded-cache.ts'
 import {
   type ConnectionInput,
   checkRequest,
   framing,
+  hasManyFields,
   headers,
+  isDoubtfulPath,
+  isDoubtfulQuery,
   PARTIAL_BODY,
   type PolicyRequest,
   type Projection,
@@ -17,33 +21,59 @@ import type { InputReads } from './reads.ts'
 
 /** Undefined where the whole document is made: it is all read, or a part of it that is not known here. */
 export function projectionOf(reads: InputReads): Projection | undefined {
-  const projected = project(DOCUMENT, reads, [])
-  if (projected === undefined) return undefined
+  const root = partOf(DOCUMENT, reads, [])
+  if (root === undefined) return undefined
+  const templates = new Templates(root)
   return {
-    steady: projected.steady,
     textOf(request) {
       checkRequest(request)
-      return projected.text(request)
+      return templates.of(request.connection).textOf(request)
     },
+    keyOf: keyOf(root, templates),
   }
 }
 
-interface Projected {
-  /** JSON text; '' where the document has nothing there. */
-  readonly text: (request: PolicyRequest) => string
-  /** False of what hardly ever is the same twice. */
-  readonly steady: boolean
-}
+type OfRequest = (request: PolicyRequest) => string
+
+type Part =
+  | { readonly kind: 'object'; readonly members: readonly (readonly [string, Part])[] }
+  | { readonly kind: 'connection'; readonly path: readonly string[]; readonly reads: InputReads }
+  | {
+      readonly kind: 'request'
+      /** JSON text; '' where the document has nothing there. */
+      readonly text: OfRequest
+      readonly mayBeEmpty: boolean
+      /** What the text is made of, see `Raw`; undefined of what hardly ever is the same twice. */
+      readonly raws: readonly OfRequest[] | undefined
+    }
 
 /** How the parts of the document are made that may be made alone, of a request without its body. */
-type Shape = ((reads: InputReads, path: readonly string[]) => Projected) | Shapes
+type Shape = ((reads: InputReads, path: readonly string[]) => Part) | Shapes
 interface Shapes {
   readonly [key: string]: Shape
 }
 
-const always = (text: Projected['text'], steady = true): Shape => {
-  return () => ({ text, steady })
+/** No two sequences of them are the same text, whatever a client writes. */
+const withLength = (value: string): string => `${value.length}:${value}`
+
+const RAW = {
+  method: ({ method }: PolicyRequest) => withLength(method),
+  target: ({ target }: PolicyRequest) => withLength(target),
+  path: ({ path }: PolicyRequest) => withLength(path),
+  query: ({ query }: PolicyRequest) => withLength(query ?? ''),
+  host: ({ host }: PolicyRequest) => withLength(host),
+  scheme: ({ scheme }: PolicyRequest) => withLength(scheme),
+  protocol: ({ protocol }: PolicyRequest) => withLength(protocol),
+  bodySize: ({ bodySize }: PolicyRequest) => `${bodySize};`,
 }
+/** What is refused is refused for what stands here, where it does not stand in the key already. */
+const doubtfulPath: OfRequest = ({ path }) => withLength(isDoubtfulPath(path) ? path : '')
+const doubtfulQuery: OfRequest = ({ query }) =>
+  withLength(isDoubtfulQuery(query) ? (query ?? '') : '')
+
+const made =
+  (text: OfRequest, raws: readonly OfRequest[] | undefined, mayBeEmpty = false): Shape =>
+  () => ({ kind: 'request', text, raws, mayBeEmpty })
 
 const DOCUMENT: Shape = {
   attributes: {
@@ -55,70 +85,250 @@ const DOCUMENT: Shape = {
     context_extensions: ofConnection,
     metadata_context: ofConnection,
     request: {
-      time: always(({ timeMs }) => timeText(timeMs), false),
+      time: made(({ timeMs }) => timeText(timeMs), undefined),
       http: {
-        id: always(({ requestId }) => quote(requestId), false),
-        method: always(({ method }) => quote(method)),
+        id: made(({ requestId }) => quote(requestId), undefined),
+        method: made(({ method }) => quote(method), [RAW.method]),
         headers: someHeaders,
-        path: always(({ target }) => quote(target)),
-        host: always(({ host }) => quote(host)),
-        scheme: always(({ scheme }) => quote(scheme)),
-        protocol: always(({ protocol }) => quote(protocol)),
-        size: always(({ bodySize }) => (bodySize === 0 ? '' : String(bodySize))),
-        body: always(() => ''),
-        rawBody: always(() => ''),
+        path: made(({ target }) => quote(target), [RAW.target]),
+        host: made(({ host }) => quote(host), [RAW.host]),
+        scheme: made(({ scheme }) => quote(scheme), [RAW.scheme]),
+        protocol: made(({ protocol }) => quote(protocol), [RAW.protocol]),
+        size: made(
+          ({ bodySize }) => (bodySize === 0 ? '' : String(bodySize)),
+          [RAW.bodySize],
+          true,
+        ),
+        body: nothing,
+        rawBody: nothing,
       },
     },
   },
-  parsed_path: always(({ path }) => parsedPath(path)),
-  parsed_query: always(({ query }) => parsedQuery(query)),
-  parsed_body: always(() => 'null'),
-  truncated_body: always(({ bodySize }) => String(bodySize !== 0)),
+  parsed_path: made(({ path }) => parsedPath(path), [RAW.path]),
+  parsed_query: made(({ query }) => parsedQuery(query), [RAW.query]),
+  parsed_body: made(() => 'null', []),
+  truncated_body: made(({ bodySize }) => String(bodySize !== 0), [RAW.bodySize]),
   source_principal: ofConnection,
   version: ofConnection,
 }
 
-function project(shape: Shape, reads: InputReads, path: readonly string[]): Projected | undefined {
-  if (typeof shape === 'function') return shape(reads, path)
-  if (reads === 'all') return undefined
-  const members: (readonly [string, Projected['text']])[] = []
-  let steady = true
-  for (const [key, part] of reads) {
-    const inner = Object.hasOwn(shape, key) ? shape[key] : undefined
-    const projected = inner && project(inner, part, [...path, key])
-    if (projected === undefined) return undefined
-    members.push([`${JSON.stringify(key)}:`, projected.text])
-    steady &&= projected.steady
-  }
-  return { text: (request) => objectText(members, request), steady }
-}
-
-function objectText(
-  members: readonly (readonly [string, Projected['text']])[],
-  request: PolicyRequest,
-): string {
-  let text = ''
-  for (const [key, part] of members) {
-    const value = part(request)
-    if (value !== '') text += (text === '' ? '{' : ',') + key + value
-  }
-  return text === '' ? '{}' : `${text}}`
+function nothing(): Part {
+  return { kind: 'request', text: () => '', raws: [], mayBeEmpty: true }
 }
 
 /** What is said once a connection, see `connectionInput`. */
-function ofConnection(reads: InputReads, path: readonly string[]): Projected {
-  const texts = new WeakMap<ConnectionInput, string>()
-  const text = ({ connection }: PolicyRequest): string => {
-    const known = texts.get(connection)
-    if (known !== undefined) return known
-    const { beforeRequest, afterRequest, ending } = connection
-    const document: unknown = JSON.parse(`${beforeRequest}null${afterRequest}${ending}`)
-    const value = path.reduce(valueAt, document)
-    const made = value === undefined ? '' : JSON.stringify(pruned(value, reads))
-    texts.set(connection, made)
-    return made
+function ofConnection(reads: InputReads, path: readonly string[]): Part {
+  return { kind: 'connection', reads, path }
+}
+
+function partOf(shape: Shape, reads: InputReads, path: readonly string[]): Part | undefined {
+  if (typeof shape === 'function') return shape(reads, path)
+  if (reads === 'all') return undefined
+  const members: (readonly [string, Part])[] = []
+  for (const [key, inner] of reads) {
+    const part = Object.hasOwn(shape, key) && partOf(shape[key] as Shape, inner, [...path, key])
+    if (!part) return undefined
+    members.push([`${JSON.stringify(key)}:`, part])
   }
-  return { text, steady: true }
+  return { kind: 'object', members }
+}
+
+/** Headers that hardly ever say the same twice. */
+const CHANGING_HEADERS: readonly string[] = ['x-request-id', 'traceparent']
+
+interface MadeHeader {
+  readonly name: string
+  /** As `,"name":"value"`. */
+  readonly text: OfRequest
+  readonly raws: readonly OfRequest[]
+}
+
+/** Headers that are not among the fields of a request. */
+const MADE_HEADERS: readonly MadeHeader[] = [
+  { name: ':authority', text: ({ host }) => `,":authority":${quote(host)}`, raws: [RAW.host] },
+  { name: ':method', text: ({ method }) => `,":method":${quote(method)}`, raws: [RAW.method] },
+  { name: ':path', text: ({ target }) => `,":path":${quote(target)}`, raws: [RAW.target] },
+  {
+    name: 'content-length',
+    text: (request) => (request.bodySize > 0 ? framing(request) : ''),
+    raws: [RAW.bodySize],
+  },
+  {
+    name: 'transfer-encoding',
+    text: (request) => (request.bodySize < 0 ? framing(request) : ''),
+    raws: [RAW.bodySize, RAW.protocol],
+  },
+  {
+    name: PARTIAL_BODY,
+    text: ({ bodySize }) => (bodySize === 0 ? '' : `,"${PARTIAL_BODY}":"true"`),
+    raws: [RAW.bodySize],
+  },
+]
+
+function someHeaders(reads: InputReads): Part {
+  const wanted = reads === 'all' ? undefined : new Map([...reads.keys()].map(numbered))
+  const ours = MADE_HEADERS.filter(({ name }) => wanted?.has(name) ?? true)
+  const text: OfRequest = (request) => {
+    let members = headers(request.fields, wanted)
+    for (const one of ours) members += one.text(request)
+    return members === '' ? '{}' : `{${members.slice(1)}}`
+  }
+  const steady = wanted !== undefined && !CHANGING_HEADERS.some((name) => wanted.has(name))
+  const raws = steady ? [rawHeaders(wanted), ...ours.flatMap((one) => one.raws)] : undefined
+  return { kind: 'request', text, raws, mayBeEmpty: false }
+}
+
+const numbered = (name: string, index: number) => [name, `${index},`] as const
+
+/** Which of the wanted lines there are, and what each says. */
+function rawHeaders(wanted: ReadonlyMap<string, string>): OfRequest {
+  return ({ fields }) => {
+    let raw = ''
+    for (let i = 0; i < fields.length; i += 2) {
+      const number = wanted.get(fields[i] as string)
+      if (number !== undefined) raw += number + withLength(fields[i + 1] as string)
+    }
+    return `${raw};`
+  }
+}
+
+/** What the text is made of, without what is the same for all; and what may be refused. */
+function keyOf(root: Part, templates: Templates): Projection['keyOf'] {
+  const raws = new Set<OfRequest>()
+  if (!collectRaws(root, raws)) return undefined
+  if (!raws.has(RAW.path)) raws.add(doubtfulPath)
+  if (!raws.has(RAW.query)) raws.add(doubtfulQuery)
+  const parts = [...raws]
+  return (request) => {
+    if (hasManyFields(request.fields)) return undefined
+    let key = templates.of(request.connection).number
+    for (const part of parts) key += part(request)
+    return key
+  }
+}
+
+/** @returns false where there is something that hardly ever is the same twice. */
+function collectRaws(part: Part, raws: Set<OfRequest>): boolean {
+  switch (part.kind) {
+    case 'object':
+      return part.members.every(([, member]) => collectRaws(member, raws))
+    case 'connection':
+      return true
+    case 'request':
+      for (const raw of part.raws ?? []) raws.add(raw)
+      return part.raws !== undefined
+  }
+}
+
+/** Connections that say the same of what is read share one. */
+const MOST_TEMPLATES = 1_024
+
+class Templates {
+  readonly #root: Part
+  readonly #ofConnection = new WeakMap<ConnectionInput, Template>()
+  readonly #known = new BoundedCache<Template>(MOST_TEMPLATES)
+  #made = 0
+
+  constructor(root: Part) {
+    this.#root = root
+  }
+
+  of(connection: ConnectionInput): Template {
+    const known = this.#ofConnection.get(connection)
+    if (known !== undefined) return known
+    const pieces = new Pieces(connection)
+    pieces.add(this.#root)
+    // JSON text has no line feed of its own.
+    const template = this.#known.get(pieces.constants.join('\n'), () => {
+      return new Template(pieces, `${++this.#made};`)
+    })
+    this.#ofConnection.set(connection, template)
+    return template
+  }
+}
+
+/** The text for the requests of a connection: what is the same for all, and between what is not. */
+class Template {
+  /** No other template of the projection has it, forgotten ones neither. */
+  readonly number: string
+  readonly #first: string
+  readonly #then: readonly { readonly text: OfRequest; readonly constant: string }[]
+
+  constructor({ constants, texts }: Pieces, number: string) {
+    this.number = number
+    this.#first = constants[0] as string
+    this.#then = texts.map((text, i) => ({ text, constant: constants[i + 1] as string }))
+  }
+
+  textOf(request: PolicyRequest): string {
+    let all = this.#first
+    for (const { text, constant } of this.#then) all += text(request) + constant
+    return all
+  }
+}
+
+class Pieces {
+  readonly constants: string[] = ['']
+  readonly texts: OfRequest[] = []
+  readonly #connection: ConnectionInput
+  #document: unknown
+
+  constructor(connection: ConnectionInput) {
+    this.#connection = connection
+  }
+
+  add(part: Part): void {
+    if (part.kind === 'object') return this.#addObject(part.members)
+    if (part.kind === 'connection') return this.#addConstant(this.#ofConnection(part))
+    this.texts.push(part.text)
+    this.constants.push('')
+  }
+
+  #addConstant(text: string): void {
+    this.constants[this.constants.length - 1] += text
+  }
+
+  #addObject(members: readonly (readonly [string, Part])[]): void {
+    const uncertain: (readonly [string, OfRequest])[] = []
+    let comma = ''
+    this.#addConstant('{')
+    for (const [key, part] of members) {
+      if (part.kind === 'request' && part.mayBeEmpty) {
+        uncertain.push([key, part.text])
+        continue
+      }
+      if (part.kind === 'connection' && this.#ofConnection(part) === '') continue
+      this.#addConstant(comma + key)
+      this.add(part)
+      comma = ','
+    }
+    if (uncertain.length > 0) {
+      this.texts.push((request) => uncertainMembers(uncertain, comma, request))
+      this.constants.push('')
+    }
+    this.#addConstant('}')
+  }
+
+  /** '' where the document has nothing there. */
+  #ofConnection({ path, reads }: Part & { kind: 'connection' }): string {
+    const { beforeRequest, afterRequest, ending } = this.#connection
+    this.#document ??= JSON.parse(`${beforeRequest}null${afterRequest}${ending}`)
+    const value = path.reduce(valueAt, this.#document)
+    return value === undefined ? '' : JSON.stringify(pruned(value, reads))
+  }
+}
+
+function uncertainMembers(
+  members: readonly (readonly [string, OfRequest])[],
+  comma: string,
+  request: PolicyRequest,
+): string {
+  let all = ''
+  for (const [key, text] of members) {
+    const value = text(request)
+    if (value !== '') all += (all === '' ? comma : ',') + key + value
+  }
+  return all
 }
 
 /** A value that is no object is read whole, whichever keys it was asked for. */
@@ -136,33 +346,3 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 
 const valueAt = (value: unknown, key: string): unknown =>
   isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined
-
-/** Headers that hardly ever say the same twice. */
-const CHANGING_HEADERS: readonly string[] = ['x-request-id', 'traceparent']
-
-/** Headers that are not among the fields of a request; each as `,"name":"value"`. */
-const MADE_HEADERS: ReadonlyMap<string, Projected['text']> = new Map([
-  [':authority', ({ host }: PolicyRequest) => `,":authority":${quote(host)}`],
-  [':method', ({ method }: PolicyRequest) => `,":method":${quote(method)}`],
-  [':path', ({ target }: PolicyRequest) => `,":path":${quote(target)}`],
-  ['content-length', (request: PolicyRequest) => (request.bodySize > 0 ? framing(request) : '')],
-  ['transfer-encoding', (request: PolicyRequest) => (request.bodySize < 0 ? framing(request) : '')],
-  [
-    PARTIAL_BODY,
-    ({ bodySize }: PolicyRequest) => (bodySize === 0 ? '' : `,"${PARTIAL_BODY}":"true"`),
-  ],
-])
-
-function someHeaders(reads: InputReads): Projected {
-  const wanted = reads === 'all' ? undefined : new Set(reads.keys())
-  const made = [...MADE_HEADERS]
-    .filter(([name]) => wanted === undefined || wanted.has(name))
-    .map(([, text]) => text)
-  const text = (request: PolicyRequest): string => {
-    let members = headers(request.fields, wanted)
-    for (const one of made) members += one(request)
-    return members === '' ? '{}' : `{${members.slice(1)}}`
-  }
-  const steady = wanted !== undefined && !CHANGING_HEADERS.some((name) => wanted.has(name))
-  return { text, steady }
-}

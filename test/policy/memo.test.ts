@@ -2,26 +2,35 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { canRemember, Memo } from '../../src/policy/memo.ts'
+import type { Denial } from '../../src/policy/permit.ts'
 import { bundleUrl, loadMaterial, NOW_MS, request } from './support.ts'
 
-const result = (text: string) => ({ kind: 'result', text }) as const
+const denial = (result: string): Denial => ({
+  kind: 'denial',
+  code: 'denied',
+  status: 403,
+  headers: [],
+  body: undefined,
+  reason: '',
+  evaluation: { outcome: 'deny', rule: 'policy', input: '', result, error: undefined, evalNs: 1 },
+})
 
-test('remembers by the whole text, and what was used last', () => {
+test('remembers by the whole key, and what was used last', () => {
   const memo = new Memo()
-  memo.remember('a', result('1'))
-  assert.equal(memo.find('a')?.text, '1')
+  memo.remember('a', denial('1'))
+  assert.equal(memo.find('a')?.evaluation.result, '1')
   assert.equal(memo.find('b'), undefined)
   for (let i = 0; i < 10_000; i++) {
-    memo.remember(`input ${i}`, result('0'))
-    if (i % 500 === 0) assert.equal(memo.find('a')?.text, '1', String(i))
+    memo.remember(`input ${i}`, denial('0'))
+    if (i % 500 === 0) assert.equal(memo.find('a')?.evaluation.result, '1', String(i))
   }
   assert.equal(memo.find('input 0'), undefined)
 })
 
 test('remembers nothing large', () => {
   const memo = new Memo()
-  memo.remember('x'.repeat(10_000), result('1'))
-  memo.remember('a', result('x'.repeat(10_000)))
+  memo.remember('x'.repeat(10_000), denial('1'))
+  memo.remember('a', denial('x'.repeat(10_000)))
   assert.equal(memo.find('x'.repeat(10_000)), undefined)
   assert.equal(memo.find('a'), undefined)
 })
