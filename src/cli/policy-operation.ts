@@ -99,10 +99,11 @@ export class PolicyOperation {
     if (isSame(slots.active, this.#decides)) return
     const isNew = this.#decides !== undefined && this.slots.lastChange?.action !== 'rollback'
     this.#decides = slots.active
+    const last = this.#counts()
     void this.#applied(snapshot.generation).then(() => {
       const rollback = this.#policy?.rollback
       if (rollback === undefined || this.#decides !== slots.active) return
-      this.#guard.switched(this.#counts(), this.#options.clock(), rollback, isNew)
+      this.#guard.switched(last, this.#counts(), this.#options.clock(), rollback, isNew)
     })
   }
 

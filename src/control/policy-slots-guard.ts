@@ -26,15 +26,20 @@ export class PolicyGuard {
   #history: readonly Sample[] = []
   #watched: Watched | undefined
 
-  /** Another policy decides from now on. `watch`: it is new, and there is one to go back to. */
+  /**
+   * Another policy decides from now on.
+   * @param last counts as it was published: what comes after may be of either
+   * @param watch it is new, and is to be compared with the one before
+   */
   switched(
+    last: DecisionCounts,
     counts: DecisionCounts,
     nowMs: number,
     { windowMs }: RollbackConfig,
     watch: boolean,
   ): void {
-    const oldest = this.#history.find(({ atMs }) => atMs >= nowMs - windowMs)
-    const before = sharesOf(oldest === undefined ? counts : oldest.counts, counts)
+    const oldest = this.#history.find(({ atMs }) => atMs >= nowMs - windowMs)?.counts ?? last
+    const before = sharesOf(oldest, last)
     this.#watched = watch ? { since: counts, untilMs: nowMs + windowMs, before } : undefined
     this.#history = [{ atMs: nowMs, counts }]
   }
