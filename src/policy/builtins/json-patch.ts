@@ -31,7 +31,7 @@ class Patcher {
 
   apply(operation: RegoValue): void {
     if (!(operation instanceof RegoObject)) fail('an operation is not an object')
-    const path = parsePath(needed(operation, 'path'))
+    const path = this.#path(operation, 'path')
     switch (needed(operation, 'op')) {
       case 'add':
         return this.#add(path, needed(operation, 'value'))
@@ -41,19 +41,25 @@ class Patcher {
         this.#remove(path)
         return this.#add(path, needed(operation, 'value'))
       case 'move': {
-        const from = parsePath(needed(operation, 'from'))
+        const from = this.#path(operation, 'from')
         const moved = this.#at(from)
         this.#remove(from)
         return this.#add(path, moved)
       }
       case 'copy':
-        return this.#add(path, this.#at(parsePath(needed(operation, 'from'))))
+        return this.#add(path, this.#at(this.#path(operation, 'from')))
       case 'test':
-        if (compareValues(this.#at(path), needed(operation, 'value')) !== 0) fail('test failed')
+        if (!this.#equal(this.#at(path), needed(operation, 'value'))) fail('test failed')
         return
       default:
         fail('unrecognized op')
     }
+  }
+
+  #path(operation: RegoObject, name: string): Path {
+    const path = parsePath(needed(operation, name))
+    this.#context.spend(MEMBER_COST * path.length)
+    return path
   }
 
   #at(path: Path): RegoValue {
@@ -64,7 +70,7 @@ class Patcher {
     this.#document =
       path.length === 0
         ? value
-        : this.#rebuilt(this.result(), path, (parent, key) => this.#inserted(parent, key, value))
+        : this.#rebuilt(this.result(), path, 0, (parent, key) => this.#inserted(parent, key, value))
   }
 
   #remove(path: Path): void {
@@ -72,18 +78,20 @@ class Patcher {
     this.#document =
       path.length === 0
         ? undefined
-        : this.#rebuilt(document, path, (parent, key) => this.#without(parent, key))
+        : this.#rebuilt(document, path, 0, (parent, key) => this.#without(parent, key))
   }
 
-  /** The value with another parent of what the path leads to. */
+  /** The value with another parent of what the path, from one of its keys on, leads to. */
   #rebuilt(
     value: RegoValue,
-    [key, ...rest]: Path,
+    path: Path,
+    from: number,
     change: (parent: RegoValue, key: RegoValue) => RegoValue,
   ): RegoValue {
+    const key = path[from]
     if (key === undefined) return value
-    if (rest.length === 0) return change(value, key)
-    const child = this.#rebuilt(this.#child(value, key), rest, change)
+    if (from === path.length - 1) return change(value, key)
+    const child = this.#rebuilt(this.#child(value, key), path, from + 1, change)
     this.#context.spend(MEMBER_COST * sizeOf(value))
     if (value instanceof RegoObject) {
       const result = copyOf(value)
@@ -111,7 +119,7 @@ class Patcher {
       return result
     }
     if (parent instanceof RegoSet) {
-      if (compareValues(key, value) !== 0) fail('the key of a set is its member')
+      if (!this.#equal(key, value)) fail('the key of a set is its member')
       return this.#place(parent, key) >= 0 ? parent : new RegoSet([...parent.members, value])
     }
     if (!Array.isArray(parent)) fail('path does not exist')
@@ -126,7 +134,7 @@ class Patcher {
       if (parent.get(key) === undefined) fail('path does not exist')
       const result = new RegoObject()
       for (const [one, value] of parent.entries()) {
-        if (compareValues(one, key) !== 0) result.set(one, value)
+        if (!this.#equal(one, key)) result.set(one, value)
       }
       return result
     }
@@ -143,7 +151,11 @@ class Patcher {
 
   #place(set: RegoSet, member: RegoValue): number {
     this.#context.spend(MEMBER_COST * set.members.length)
-    return set.members.findIndex((one) => compareValues(one, member) === 0)
+    return set.members.findIndex((one) => this.#equal(one, member))
+  }
+
+  #equal(a: RegoValue, b: RegoValue): boolean {
+    return compareValues(a, b, (steps) => this.#context.spend(steps)) === 0
   }
 }
 

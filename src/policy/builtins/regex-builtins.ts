@@ -8,6 +8,8 @@ import type { RegoValue } from './value.ts'
 const MAX_RESULT_LENGTH = 1024 * 1024
 /** Of making one part of a result, in loop iterations of wasm. */
 const PART_COST = 20
+/** Of one character of a template, of which some are variables. */
+const EXPAND_COST = 8
 
 export function replaceRegex(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
   const text = stringArgument(args[0], 1)
@@ -18,6 +20,7 @@ export function replaceRegex(args: readonly RegoValue[], context: BuiltinContext
   let from = 0
   for (const match of regex.matches(text, (steps) => context.spend(steps))) {
     const [start, end] = [match[0] as number, match[1] as number]
+    context.spend(PART_COST + template.length * EXPAND_COST)
     result += text.slice(from, start) + expand(template, text, match, regex)
     if (result.length > MAX_RESULT_LENGTH) throw new BuiltinError('result is too long')
     from = end
@@ -66,7 +69,7 @@ export function cachedRegex(pattern: string, context: BuiltinContext): Regex {
   try {
     return context.regexes.get(pattern, () => {
       context.spend(pattern.length * 100)
-      return compileRegex(pattern)
+      return compileRegex(pattern, (steps) => context.spend(steps))
     })
   } catch (error) {
     if (error instanceof RegexSyntaxError) throw new BuiltinError(error.message)

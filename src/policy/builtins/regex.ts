@@ -18,12 +18,21 @@ type Instruction =
 const MAX_INSTRUCTIONS = 10_000
 /** Instructions times offsets that each of them may have to remember. */
 const MAX_SLOTS = 1_000_000
+/** Measured, in steps: of making one instruction. */
+const EMIT_COST = 10
 
-/** @throws RegexSyntaxError also where the pattern is too large. */
-export function compileRegex(pattern: string): Regex {
+/**
+ * @param spend is told about instructions that were made, in steps of some 5 ns, and may throw
+ * @throws RegexSyntaxError also where the pattern is too large.
+ */
+export function compileRegex(pattern: string, spend = (_steps: number) => {}): Regex {
   const { root, groupCount, names } = parseRegex(pattern)
   const program: Instruction[] = []
-  emit(program, { kind: 'group', index: 0, item: root })
+  try {
+    emit(program, { kind: 'group', index: 0, item: root })
+  } finally {
+    spend(program.length * EMIT_COST)
+  }
   program.push({ kind: 'match' })
   return new Regex(program, groupCount, names)
 }
@@ -52,7 +61,8 @@ export class Regex {
    * part. `spend` is told about work done, in steps of some 5 ns, and may throw.
    */
   *matches(text: string, spend: (steps: number) => void): Generator<readonly number[]> {
-    spend(this.#program.length)
+    const size = this.#program.length
+    spend(size + ((size * this.#slotCount) >> 2))
     const machine = new Machine(this.#program, this.#slotCount, text, spend)
     let position = 0
     let previousEnd = -1
@@ -133,7 +143,9 @@ class Machine {
           current.load(i, found)
           break // what follows has less priority
         }
-        if (instruction.kind === 'set' && code !== undefined && instruction.set.has(code)) {
+        if (instruction.kind !== 'set' || code === undefined) continue
+        if (code > 0x7f) this.#charge(instruction.set.cost)
+        if (instruction.set.has(code)) {
           current.load(i, slots)
           this.#add(next, instructionAt + 1, following)
         }

@@ -82,7 +82,7 @@ function membership(
   context.spend(COMPARE_COST * members.length)
   const compare = (a: RegoValue, b: RegoValue) => {
     context.spend(COMPARE_COST)
-    return compareValues(a, b)
+    return compareValues(a, b, (steps) => context.spend(steps))
   }
   const sorted = members.toSorted(compare)
   return (value) => {
@@ -100,5 +100,5 @@ function membership(
 
 function equal(a: RegoValue, b: RegoValue, context: BuiltinContext): boolean {
   context.spend(COMPARE_COST)
-  return compareValues(a, b) === 0
+  return compareValues(a, b, (steps) => context.spend(steps)) === 0
 }

@@ -11,13 +11,15 @@ type Value = RegoValue | number | undefined
 
 const CHARACTER_COST = 10
 const STEP_COST = 50
+/** Of one member of an object, where all of them are put in order. */
+const MEMBER_COST = 100
 const MAX_RESULT_LENGTH = 1024 * 1024
 
 export function renderTemplate(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
   const template = stringArgument(args[0], 1)
   const variables = objectArgument(args[1], 2)
   context.spend(CHARACTER_COST * template.length)
-  const nodes = parseTemplate(template, new Set(FUNCTIONS.keys()))
+  const nodes = parseTemplate(template, FUNCTION_NAMES)
   const renderer = new Renderer(variables, context)
   renderer.render(nodes, variables)
   return renderer.text.replaceAll('<no value>', '<undefined>')
@@ -40,7 +42,9 @@ class Renderer {
       if (node.kind === 'text') this.#write(node.text)
       else if (node.kind === 'action') {
         const value = this.#pipe(node.pipe, dot)
-        if (node.pipe.names.length === 0) this.#write(printed(value, '<no value>'))
+        if (node.pipe.names.length > 0) continue
+        this.#payToPrint(value)
+        this.#write(printed(value, '<no value>'))
       } else this.#block(node, dot)
     }
   }
@@ -49,7 +53,7 @@ class Renderer {
     const mark = this.#variables.length
     if (node.kind === 'range') {
       const value = this.#evaluate(node.pipe, dot)
-      const members = membersOf(value)
+      const members = this.#membersOf(value)
       for (const [key, one] of members) {
         const [first, second] = node.pipe.names
         if (second !== undefined) {
@@ -96,22 +100,69 @@ class Renderer {
   #operand(operand: Operand, dot: Value): Value {
     switch (operand.kind) {
       case 'dot':
-        return operand.fields.reduce(fieldOf, dot)
+        return this.#field(dot, operand.fields)
       case 'variable':
-        return operand.fields.reduce(fieldOf, this.#variable(operand.name).value)
+        return this.#field(this.#variable(operand.name).value, operand.fields)
       case 'constant':
         return operand.value
       case 'pipe':
-        return operand.fields.reduce(fieldOf, this.#pipe(operand.pipe, dot))
+        return this.#field(this.#pipe(operand.pipe, dot), operand.fields)
       case 'function':
         return this.#call(operand.name, [])
     }
   }
 
   #call(name: string, args: readonly Value[]): Value {
-    const result = (FUNCTIONS.get(name) as Function)(args)
-    if (typeof result === 'string') this.#context.spend(result.length)
-    return result
+    for (const one of args) if (typeof one === 'string') this.#context.spend(one.length >> 2)
+    if (name === INDEX) return args.slice(1).reduce((value, key) => this.#at(value, key), args[0])
+    if (name.startsWith('print')) for (const one of args) this.#payToPrint(one)
+    return (FUNCTIONS.get(name) as Function)(args)
+  }
+
+  #field(value: Value, names: readonly string[]): Value {
+    return names.reduce((parent: Value, name): Value => {
+      if (parent instanceof RegoObject) return this.#textMember(parent, name)
+      // Nothing has nothing in it, while a null, as any other value, has no fields at all.
+      return parent === undefined ? undefined : fail(`no field ${name}`)
+    }, value)
+  }
+
+  #at(value: Value, key: Value): Value {
+    if (value instanceof RegoObject && typeof key === 'string') return this.#textMember(value, key)
+    const list = listOf(value)
+    if (list === undefined || typeof key !== 'number') return fail('cannot index')
+    return key >= 0 && key < list.length ? list[key] : fail('index out of range')
+  }
+
+  #textMember(object: RegoObject, name: string): Value {
+    const known = object.get(name)
+    if (known !== undefined) return known
+    this.#context.spend(MEMBER_COST * object.size)
+    return jsonEntries(object).find(([key]) => key === name)?.[1]
+  }
+
+  #membersOf(value: Value): readonly (readonly [Value, Value])[] {
+    if (value === undefined || value === null) return []
+    if (value instanceof RegoObject) {
+      this.#context.spend(MEMBER_COST * value.size)
+      return jsonEntries(value)
+    }
+    const list = listOf(value)
+    if (list === undefined) return fail('cannot range over it')
+    this.#context.spend(STEP_COST * list.length)
+    return list.map((one, i) => [i, one] as const)
+  }
+
+  #payToPrint(value: Value): void {
+    if (typeof value === 'string') return this.#context.spend(value.length)
+    if (value instanceof RegoObject) {
+      this.#context.spend(MEMBER_COST * value.size)
+      for (const [, one] of value.entries()) this.#payToPrint(one)
+    } else {
+      const list = listOf(value)
+      this.#context.spend(MEMBER_COST * (list?.length ?? 1))
+      for (const one of list ?? []) this.#payToPrint(one)
+    }
   }
 
   #assign(name: string, value: Value, declares: boolean): void {
@@ -130,6 +181,8 @@ class Renderer {
   }
 }
 
+const INDEX = 'index'
+
 type Function = (args: readonly Value[]) => Value
 
 const FUNCTIONS: ReadonlyMap<string, Function> = new Map<string, Function>([
@@ -137,7 +190,6 @@ const FUNCTIONS: ReadonlyMap<string, Function> = new Map<string, Function>([
   ['or', (args) => args.find(isTrue) ?? args.at(-1)],
   ['not', ([value]) => !isTrue(value)],
   ['len', ([value]) => lengthOf(value)],
-  ['index', ([value, ...keys]) => keys.reduce(memberOf, value)],
   ['print', (args) => printedTogether(args)],
   ['println', (args) => `${args.map((one) => printed(one, '<nil>')).join(' ')}\n`],
   ['eq', ([first, ...rest]) => rest.some((one) => compared(first, one) === 0)],
@@ -148,30 +200,7 @@ const FUNCTIONS: ReadonlyMap<string, Function> = new Map<string, Function>([
   ['ge', ([a, b]) => compared(a, b) >= 0],
 ])
 
-function fieldOf(value: Value, name: string): Value {
-  if (value instanceof RegoObject) return textMember(value, name)
-  // Nothing has nothing in it, while a null, as any other value, has no fields at all.
-  return value === undefined ? undefined : fail(`no field ${name}`)
-}
-
-function textMember(object: RegoObject, name: string): Value {
-  return object.get(name) ?? jsonEntries(object).find(([key]) => key === name)?.[1]
-}
-
-function memberOf(value: Value, key: Value): Value {
-  if (value instanceof RegoObject && typeof key === 'string') return textMember(value, key)
-  const list = listOf(value)
-  if (list === undefined || typeof key !== 'number') return fail('cannot index')
-  return key >= 0 && key < list.length ? list[key] : fail('index out of range')
-}
-
-function membersOf(value: Value): readonly (readonly [Value, Value])[] {
-  if (value === undefined || value === null) return []
-  if (value instanceof RegoObject) return jsonEntries(value)
-  const list = listOf(value)
-  if (list === undefined) return fail('cannot range over it')
-  return list.map((one, i) => [i, one] as const)
-}
+const FUNCTION_NAMES: ReadonlySet<string> = new Set([...FUNCTIONS.keys(), INDEX])
 
 function listOf(value: Value): readonly RegoValue[] | undefined {
   if (value instanceof RegoSet) return value.members

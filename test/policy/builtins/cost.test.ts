@@ -1,0 +1,78 @@
+// Work that is larger than its arguments is paid for while it is done: each of these calls would keep
+// a data thread for seconds or minutes, and ends at the budget of an evaluation instead.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { BoundedCache } from '../../../src/policy/builtins/bounded-cache.ts'
+import { FuelSpent } from '../../../src/policy/builtins/builtin.ts'
+import { BUILTINS } from '../../../src/policy/builtins/table.ts'
+import { readJson } from '../../../src/policy/builtins/value.ts'
+import { FUEL } from '../support.ts'
+
+/** @returns what it spent */
+function call(name: string, args: readonly unknown[]): number {
+  let left = FUEL
+  BUILTINS.get(name)?.(
+    args.map((one) => readJson(JSON.stringify(one))),
+    {
+      timeNs: 0n,
+      regexes: new BoundedCache(100),
+      jwtKeys: new BoundedCache(100),
+      drawn: new Map(),
+      spend: (iterations) => {
+        left -= iterations
+        if (left < 0) throw new FuelSpent('spent')
+      },
+    },
+  )
+  return FUEL - left
+}
+
+const times = <T>(count: number, value: T): T[] => Array<T>(count).fill(value)
+const row = times(150, 1)
+const manyNames = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`k${i}`, 1]))
+const text = 'x'.repeat(50_000)
+const deep = (depth: number): unknown => (depth === 0 ? 1 : { a: deep(depth - 1) })
+const items = times(5_000, 1)
+
+const CALLS: Readonly<Record<string, readonly [name: string, ...args: unknown[]]>> = {
+  'a long replacement that is empty': ['regex.replace', 'a'.repeat(9_000), 'a', '$$'.repeat(999)],
+  'rows that are nearly the same': ['object.subset', times(300, row), [...times(150, row), 0]],
+  'a long path into what is deep': [
+    'json.patch',
+    deep(400),
+    [{ op: 'remove', path: [...times(399, 'a'), ...times(210_000, 'b')] }],
+  ],
+  'a name that is missing in each round': [
+    'strings.render_template',
+    '{{range .items}}{{$.missing}}{{end}}',
+    { items, ...manyNames },
+  ],
+  'long texts that are compared in each round': [
+    'strings.render_template',
+    '{{range .items}}{{if eq $.a $.b}}{{end}}{{end}}',
+    { items, a: text, b: text },
+  ],
+  'a large value that is printed in each round': [
+    'strings.render_template',
+    '{{range .items}}{{with $x := $.many}}{{if not (print $x)}}{{end}}{{end}}{{end}}',
+    { items, many: manyNames },
+  ],
+}
+
+for (const [what, [name, ...args]] of Object.entries(CALLS)) {
+  test(`${name}: ${what}`, () => {
+    assert.throws(() => call(name, args), FuelSpent)
+  })
+}
+
+test('an expression costs what it grows to', () => {
+  const [short, long] = ['a{100}', 'a{900}'].map((one) => call('regex.find_n', [one, 'b', -1]))
+  assert.ok((long as number) - (short as number) > 8_000)
+})
+
+test('text outside of ASCII costs what it takes to look it up', () => {
+  const [ascii, other] = ['e', 'é'].map((one) =>
+    call('regex.find_n', ['(?i)x', one.repeat(1_000), -1]),
+  )
+  assert.ok((other as number) - (ascii as number) > 50_000)
+})
