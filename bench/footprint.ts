@@ -14,7 +14,8 @@ import { REPOSITORY, requestHead, type Stage, setStage } from './stage.ts'
 const HELP = `Usage: npm run bench:footprint -- [options]
 
   --rounds N       starts of each kind (default 7)
-  --connections N  idle connections (default 1000)
+  --connections N  idle connections (default 1000); they and their clients need open files
+  --soak N         after that, N requests on 64 connections, and what they leave behind
   --json           one line of JSON
   --skip-build     use dist/ as it is`
 
@@ -22,6 +23,7 @@ const { values: options } = parseArgs({
   options: {
     rounds: { type: 'string', default: '7' },
     connections: { type: 'string', default: '1000' },
+    soak: { type: 'string', default: '0' },
     json: { type: 'boolean', default: false },
     'skip-build': { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -35,6 +37,10 @@ const STARTS = [
   { name: 'src', main: join(REPOSITORY, 'src/main.ts'), cache: true },
 ] as const
 
+const WORK = { kind: 'http1', head: requestHead('100B'), bodyBytes: 0 } as const
+const SOAK_CONNECTIONS = 64
+const SOAK_PARTS = 10
+const SOAK_WARM = 20_000
 const SETTLE_MS = 3_000
 const FIRST_CONNECTIONS = 200
 const REQUESTS_TO_WARM = 20
@@ -45,6 +51,7 @@ else await measure()
 async function measure(): Promise<void> {
   const rounds = Number(options.rounds)
   const connections = Number(options.connections)
+  const soak = Number(options.soak)
   if (!options['skip-build']) {
     const { status } = spawnSync('npm', ['run', '-s', 'build'], {
       cwd: REPOSITORY,
@@ -61,17 +68,30 @@ async function measure(): Promise<void> {
       policy: { bundle: join(REPOSITORY, 'policies/bundle.tar.gz') },
       log: { decisions: 'denied' },
     }
-    fs.writeFileSync(configFile, stringify(posternConfig(stage, port, metricsPort, own)))
+    const config = posternConfig(stage, port, metricsPort, own)
+    // All connections come from one address here.
+    const most = connections + FIRST_CONNECTIONS
+    Object.assign(config['inbound'] as object, {
+      limits: { connections: most, connectionsPerAddress: most },
+    })
+    fs.writeFileSync(configFile, stringify(config))
     const starts = await startTimes(rounds, configFile, stage)
     const postern = await memory(connections, stage, port, () =>
       startPostern(STARTS[0].main, configFile, environment(true, stage)),
     )
     const barePort = await freePort()
     const bare = await memory(connections, stage, barePort, () => startBare(stage, barePort))
+    const soaked =
+      soak === 0
+        ? undefined
+        : await growth(soak, stage, port, () =>
+            startPostern(STARTS[0].main, configFile, environment(true, stage)),
+          )
     if (options.json) {
       const startRatios = Object.fromEntries(starts.map(({ name, ratio }) => [name, ratio]))
-      console.log(JSON.stringify({ startRatios, postern, bareTls: bare }))
+      console.log(JSON.stringify({ startRatios, postern, bareTls: bare, soaked }))
     } else print(starts, postern, bare, rounds, connections)
+    if (soaked !== undefined && !options.json) printGrowth(soaked)
   } finally {
     await stage.end()
   }
@@ -146,6 +166,8 @@ async function startBare(stage: Stage, port: number): Promise<ChildProcess> {
 interface Memory {
   readonly idleMiB: number
   readonly kibPerConnection: number
+  /** With all connections open. */
+  readonly occupiedMiB: number
 }
 
 /**
@@ -163,21 +185,50 @@ async function memory(
   try {
     const pid = child.pid ?? 0
     const idle = await restingRss(pid)
-    const head = requestHead('100B')
-    await first.open({ port, connections: FIRST_CONNECTIONS, ...stage.client })
-    await first.drive(head, FIRST_CONNECTIONS * REQUESTS_TO_WARM)
+    await first.open({ port, connections: FIRST_CONNECTIONS, work: WORK, ...stage.client })
+    await first.drive(FIRST_CONNECTIONS * REQUESTS_TO_WARM)
     const warm = await restingRss(pid)
-    await rest.open({ port, connections, ...stage.client })
-    await rest.drive(head, connections)
+    await rest.open({ port, connections, work: WORK, ...stage.client })
+    await rest.drive(connections)
     const occupied = await restingRss(pid)
     return {
       idleMiB: Number((idle / 1024 / 1024).toFixed(1)),
       kibPerConnection: Number(((occupied - warm) / 1024 / connections).toFixed(1)),
+      occupiedMiB: Number((occupied / 1024 / 1024).toFixed(1)),
     }
   } finally {
     await Promise.all([first.end(), rest.end()])
     await end(child)
   }
+}
+
+/** Resident MiB before, and after each tenth of the requests. */
+async function growth(
+  requests: number,
+  stage: Stage,
+  port: number,
+  start: () => Promise<ChildProcess>,
+): Promise<readonly number[]> {
+  const child = await start()
+  const load = new Load()
+  try {
+    const mib: number[] = []
+    await load.open({ port, connections: SOAK_CONNECTIONS, work: WORK, ...stage.client })
+    for (let part = 0; part <= SOAK_PARTS; part++) {
+      // The first ones bring what the process needs once.
+      await load.drive(part === 0 ? SOAK_WARM : Math.ceil(requests / SOAK_PARTS))
+      mib.push(Number(((await restingRss(child.pid ?? 0)) / 1024 / 1024).toFixed(1)))
+    }
+    return mib
+  } finally {
+    await load.end()
+    await end(child)
+  }
+}
+
+function printGrowth(mib: readonly number[]): void {
+  console.log(`\nResident MiB before ${options.soak} requests and after each tenth of them`)
+  console.log(`  ${mib.join(' ')}`)
 }
 
 /** Garbage that an idle process collects late or never is part of what it occupies. */
@@ -205,7 +256,7 @@ function print(
     ['bare node:tls server', bare],
   ] as const) {
     console.log(
-      `  ${name.padEnd(30)}${one.idleMiB.toFixed(1).padStart(6)} MiB idle,${one.kibPerConnection.toFixed(1).padStart(6)} KiB for each of ${connections} idle connections`,
+      `  ${name.padEnd(30)}${one.idleMiB.toFixed(1).padStart(6)} MiB idle,${one.kibPerConnection.toFixed(1).padStart(6)} KiB for each of ${connections} idle connections, ${one.occupiedMiB.toFixed(0)} MiB with all`,
     )
   }
 }

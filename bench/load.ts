@@ -1,21 +1,46 @@
 // The load generator as the benchmark sees it: a process of its own that opens connections with a
-// client certificate, drives requests over them in a closed loop, and tells how long each took.
+// client certificate, drives requests over them, and tells how long each took.
 import type { ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { end, LOAD_CPU, spawnOn } from './process.ts'
+import type { ClientCredentials } from './stage.ts'
+
+/** What one request is, and how its answer is known to be right. */
+export type Work =
+  /** `head` is sent as it is, then `bodyBytes` bytes; the answer is a 200 with content-length. */
+  | { readonly kind: 'http1'; readonly head: string; readonly bodyBytes: number }
+  /** `fields`, then `body` (latin1); the answer is a 200 whose body has `answerBytes`. */
+  | {
+      readonly kind: 'h2'
+      readonly fields: readonly string[]
+      readonly body: string
+      readonly answerBytes: number
+      readonly streams: number
+    }
+  /** `bytes` bytes that come back, on a bare connection or after a WebSocket handshake. */
+  | { readonly kind: 'tunnel'; readonly upgrade?: string; readonly bytes: number }
+
+export interface Opening extends ClientCredentials {
+  readonly port: number
+  readonly connections: number
+  readonly work: Work
+}
+
+export interface Handshakes extends ClientCredentials {
+  readonly port: number
+  readonly count: number
+  readonly resumed: boolean
+  readonly head: string
+}
 
 export type LoadCommand =
-  | {
-      readonly kind: 'open'
-      readonly port: number
-      readonly connections: number
-      /** PEM. */
-      readonly certificateChain: string
-      readonly privateKey: string
-      readonly trustBundle: string
-    }
-  /** `requests` in all, one at a time on each connection. `head` is sent as it is. */
-  | { readonly kind: 'drive'; readonly head: string; readonly requests: number }
+  | ({ readonly kind: 'open' } & Opening)
+  /**
+   * `requests` in all. Without a rate one at a time on each connection, or on each of its streams;
+   * with one, as many a second, however long the answers take.
+   */
+  | { readonly kind: 'drive'; readonly requests: number; readonly ratePerSecond?: number }
+  | ({ readonly kind: 'handshakes' } & Handshakes)
   | { readonly kind: 'close' }
 
 export type LoadReport =
@@ -33,7 +58,7 @@ export class Load {
   readonly #child: ChildProcess
 
   constructor() {
-    const generator = fileURLToPath(new URL('generator.ts', import.meta.url))
+    const generator = fileURLToPath(new URL('generator/main.ts', import.meta.url))
     this.#child = spawnOn(LOAD_CPU, process.execPath, [generator], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })
@@ -43,14 +68,21 @@ export class Load {
     return this.#child.pid ?? 0
   }
 
-  async open(command: Omit<Extract<LoadCommand, { kind: 'open' }>, 'kind'>): Promise<void> {
-    await this.#ask({ kind: 'open', ...command })
+  async open(opening: Opening): Promise<void> {
+    await this.#ask({ kind: 'open', ...opening })
   }
 
-  async drive(head: string, requests: number): Promise<Driven> {
-    const report = await this.#ask({ kind: 'drive', head, requests })
-    if (report.kind !== 'driven') throw new Error('the load generator answered out of turn')
-    return report
+  async drive(requests: number, ratePerSecond?: number): Promise<Driven> {
+    return this.#drivenBy({
+      kind: 'drive',
+      requests,
+      ...(ratePerSecond === undefined ? {} : { ratePerSecond }),
+    })
+  }
+
+  /** Full handshakes, or resumed ones, one after the other, each with one request and a close. */
+  async handshakes(handshakes: Handshakes): Promise<Driven> {
+    return this.#drivenBy({ kind: 'handshakes', ...handshakes })
   }
 
   /** Ends every connection. */
@@ -60,6 +92,12 @@ export class Load {
 
   async end(): Promise<void> {
     await end(this.#child)
+  }
+
+  async #drivenBy(command: LoadCommand): Promise<Driven> {
+    const report = await this.#ask(command)
+    if (report.kind !== 'driven') throw new Error('the load generator answered out of turn')
+    return report
   }
 
   #ask(command: LoadCommand): Promise<LoadReport> {
