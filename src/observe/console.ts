@@ -50,6 +50,10 @@ const PAGE = `<!doctype html>
 </form>
 <table><thead><tr><th>Time<th>Outcome<th>Rule<th>Method<th>Path<th>Peer<th>Decision</thead><tbody id="decisions"></tbody></table>
 <p id="none" hidden>None of the last ones is like that.</p>
+<h2>Policies</h2>
+<table><thead><tr><th>Slot<th>Revision<th>Bundle<th>File</thead><tbody id="slots"></tbody></table>
+<p><button id="rollback" disabled>Roll back to the previous policy</button>
+<button id="promote" disabled>Promote</button> <span id="ordered" role="status"></span></p>
 <h2>In force</h2>
 <pre id="snapshot"></pre>
 </section>
@@ -132,6 +136,32 @@ const showOne = async (id) => {
   byId('result').textContent = pretty(decision.result)
   byId('status').textContent = ''
 }
+const SLOTS = { active: 'active', previous: 'previous', candidate: 'candidate', held_back: 'held back' }
+const showPolicies = (policy = {}) => {
+  byId('slots').replaceChildren(...Object.keys(SLOTS).filter((slot) => policy[slot]).map((slot) => {
+    const { revision, digest, file } = policy[slot]
+    const tr = document.createElement('tr')
+    tr.append(cell(SLOTS[slot]), cell(revision), cell(digest.slice(0, 12)), cell(file))
+    return tr
+  }))
+  const promoted = policy.candidate ? 'candidate' : 'held_back'
+  byId('rollback').disabled = !policy.previous
+  byId('promote').disabled = !policy[promoted]
+  byId('promote').value = promoted
+  byId('promote').textContent = promoted === 'held_back' && policy.held_back
+    ? 'Promote what was held back' : 'Promote the candidate'
+}
+const order = async (path, question) => {
+  if (!confirm(question)) return
+  try {
+    const response = await fetch(path, { method: 'POST' })
+    const { ok, detail, error, to } = await response.json()
+    byId('ordered').textContent = ok ? 'Decides now: ' + version(to.revision, to.digest) : 'Not done: ' + (detail ?? error)
+  } catch (failure) {
+    byId('ordered').textContent = 'Not done: ' + failure.message
+  }
+  refresh()
+}
 const showAll = async () => {
   const given = new FormData(byId('filters'))
   const query = new URLSearchParams({ limit: given.get('path') ? 1000 : 50 })
@@ -141,6 +171,7 @@ const showAll = async () => {
   const [snapshot, { decisions }] = await Promise.all([json('snapshot'), json('decisions?' + query)])
   const wanted = decisions.filter((one) => (httpOf(one).path ?? '').includes(given.get('path'))).slice(0, 50)
   byId('status').textContent = 'Generation ' + snapshot.generation + ', ' + new Date().toLocaleTimeString()
+  showPolicies(snapshot.policy)
   byId('snapshot').textContent = JSON.stringify(snapshot, null, 2)
   byId('decisions').replaceChildren(...wanted.map(row))
   byId('none').hidden = wanted.length > 0
@@ -158,6 +189,10 @@ const refresh = async () => {
 }
 byId('filters').addEventListener('input', refresh)
 byId('filters').addEventListener('submit', (event) => event.preventDefault())
+byId('rollback').addEventListener('click', () =>
+  order('policy/rollback', 'Let the previous policy decide again?'))
+byId('promote').addEventListener('click', () =>
+  order('policy/promote?slot=' + byId('promote').value, 'Let this policy decide from now on?'))
 addEventListener('hashchange', refresh)
 refresh()
 setInterval(() => wantedId() === '' && refresh(), 5000)

@@ -8,6 +8,8 @@ import { consoleRoutes } from '../../src/observe/console.ts'
 class Element {
   textContent = ''
   href = ''
+  value = ''
+  disabled = true
   hidden = false
   children: Element[] = []
   listeners = new Map<string, (event: { preventDefault(): void }) => unknown>()
@@ -77,8 +79,12 @@ async function page(
         return filters[name] ?? ''
       }
     },
-    fetch: async (path: string) => {
-      asked.push(path)
+    confirm: (question: string) => {
+      asked.push(question)
+      return true
+    },
+    fetch: async (path: string, { method = 'GET' } = {}) => {
+      asked.push(method === 'GET' ? path : `${method} ${path}`)
       const answer = answers[path.split('?')[0] as string]
       return { ok: answer !== undefined, status: 404, json: async () => answer }
     },
@@ -93,7 +99,7 @@ async function page(
     await listeners.get('hashchange')?.()
     await settled()
   }
-  return { asked, text, go, of: (id: string) => elements.get(id) as Element }
+  return { asked, text, go, settled, of: (id: string) => elements.get(id) as Element }
 }
 
 const LIST = { snapshot: { generation: 7 }, decisions: { decisions: [DECISION] } }
@@ -141,4 +147,33 @@ test('one decision is shown with its reason and what the policies say now', asyn
   assert.deepEqual([of('one').hidden, of('all').hidden], [true, false])
   await go('#gone')
   assert.match(text('status'), /404/)
+})
+
+test('the slots are shown, and a button gives an order where there is one to give', async () => {
+  const slot = (revision: string) => ({ revision, digest: revision.repeat(64), file: 'b.tar.gz' })
+  const of = async (policy: object) =>
+    page('', {
+      ...LIST,
+      snapshot: { generation: 7, policy },
+      'policy/rollback': { ok: true, to: slot('a') },
+      'policy/promote': { ok: false, error: 'nothing_to_promote', detail: 'it is gone' },
+    })
+  const press = async (one: Awaited<ReturnType<typeof page>>, id: string) => {
+    one.of(id).listeners.get('click')?.({ preventDefault() {} })
+    await one.settled()
+  }
+  const alone = await of({ active: slot('a') })
+  assert.deepEqual([alone.of('rollback').disabled, alone.of('promote').disabled], [true, true])
+  const after = await of({ active: slot('b'), previous: slot('a') })
+  assert.equal(after.of('slots').children[1]?.text, 'previous | a | aaaaaaaaaaaa | b.tar.gz')
+  await press(after, 'rollback')
+  assert.ok(after.asked.includes('POST policy/rollback'))
+  assert.match(after.text('ordered'), /^Decides now: revision a/)
+  const held = await of({ active: slot('a'), held_back: slot('b') })
+  assert.equal(held.text('promote'), 'Promote what was held back')
+  await press(held, 'promote')
+  assert.ok(held.asked.includes('POST policy/promote?slot=held_back'))
+  assert.equal(held.text('ordered'), 'Not done: it is gone')
+  const candidate = await of({ active: slot('a'), candidate: slot('c'), held_back: slot('b') })
+  assert.equal(candidate.of('promote').value, 'candidate')
 })
