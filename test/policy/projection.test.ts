@@ -185,6 +185,37 @@ describe('an engine that remembers says what one says that is asked each time', 
   }
 })
 
+test('a key tells apart whatever has another text', () => {
+  const http: InputReads = new Map([
+    ['method', 'all'],
+    ['host', 'all'],
+    ['headers', new Map([['x-a', 'all'] as const, ['x-b', 'all'] as const])],
+  ])
+  const reads = new Map([['attributes', new Map([['request', new Map([['http', http]])]])]])
+  const projection = projectionOf(reads)
+  const values = ['', '1', '11', '1:', '1:1', '0,', '0,1:1', ';', ';0:']
+  const lines = [
+    [],
+    ...values.flatMap((value) => [
+      ['x-a', value],
+      ['x-b', value],
+      ['x-a', value, 'x-b', '1'],
+    ]),
+  ]
+  const keys = new Map<string, string>()
+  for (const method of values) {
+    for (const host of values) {
+      for (const fields of lines) {
+        const asked = request('/', { method, host, fields })
+        const [key, text] = [projection?.keyOf?.(asked), projection?.textOf(asked)]
+        assert.ok(key !== undefined && text !== undefined)
+        assert.equal(keys.get(key) ?? text, text)
+        keys.set(key, text)
+      }
+    }
+  }
+})
+
 test('what an entrypoint reads is found out, and in doubt it is everything', async () => {
   const found = Object.fromEntries(
     (await entrypointsOf(PROJECTION)).map(({ entrypoint, reads }) => [
