@@ -38,8 +38,11 @@ const STREAM_WINDOW = 256 * 1024
 /** More resets than so many a second, after a burst, end the connection (CVE-2023-44487). */
 const RESET_BURST = 100
 const RESETS_PER_SECOND = 20
-/** Frames and heads that are wrong but end only their stream, in the life of a connection (CVE-2025-8671). */
-const INVALID_FRAMES = 100
+/**
+ * Frames and heads that end only their stream, in the life of a connection (CVE-2025-8671). Streams
+ * that a client opens before it knows how many it may have are among them.
+ */
+const INVALID_FRAMES = 1_000
 /** A head with so many times the fields allowed still gets an answer; a larger one a reset. */
 const ANSWERED_EXCESS = 4
 /** Of what waits to be sent, for all streams; each is bounded by its windows long before. */
@@ -85,8 +88,6 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     // A client that has ended its side is gone. Left half open, the session would not notice, and
     // its streams would go on towards the workload until they are idle.
     start.socket.allowHalfOpen = false
-    // The session destroys its socket with what is wrong, before it says so itself.
-    start.socket.on('error', (error) => this.#broken(error))
     this.#session = http2.performServerHandshake(start.socket, {
       settings: {
         maxConcurrentStreams: limits.streamsPerConnection,
@@ -103,7 +104,9 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#session.on('stream', (stream, _headers, flags, list) => {
       this.guarded(() => this.#stream(stream, flags, list))
     })
-    this.#session.on('error', () => {})
+    this.#session.on('error', (error) => this.#broken(error))
+    // The last that is heard, after the socket's end and what was wrong.
+    this.#session.on('close', () => this.#tally.closed(this.#closeReason))
     this.#session.on('frameError', () => {})
   }
 
@@ -118,9 +121,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   }
 
   onClose(): void {
-    if (this.#closed) return
     this.#closed = true
-    this.#tally.closed(this.#closeReason)
   }
 
   // The thread: time, trust, drain.
