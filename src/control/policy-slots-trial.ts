@@ -120,10 +120,20 @@ export class CandidateTrial {
       this.#of = pair.id
       this.#status = NOTHING_YET
     }
-    const judgement = this.#options.judge(pair.candidate, record)
-    const difference = differenceOf(record, judgement)
-    this.#count(difference.differs.length === 0 && difference.change === 'same')
-    this.#options.compared({ ...difference, record, judgement })
+    const compared = this.#compared(pair.candidate, record)
+    this.#count(compared.differs.length === 0 && compared.change === 'same')
+    this.#options.compared(compared)
+  }
+
+  /** What a client can bring about must not end this thread: results may be nested without end. */
+  #compared(candidate: PolicyMaterial, record: DecisionRecord): Comparison {
+    try {
+      const judgement = this.#options.judge(candidate, record)
+      return { ...differenceOf(record, judgement), record, judgement }
+    } catch (error) {
+      const judgement = { outcome: 'error', error: String(error), evalNs: 0 } as const
+      return { change: 'error', differs: ['outcome'], record, judgement }
+    }
   }
 
   #count(agrees: boolean): void {

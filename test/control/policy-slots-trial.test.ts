@@ -127,3 +127,19 @@ test('a difference that only the workload would see ends it for this candidate, 
   ask(ALLOWED)
   assert.equal(told.filter((one) => one === 'agreed').length, 1)
 })
+
+test('a result that cannot be read is an error of the candidate, and the next one is asked', () => {
+  const nested = `{"allowed":true,"x":${'['.repeat(100_000)}${']'.repeat(100_000)}}`
+  const {
+    trial: made,
+    told,
+    run,
+  } = trial({
+    judge: (_, { input }) => ({ ...ALLOWED, result: input === 'deep' ? nested : 'true' }),
+  })
+  made.take(record({ input: 'deep', result: '{"allowed":true}' }))
+  made.take(record())
+  run()
+  assert.equal(told.length, 2)
+  assert.equal(told[1], 'same')
+})

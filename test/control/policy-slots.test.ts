@@ -2,8 +2,12 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import type { Config } from '../../src/config/config.ts'
+import { loadMaterials } from '../../src/control/loader.ts'
 import type { PolicyPiece } from '../../src/control/policy-bundles.ts'
 import { PolicySlots } from '../../src/control/policy-slots.ts'
+import { Reloader } from '../../src/control/reloader.ts'
+import type { Snapshot } from '../../src/threads.ts'
+import { materials } from './materials.ts'
 
 /** `data`: of a further bundle. */
 const piece = (bundle: string, data = ''): PolicyPiece =>
@@ -145,6 +149,54 @@ describe('the slots of policies', () => {
           assert.equal(heldBack, now === offered ? undefined : offered)
         }
       }),
+    )
+  })
+})
+
+describe('a rollback while something is being loaded', () => {
+  it('is in force at once, and stays when the load has come to its end', async (t) => {
+    const made = await materials(t, { policy: true })
+    const slots = new PolicySlots()
+    const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const pieces = [piece('a'), piece('b'), piece('b')]
+    let loads = 0
+    const published: Snapshot[] = []
+    const reloader = new Reloader({
+      config: made.config,
+      clock: Date.now,
+      slots,
+      publish: (snapshot) => published.push(snapshot),
+      onReload: () => {},
+      load: async (...given) => {
+        const policy = pieces[loads++] as PolicyPiece
+        const outcome = await loadMaterials(...given)
+        if (loads === 3) {
+          gates[0]?.resolve()
+          await gates[1]?.promise
+        }
+        return { ...outcome, ...(outcome.loaded && { loaded: { ...outcome.loaded, policy } }) }
+      },
+    })
+    t.after(() => reloader.stop())
+    await reloader.reload('start')
+    await reloader.reload('watch')
+    await made.rotate()
+    const running = reloader.reload('watch')
+    await gates[0]?.promise
+    slots.rollback(ORDER)
+    assert.equal(reloader.republish()?.snapshot, published.at(-1))
+    assert.equal(reloader.current?.slots.active?.digest, 'a')
+    gates[1]?.resolve()
+    assert.equal((await running).result, 'published')
+    assert.equal(reloader.current?.slots.active?.digest, 'a')
+    assert.deepEqual(
+      published.map(({ generation, policy }) => [generation, policy?.revision]),
+      [
+        [1, 'a'],
+        [2, 'b'],
+        [3, 'a'],
+        [4, 'a'],
+      ],
     )
   })
 })
