@@ -191,7 +191,8 @@ function bodyOf(request: PolicyRequest, descriptors: GrpcDescriptors | undefined
   const { body, bodySize } = request
   if (body === undefined) return { parsed: 'null', truncated: bodySize !== 0 }
   const type = fieldOf(request.fields, 'content-type')
-  return parseBody(body, type, pathSegments(request.path), descriptors)
+  const codings = linesOf(request.fields, 'content-encoding')
+  return parseBody(body, type, pathSegments(request.path), descriptors, codings)
 }
 
 /** Envoy says so where it was told to collect bodies. */
@@ -216,6 +217,10 @@ function bodyText(body: BodyAtHand | undefined): string {
 export function fieldOf(fields: readonly string[], name: string): string | undefined {
   for (let i = 0; i < fields.length; i += 2) if (fields[i] === name) return fields[i + 1]
   return undefined
+}
+
+function linesOf(fields: readonly string[], name: string): readonly string[] {
+  return fields.filter((_value, i) => i % 2 === 1 && fields[i - 1] === name)
 }
 
 export function timeText(timeMs: number): string {

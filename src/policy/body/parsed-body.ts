@@ -40,6 +40,7 @@ const FORMATS = [
 
 /**
  * @param path the segments of `parsed_path`
+ * @param codings what `content-encoding` says, a line each
  * @throws InputError when the body is not what its type says
  */
 export function parseBody(
@@ -47,12 +48,17 @@ export function parseBody(
   contentType: string | undefined,
   path: readonly string[],
   descriptors: GrpcDescriptors | undefined,
+  codings: readonly string[] = [],
 ): ParsedBody {
   const format = bodyFormat(contentType)
   if (format === 'grpc' && descriptors !== undefined) return parseGrpc(body, path, descriptors)
   if (!body.complete) return TRUNCATED
   const { bytes } = body
   if (bytes.length === 0) return NOTHING
+  // Bytes can be JSON and, unpacked, another (streams of deflate can be ASCII).
+  if (format !== undefined && format !== 'grpc' && !codings.every(isIdentity)) {
+    throw new InputError('a body with a content coding')
+  }
   switch (format) {
     case 'json':
       return whole(jsonForInput(textOf(bytes, 'the JSON body')))
@@ -64,6 +70,8 @@ export function parseBody(
       return NOTHING
   }
 }
+
+const isIdentity = (coding: string): boolean => coding.toLowerCase() === 'identity'
 
 const whole = (parsed: string): ParsedBody => ({ parsed, truncated: false })
 

@@ -50,6 +50,21 @@ describe('the format of a body', () => {
   })
 })
 
+it('a body is not read where a coding is around it', () => {
+  const coded = (type: string, coding: readonly string[], body: string) =>
+    parseBody({ bytes: Buffer.from(body), complete: true }, type, ['a'], undefined, coding)
+  for (const coding of [['br'], ['deflate'], ['identity', 'gzip'], ['identity, br'], ['x']]) {
+    // ASCII alone can be a stream of some codings, and JSON as well.
+    assert.throws(() => coded('application/json', coding, '"x"'), InputError)
+    assert.throws(() => coded('application/x-www-form-urlencoded', coding, 'a=1'), InputError)
+    assert.throws(() => coded('multipart/form-data; boundary=a', coding, '--a--'), InputError)
+    assert.equal(coded('text/plain', coding, 'x').parsed, 'null')
+    assert.equal(coded('application/json', coding, '').parsed, 'null')
+  }
+  assert.equal(coded('application/json', ['Identity'], '"x"').parsed, '"x"')
+  assert.equal(coded('application/json', [], '"x"').parsed, '"x"')
+})
+
 describe('a JSON body', () => {
   it('goes on as it was written, numbers and order included', () => {
     for (const text of [
