@@ -80,8 +80,9 @@ function routes(facade: AdminFacade): Route[] {
       answer: ({ rest }) => {
         const found = decisions.find(rest)
         if (found === undefined) return { status: 404, body: { error: 'unknown_decision' } }
-        const { record, json } = found
-        const about = JSON.stringify({ ...explain(record), ...facade.reconsider(record) })
+        const { record, json, principal } = found
+        const facts = { ...record, principal }
+        const about = JSON.stringify({ ...explain(facts), ...facade.reconsider(record) })
         return { status: 200, body: `{"decision":${json},${about.slice(1)}\n` }
       },
     },

@@ -5,7 +5,7 @@ import type { Problem } from '../errors.ts'
 import type { DECISION_DELIVERIES, DECISION_LOG_RESULTS, DECISION_SINKS } from '../metrics.ts'
 import type { DecisionRecord } from '../threads.ts'
 import { decisionEvent, type EventContext, type EventOutcome } from './decision-event.ts'
-import { DecisionRing, type RecentDecision } from './decision-ring.ts'
+import { DecisionRing } from './decision-ring.ts'
 import type { DecisionUpload } from './decision-upload.ts'
 import { type LineTally, LineWriter } from './line-writer.ts'
 import type { Logger } from './log.ts'
@@ -62,9 +62,9 @@ export class DecisionLog {
       onEvent(outcome.kind, outcome.kind === 'policy_failed' ? outcome.reason : undefined)
       return
     }
-    const { decisionId: id, outcome: verdict, principal } = record
-    const recent: RecentDecision = { id, outcome: verdict, principal, json: outcome.json, record }
-    this.ring.add(recent)
+    const { json } = outcome
+    const { decisionId: id, outcome: verdict } = record
+    this.ring.add({ id, outcome: verdict, principal: shownPrincipal(record, json), json, record })
     onEvent(write ? 'logged' : 'sampled_out')
     if (write) this.#write(outcome.json, record.timeMs)
   }
@@ -108,6 +108,13 @@ export class DecisionLog {
     if (this.#file === undefined) logger.line(line, this.#tally)
     else this.#file.write(line, 0, this.#tally)
   }
+}
+
+/** Whoever was hidden in the event must not be found by the name either. */
+function shownPrincipal({ principal, input }: DecisionRecord, json: string): string | undefined {
+  const name = JSON.stringify(principal)
+  const isHidden = principal !== '' && input.includes(name) && !json.includes(name)
+  return isHidden ? undefined : principal
 }
 
 export const EVENT_TYPE = 'openpolicyagent.org/decision_logs'

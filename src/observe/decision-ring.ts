@@ -4,7 +4,8 @@ import type { DecisionRecord } from '../threads.ts'
 export interface RecentDecision {
   readonly id: string
   readonly outcome: string
-  readonly principal: string
+  /** Undefined where the event hides it. */
+  readonly principal: string | undefined
   /** The event, masked as in the log. */
   readonly json: string
   /** What was decided, not masked: only to be asked again, never to be shown. */

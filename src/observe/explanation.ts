@@ -8,7 +8,10 @@ export interface Explanation {
   readonly code?: ErrorCode
 }
 
-type Facts = Pick<DecisionRecord, 'outcome' | 'rule' | 'result' | 'error' | 'principal'>
+type Facts = Pick<DecisionRecord, 'outcome' | 'rule' | 'result' | 'error'> & {
+  /** Undefined where it is hidden. */
+  readonly principal: string | undefined
+}
 
 export function explain(facts: Facts): Explanation {
   const { outcome, rule, error } = facts
@@ -26,11 +29,13 @@ export function explain(facts: Facts): Explanation {
     const why =
       rule === 'policy'
         ? 'The policy said no.'
-        : `No allow rule admits the peer ${facts.principal}; the policy was not asked.`
+        : `No allow rule admits the peer${of(facts.principal)}; the policy was not asked.`
     return { code, why }
   }
   return { code, why: `${errorEntry(code).sentence.replace(/\.$/, '')}${reason}.` }
 }
+
+const of = (name: string | undefined): string => (name === undefined ? '' : ` ${name}`)
 
 function codeOf({ outcome, rule, result, error }: Facts): ErrorCode {
   switch (outcome) {

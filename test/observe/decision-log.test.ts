@@ -135,6 +135,18 @@ test('what cannot be redacted is not logged, and counted', () => {
   assert.equal(log.ring.count, 0)
 })
 
+test('who is hidden in an event is not found by the name', () => {
+  const mask = () => ({ kind: 'result', text: '["/input/source_principal"]' }) as const
+  const { log } = opened({ rules: { mask } })
+  const principal = 'spiffe://example.org/secret'
+  const shown = 'spiffe://example.org/shown'
+  log.record(decisionRecord({ principal, input: JSON.stringify({ source_principal: principal }) }))
+  log.record(decisionRecord({ principal: shown, input: JSON.stringify({ peer: shown }) }))
+  assert.equal(log.ring.list({ principal, limit: 9 }).length, 0)
+  assert.equal(log.ring.list({ principal: shown, limit: 9 }).length, 1)
+  assert.equal(log.ring.list({ limit: 9 }).length, 2)
+})
+
 test('a line on the console is one that collectors of OPA know', () => {
   const { log, sink } = opened()
   log.record(decisionRecord())
