@@ -4,6 +4,7 @@ import type { AllowRule, Config } from './config/config.ts'
 import type { ErrorCode } from './errors.ts'
 import type { IdentityMaterial, TrustMaterial } from './identity/material.ts'
 import type { HANDSHAKE_FAILURES, UNSAFE_REQUEST_KINDS } from './metrics.ts'
+import type { RequestFacts } from './policy/input.ts'
 import type { PolicyMaterial } from './policy/material.ts'
 
 /** Everything of one generation that belongs together. A request reads it once, at its head. */
@@ -52,14 +53,21 @@ export type FromDataThread =
   /** Could not listen; the thread ends. */
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string }
   | { readonly kind: 'applied'; readonly generation: number }
-  | { readonly kind: 'records'; readonly records: readonly LogRecord[] }
+  | { readonly kind: 'records'; readonly records: readonly LogRecord<SentInput>[] }
   /** The last connection is gone, or the deadline passed with `left` of them open. */
   | { readonly kind: 'drained'; readonly left: number }
 
-export type LogRecord =
+/**
+ * The whole input document, or what it is made of: a data thread makes it for no log, and sends what is
+ * cheap to send.
+ */
+export type SentInput = string | RequestFacts
+
+/** @template Input of a decision: its document, or as a data thread sends it */
+export type LogRecord<Input = string> =
   | AccessRecord
-  | DecisionRecord
-  | SampleRecord
+  | DecisionRecord<Input>
+  | SampleRecord<Input>
   | HandshakeRecord
   | CutRecord
   | FaultRecord
@@ -89,7 +97,7 @@ export interface AccessRecord {
 }
 
 /** One policy decision, in the terms of OPA's EventV1; the control thread gives it that shape. */
-export interface DecisionRecord {
+export interface DecisionRecord<Input = string> {
   readonly kind: 'decision'
   readonly decisionId: string
   readonly requestId: string
@@ -97,7 +105,7 @@ export interface DecisionRecord {
   readonly outcome: string
   readonly rule: string
   /** The whole input document as JSON text, of which the policy may have read a part; not yet redacted. */
-  readonly input: string
+  readonly input: Input
   /** The result as JSON text; absent when there was none. */
   readonly result?: string
   readonly error?: string
@@ -115,9 +123,9 @@ export interface DecisionRecord {
  * A decision that is not logged, and that the candidate policy is to be asked about. Without an id
  * where the client was not told one.
  */
-export interface SampleRecord {
+export interface SampleRecord<Input = string> {
   readonly kind: 'sample'
-  readonly decision: DecisionRecord
+  readonly decision: DecisionRecord<Input>
 }
 
 export interface HandshakeRecord {

@@ -8,9 +8,10 @@ import { DecisionUpload, type UploadNotice } from '../observe/decision-upload.ts
 import type { Logger } from '../observe/log.ts'
 import type { MetricsRegistry } from '../observe/metrics.ts'
 import type { Redactor } from '../observe/redaction.ts'
+import { documentOf } from '../policy/input.ts'
 import type { Judgement } from '../policy/judge.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
-import type { DecisionRecord } from '../threads.ts'
+import type { DecisionRecord, LogRecord, SentInput } from '../threads.ts'
 import { VERSION } from '../version.ts'
 import { decisionServer, uploadProblems } from './decision-server.ts'
 import { type AskedPolicies, PolicyInquiry, shown } from './inquiry.ts'
@@ -116,6 +117,22 @@ export class Decisions {
       )
     }
   }
+}
+
+/** A record as a data thread sent it, with the document that the data thread had no use for. */
+export function withDocument(record: LogRecord<SentInput>): LogRecord {
+  switch (record.kind) {
+    case 'decision':
+      return documented(record)
+    case 'sample':
+      return { kind: 'sample', decision: documented(record.decision) }
+    default:
+      return record
+  }
+}
+
+function documented({ input, ...rest }: DecisionRecord<SentInput>): DecisionRecord {
+  return { ...rest, input: typeof input === 'string' ? input : documentOf(input) }
 }
 
 export interface ShownComparison {

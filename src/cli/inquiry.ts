@@ -2,6 +2,7 @@
 // the past. Runs in the control thread, on instances of its own, so that no request waits for it.
 import type { DecisionRules } from '../observe/decision-event.ts'
 import type { DecisionLog } from '../observe/decision-log.ts'
+import { NO_DOCUMENT } from '../policy/input.ts'
 import { HostPool, type Judgement, judge } from '../policy/judge.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
 import type { DecisionRecord } from '../threads.ts'
@@ -47,7 +48,7 @@ export class PolicyInquiry {
     log: DecisionLog,
   ): { readonly active?: Reconsidered; readonly candidate?: Reconsidered } {
     // Where path, query or body could not be read there is nothing that a policy could be asked.
-    if (record.input === NO_INPUT) return {}
+    if (record.input === NO_DOCUMENT) return {}
     const { active, candidate } = this.#slots()
     return {
       ...(active && { active: this.#ask(active, record, log) }),
@@ -101,6 +102,3 @@ export function shown(
   })
   return event.kind === 'event' ? JSON.parse(event.json) : {}
 }
-
-/** See admission: what is logged where no input document could be built. */
-const NO_INPUT = '{}'

@@ -25,7 +25,7 @@ import { isRunning, type RunningServer, removeStaleSocket } from '../observe/ser
 import { probeAddress } from '../proxy/port.ts'
 import type { DecisionRecord } from '../threads.ts'
 import { VERSION } from '../version.ts'
-import { Decisions } from './decisions.ts'
+import { Decisions, withDocument } from './decisions.ts'
 import type { AskedPolicies } from './inquiry.ts'
 import { logProblems, logReload, logValidity } from './journal.ts'
 import { loadChecked, prove } from './materials.ts'
@@ -121,7 +121,7 @@ export class Sidecar {
       stallMs: config.stallMs,
       clock: now,
       events: {
-        records: (records, thread) => this.#records.take(records, thread),
+        records: (records, thread) => this.#records.take(records.map(withDocument), thread),
         applied: (generation, thread) => {
           logger.debug({ event: 'applied', generation, thread }, 'Snapshot applied')
           this.#lag.applied(this.#supervisor.appliedGeneration(), now())

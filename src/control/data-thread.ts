@@ -2,7 +2,7 @@
 // Promises that each of `started`, `drained` and `gone` settles, however the thread ends.
 import { Worker } from 'node:worker_threads'
 import { Cells, cellOf, HEARTBEAT_CELL } from '../metrics.ts'
-import type { FromDataThread, LogRecord, Snapshot, ToDataThread } from '../threads.ts'
+import type { FromDataThread, LogRecord, SentInput, Snapshot, ToDataThread } from '../threads.ts'
 
 export type StartOutcome =
   | { readonly kind: 'ready'; readonly port: number }
@@ -11,7 +11,7 @@ export type StartOutcome =
 export interface DataThreadEvents {
   applied(generation: number): void
   /** The thread may send as many records more when the promise is kept. */
-  records(records: readonly LogRecord[]): void | Promise<void>
+  records(records: readonly LogRecord<SentInput>[]): void | Promise<void>
 }
 
 export class DataThread {
@@ -120,7 +120,7 @@ export class DataThread {
     this.#events.applied(generation)
   }
 
-  async #take(records: readonly LogRecord[]): Promise<void> {
+  async #take(records: readonly LogRecord<SentInput>[]): Promise<void> {
     for (const { kind } of records) if (kind === 'decision') this.decisionsTaken++
     await this.#events.records(records)
     this.post({ kind: 'records_taken', count: records.length })

@@ -2,14 +2,14 @@
 // Promises that nothing half-starts, that counters never go back when a thread is replaced, and
 // that a thread which keeps dying is reported instead of restarted for ever.
 import { Cells, cellOf, type MetricName, metricEntry, SERIES } from '../metrics.ts'
-import type { LogRecord, Snapshot } from '../threads.ts'
+import type { LogRecord, SentInput, Snapshot } from '../threads.ts'
 import { DataThread, type StartOutcome } from './data-thread.ts'
 
 export type RestartReason = 'stalled' | 'exited'
 
 export interface SupervisorEvents {
   /** Credit goes back to the thread when this returns, or when its promise is kept. */
-  records(records: readonly LogRecord[], thread: number): void | Promise<void>
+  records(records: readonly LogRecord<SentInput>[], thread: number): void | Promise<void>
   applied(generation: number, thread: number): void
   /** A thread was given up; its replacement starts after `delayMs`. */
   restarting(thread: number, reason: RestartReason, detail: string, delayMs: number): void

@@ -9,12 +9,14 @@ import { BoundedCache } from './builtins/bounded-cache.ts'
 import { type EvaluationOutcome, PolicyHost } from './host.ts'
 import {
   buildInput,
+  documentOf,
   fieldOf,
   InputError,
   type PeerFacts,
   type PolicyRequest,
   type Projection,
   pathSegments,
+  type RequestFacts,
 } from './input.ts'
 import { type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import type { PolicyMaterial } from './material.ts'
@@ -121,9 +123,12 @@ export class PolicyEngine {
     return issuePermit(NO_MUTATIONS, ADMITTED_BY_RULES)
   }
 
-  /** The whole input document, for the log; '' where there cannot be one. */
-  inputText(request: PolicyRequest): string {
-    return inputOrReason(request, undefined, this.#descriptors).text
+  /** For the log: the whole input document, or where it was not made what it is made of. */
+  inputOf({ connection, ...request }: PolicyRequest, { input }: Evaluation): string | RequestFacts {
+    if (input !== '') return input
+    const { beforeRequest, afterRequest, ending } = connection
+    const facts = { ...request, connection: { beforeRequest, afterRequest, ending } }
+    return request.body === undefined ? facts : documentOf(facts, this.#descriptors)
   }
 
   #askPolicy(host: PolicyHost, request: PolicyRequest): Permit | Denial {

@@ -35,19 +35,23 @@ export interface ConnectionFacts {
 }
 
 /** What the input says about a connection, as JSON text: made once a connection. */
-export interface ConnectionInput {
-  readonly peer: PeerFacts
+export interface ConnectionTexts {
   /** From `{` to the opening of `attributes.request`. */
   readonly beforeRequest: string
   /** From behind `attributes.request` to the end of `attributes`. */
   readonly afterRequest: string
   /** From behind `truncated_body` to the end. */
   readonly ending: string
+}
+
+export interface ConnectionInput extends ConnectionTexts {
+  readonly peer: PeerFacts
   /** The same connection under other settings: made once and kept. */
   under(settings: InputSettings): ConnectionInput
 }
 
-export interface PolicyRequest {
+/** What the input is made of; plain data, which another thread can be sent. */
+export interface RequestFacts {
   readonly requestId: string
   readonly timeMs: number
   readonly method: string
@@ -66,6 +70,10 @@ export interface PolicyRequest {
   readonly bodySize: number
   /** Absent: nothing of the body was collected. */
   readonly body?: BodyAtHand
+  readonly connection: ConnectionTexts
+}
+
+export interface PolicyRequest extends RequestFacts {
   readonly connection: ConnectionInput
 }
 
@@ -140,12 +148,12 @@ function afterRequest(
 /** The part of the document that a policy reads, see projection.ts; of a request without its body. */
 export interface Projection {
   /** @throws InputError for exactly the requests for which there is no whole document either */
-  textOf(request: PolicyRequest): string
+  textOf(request: RequestFacts): string
   /**
    * Requests of one key have the same text, or none for the same reason. Made of what came as it came,
    * which costs less than the text. Absent where hardly two are the same; undefined of some requests.
    */
-  readonly keyOf: ((request: PolicyRequest) => string | undefined) | undefined
+  readonly keyOf: ((request: RequestFacts) => string | undefined) | undefined
 }
 
 /**
@@ -153,7 +161,7 @@ export interface Projection {
  * @throws InputError when path, query, headers or body cannot be turned into one.
  */
 export function buildInput(
-  request: PolicyRequest,
+  request: RequestFacts,
   projection?: Projection,
   descriptors?: GrpcDescriptors,
 ): string {
@@ -177,8 +185,21 @@ export function buildInput(
   )
 }
 
+/** The whole document as it is logged: there always is one. */
+export function documentOf(request: RequestFacts, descriptors?: GrpcDescriptors): string {
+  try {
+    return buildInput(request, undefined, descriptors)
+  } catch (error) {
+    if (error instanceof InputError) return NO_DOCUMENT
+    throw error
+  }
+}
+
+/** What is logged where there cannot be one. */
+export const NO_DOCUMENT = '{}'
+
 /** As Envoy's network filter asks: `request` has a time and no `http`. */
-function connectionText({ connection, timeMs }: PolicyRequest): string {
+function connectionText({ connection, timeMs }: RequestFacts): string {
   return (
     `${connection.beforeRequest}{"time":${timeText(timeMs)}}${connection.afterRequest},` +
     `"parsed_path":[""],"parsed_query":{},"parsed_body":null,"truncated_body":false` +
@@ -187,7 +208,7 @@ function connectionText({ connection, timeMs }: PolicyRequest): string {
 }
 
 /** A body that is not at hand must not be taken for an empty one by a rule that needs it. */
-function bodyOf(request: PolicyRequest, descriptors: GrpcDescriptors | undefined): ParsedBody {
+function bodyOf(request: RequestFacts, descriptors: GrpcDescriptors | undefined): ParsedBody {
   const { body, bodySize } = request
   if (body === undefined) return { parsed: 'null', truncated: bodySize !== 0 }
   const type = fieldOf(request.fields, 'content-type')
@@ -201,7 +222,7 @@ function partialBody(body: BodyAtHand | undefined, truncated: boolean): string {
 }
 
 /** Chunked bodies have a size when they are complete. */
-function sizeOf({ bodySize, body }: PolicyRequest): number {
+function sizeOf({ bodySize, body }: RequestFacts): number {
   return bodySize < 0 && body?.complete ? body.bytes.length : bodySize
 }
 
@@ -230,7 +251,7 @@ export function timeText(timeMs: number): string {
 }
 
 /** As Envoy shows it; the fields themselves carry no framing, which Postern writes anew. */
-export function framing({ bodySize, protocol }: PolicyRequest): string {
+export function framing({ bodySize, protocol }: RequestFacts): string {
   if (bodySize > 0) return `,"content-length":"${bodySize}"`
   return bodySize === 0 || protocol === 'HTTP/2' ? '' : ',"transfer-encoding":"chunked"'
 }
@@ -287,7 +308,7 @@ export function pathSegments(path: string): readonly string[] {
 }
 
 /** Refuses the requests that have no whole document, where only a part of it is made. */
-export function checkRequest({ fields, path, query }: PolicyRequest): void {
+export function checkRequest({ fields, path, query }: RequestFacts): void {
   if (hasManyFields(fields)) headers(fields)
   if (isDoubtfulPath(path)) pathSegments(path)
   if (isDoubtfulQuery(query)) parsedQuery(query)

@@ -6,7 +6,7 @@ export interface Evaluation {
   readonly outcome: 'allow' | 'deny' | 'error' | 'not_ready' | 'timeout'
   /** Which rule decided: the `allow` rules of the configuration, the Rego policy, or neither. */
   readonly rule: 'allow_rules' | 'policy' | 'none'
-  /** The whole input document, where it was made; '' otherwise (see `PolicyEngine.inputText`). */
+  /** The whole input document, where it was made; '' otherwise (see `PolicyEngine.inputOf`). */
   readonly input: string
   /** JSON text of the result; absent when there was none. */
   readonly result: string | undefined

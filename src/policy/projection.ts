@@ -2,7 +2,7 @@
 // It may show more than what is read, never less: to every rule it is the same as the whole document.
 import { BoundedCache } from './builtins/bounded-cache.ts'
 import {
-  type ConnectionInput,
+  type ConnectionTexts,
   checkRequest,
   framing,
   hasManyFields,
@@ -10,11 +10,11 @@ import {
   isDoubtfulPath,
   isDoubtfulQuery,
   PARTIAL_BODY,
-  type PolicyRequest,
   type Projection,
   parsedPath,
   parsedQuery,
   quote,
+  type RequestFacts,
   timeText,
 } from './input.ts'
 import type { InputReads } from './reads.ts'
@@ -33,7 +33,7 @@ export function projectionOf(reads: InputReads): Projection | undefined {
   }
 }
 
-type OfRequest = (request: PolicyRequest) => string
+type OfRequest = (request: RequestFacts) => string
 
 type Part =
   | { readonly kind: 'object'; readonly members: readonly (readonly [string, Part])[] }
@@ -57,14 +57,14 @@ interface Shapes {
 const withLength = (value: string): string => `${value.length}:${value}`
 
 const RAW = {
-  method: ({ method }: PolicyRequest) => withLength(method),
-  target: ({ target }: PolicyRequest) => withLength(target),
-  path: ({ path }: PolicyRequest) => withLength(path),
-  query: ({ query }: PolicyRequest) => withLength(query ?? ''),
-  host: ({ host }: PolicyRequest) => withLength(host),
-  scheme: ({ scheme }: PolicyRequest) => withLength(scheme),
-  protocol: ({ protocol }: PolicyRequest) => withLength(protocol),
-  bodySize: ({ bodySize }: PolicyRequest) => `${bodySize};`,
+  method: ({ method }: RequestFacts) => withLength(method),
+  target: ({ target }: RequestFacts) => withLength(target),
+  path: ({ path }: RequestFacts) => withLength(path),
+  query: ({ query }: RequestFacts) => withLength(query ?? ''),
+  host: ({ host }: RequestFacts) => withLength(host),
+  scheme: ({ scheme }: RequestFacts) => withLength(scheme),
+  protocol: ({ protocol }: RequestFacts) => withLength(protocol),
+  bodySize: ({ bodySize }: RequestFacts) => `${bodySize};`,
 }
 /** What is refused is refused for what stands here, where it does not stand in the key already. */
 const doubtfulPath: OfRequest = ({ path }) => withLength(isDoubtfulPath(path) ? path : '')
@@ -225,7 +225,7 @@ const MOST_TEMPLATES = 1_024
 
 class Templates {
   readonly #root: Part
-  readonly #ofConnection = new WeakMap<ConnectionInput, Template>()
+  readonly #ofConnection = new WeakMap<ConnectionTexts, Template>()
   readonly #known = new BoundedCache<Template>(MOST_TEMPLATES)
   #made = 0
 
@@ -233,7 +233,7 @@ class Templates {
     this.#root = root
   }
 
-  of(connection: ConnectionInput): Template {
+  of(connection: ConnectionTexts): Template {
     const known = this.#ofConnection.get(connection)
     if (known !== undefined) return known
     const pieces = new Pieces(connection)
@@ -260,7 +260,7 @@ class Template {
     this.#then = texts.map((text, i) => ({ text, constant: constants[i + 1] as string }))
   }
 
-  textOf(request: PolicyRequest): string {
+  textOf(request: RequestFacts): string {
     let all = this.#first
     for (const { text, constant } of this.#then) all += text(request) + constant
     return all
@@ -270,10 +270,10 @@ class Template {
 class Pieces {
   readonly constants: string[] = ['']
   readonly texts: OfRequest[] = []
-  readonly #connection: ConnectionInput
+  readonly #connection: ConnectionTexts
   #document: unknown
 
-  constructor(connection: ConnectionInput) {
+  constructor(connection: ConnectionTexts) {
     this.#connection = connection
   }
 
@@ -321,7 +321,7 @@ class Pieces {
 function uncertainMembers(
   members: readonly (readonly [string, OfRequest])[],
   comma: string,
-  request: PolicyRequest,
+  request: RequestFacts,
 ): string {
   let all = ''
   for (const [key, text] of members) {

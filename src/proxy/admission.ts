@@ -12,7 +12,7 @@ import type { BodyNeed } from '../policy/body/need.ts'
 import type { BodyAtHand } from '../policy/body/parsed-body.ts'
 import type { ConnectionInput, PolicyRequest } from '../policy/input.ts'
 import { type Denial, Permit } from '../policy/permit.ts'
-import type { DecisionRecord } from '../threads.ts'
+import type { DecisionRecord, SentInput } from '../threads.ts'
 import type { Generation } from './generation.ts'
 import type { ThreadContext } from './thread-context.ts'
 
@@ -166,15 +166,14 @@ function decide(
   if (logged || sampled) {
     const { material } = generation.engine
     const traceparent = fieldValue(request.fields, 'traceparent')
-    const record: DecisionRecord = {
+    const record: DecisionRecord<SentInput> = {
       kind: 'decision',
       decisionId: decisionId ?? '',
       requestId,
       timeMs,
       outcome: evaluation.outcome,
       rule: evaluation.rule,
-      // The allow rules read no input, the log wants one all the same.
-      input: evaluation.input || generation.engine.inputText(request) || '{}',
+      input: generation.engine.inputOf(request, evaluation),
       evalNs: evaluation.evalNs,
       principal: peer.principal,
       ...(evaluation.result === undefined ? {} : { result: evaluation.result }),

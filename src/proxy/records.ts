@@ -1,7 +1,7 @@
 // Log records on their way to the control thread: sent in batches, and only as many at a time as it
 // has taken, so that a log that cannot keep up costs records (counted) and never memory or a request.
 import { type Cells, cellOf } from '../metrics.ts'
-import type { FromDataThread, LogRecord } from '../threads.ts'
+import type { FromDataThread, LogRecord, SentInput } from '../threads.ts'
 import { SAMPLES_DROPPED } from './candidate-sample.ts'
 
 const BATCH = 256
@@ -18,7 +18,7 @@ const DROPPED = {
 export class RecordQueue {
   readonly #cells: Cells
   readonly #post: (message: FromDataThread) => void
-  #batch: LogRecord[] = []
+  #batch: LogRecord<SentInput>[] = []
   #unacknowledged = 0
 
   constructor(cells: Cells, post: (message: FromDataThread) => void) {
@@ -26,7 +26,7 @@ export class RecordQueue {
     this.#post = post
   }
 
-  push(record: LogRecord): void {
+  push(record: LogRecord<SentInput>): void {
     const waiting = this.#unacknowledged + this.#batch.length
     if (record.kind === 'sample' && waiting >= MOST_WITH_SAMPLES) {
       this.#cells.add(SAMPLES_DROPPED)

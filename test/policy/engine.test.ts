@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { PolicyHost } from '../../src/policy/host.ts'
-import { buildInput } from '../../src/policy/input.ts'
+import { buildInput, documentOf, type PolicyRequest } from '../../src/policy/input.ts'
 import type { PolicyMaterial } from '../../src/policy/material.ts'
 import { Permit } from '../../src/policy/permit.ts'
 import {
@@ -23,6 +23,12 @@ const summary = (engine: PolicyEngine, ...args: Parameters<typeof request>) => {
   const { outcome, rule } = verdict.evaluation
   const code = verdict.kind === 'denial' ? `${verdict.code} ${verdict.status}` : 'permit'
   return `${code}: ${outcome} by ${rule}`
+}
+
+/** As the log has it, which another thread makes. */
+const documented = (engine: PolicyEngine, asked: PolicyRequest) => {
+  const sent = structuredClone(engine.inputOf(asked, engine.decide(asked).evaluation))
+  return JSON.parse(typeof sent === 'string' ? sent : documentOf(sent))
 }
 
 test('the sample policy lets web read and not write', async () => {
@@ -52,8 +58,8 @@ test('allow rules alone decide by the peer', () => {
     summary(engine, '/', { connection: connection(peer('other')) }),
     'denied 403: deny by allow_rules',
   )
-  assert.equal(JSON.parse(engine.inputText(request('/a'))).parsed_path[0], 'a')
-  assert.equal(engine.inputText(request('/%')), '')
+  assert.equal(documented(engine, request('/a')).parsed_path[0], 'a')
+  assert.deepEqual(documented(engine, request('/%')), {})
 })
 
 test('where rules and a policy are given both must admit', async () => {
@@ -88,8 +94,27 @@ test('a permit carries every change of the result, and nothing else than the eng
     'set-cookie,a=1',
     'set-cookie,b=2',
   ])
-  assert.equal(JSON.parse(engine.inputText(request('/allow'))).parsed_path[0], 'allow')
+  assert.equal(documented(engine, request('/allow')).parsed_path[0], 'allow')
   assert.equal(JSON.parse(evaluation.result ?? '').allowed, true)
+})
+
+test('the log has the whole document of whatever the policy was shown', async () => {
+  const policy = await loadMaterial(SAMPLE_BUNDLE)
+  const engine = new PolicyEngine({ allow: [], policy, clock })
+  const body = { bytes: Buffer.from('[1]'), complete: true }
+  for (const asked of [
+    request('/api/orders?a=1', { fields: ['accept', '*/*', 'x-a', '"é'], bodySize: -1 }),
+    request('/', { protocol: 'TCP' }),
+    request('/', { fields: ['content-type', 'application/json'], bodySize: 3, body }),
+  ]) {
+    assert.deepEqual(documented(engine, asked), JSON.parse(buildInput(asked)))
+    assert.deepEqual(documented(engine, asked), JSON.parse(buildInput(asked)), 'remembered')
+  }
+  const unreadable = Buffer.from('[')
+  const json = { fields: ['content-type', 'application/json'], bodySize: 1 }
+  const refused = request('/', { ...json, body: { bytes: unreadable, complete: true } })
+  assert.deepEqual(documented(engine, refused), {})
+  assert.deepEqual(documented(engine, request('/%')), {})
 })
 
 test('a denial carries status, headers and body of the result', async () => {

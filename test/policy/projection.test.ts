@@ -186,12 +186,10 @@ describe('an engine that remembers says what one says that is asked each time', 
 })
 
 test('a key tells apart whatever has another text', () => {
-  const http: InputReads = new Map([
-    ['method', 'all'],
-    ['host', 'all'],
-    ['headers', new Map([['x-a', 'all'] as const, ['x-b', 'all'] as const])],
-  ])
-  const reads = new Map([['attributes', new Map([['request', new Map([['http', http]])]])]])
+  const part = (members: Record<string, InputReads>): InputReads => new Map(Object.entries(members))
+  const headers = part({ 'x-a': 'all', 'x-b': 'all' })
+  const http = part({ method: 'all', host: 'all', headers })
+  const reads = part({ attributes: part({ request: part({ http }) }) })
   const projection = projectionOf(reads)
   const values = ['', '1', '11', '1:', '1:1', '0,', '0,1:1', ';', ';0:']
   const lines = [

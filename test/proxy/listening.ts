@@ -16,7 +16,7 @@ import { BodyBudget } from '../../src/proxy/request-body.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
 import { Turn } from '../../src/proxy/turn.ts'
 import type { UpstreamPool } from '../../src/proxy/upstream.ts'
-import type { LogRecord, Snapshot } from '../../src/threads.ts'
+import type { LogRecord, SentInput, Snapshot } from '../../src/threads.ts'
 import type { Cleanup } from '../support/cleanup.ts'
 import {
   type IssuedCertificate,
@@ -30,7 +30,7 @@ export interface Listening {
   readonly authority: TestAuthority
   readonly listener: Listener
   readonly context: ThreadContext
-  readonly records: LogRecord[]
+  readonly records: LogRecord<SentInput>[]
   readonly port: number
   /** Time stands still from here on. */
   stopTicking(): void
@@ -63,14 +63,16 @@ export async function startListener(
   assert.ok(loaded, JSON.stringify(problems))
   const { snapshot } = nextGeneration(config, loaded, Date.now())
   const cells = Cells.allocate()
-  const records: LogRecord[] = []
+  const records: LogRecord<SentInput>[] = []
   const context: ThreadContext = {
     generation: new Generation(snapshot, [], SYSTEM_CLOCK, () => {}),
     pool: {} as UpstreamPool,
     h2c: undefined,
     cells,
     bodies: new BodyBudget(),
-    records: { push: (record: LogRecord) => records.push(record) } as unknown as RecordQueue,
+    records: {
+      push: (record: LogRecord<SentInput>) => records.push(record),
+    } as unknown as RecordQueue,
     clock: SYSTEM_CLOCK,
     tickMs: Date.now(),
     turn: new Turn(),
