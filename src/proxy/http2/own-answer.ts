@@ -58,10 +58,13 @@ export function sendOwnAnswer(
  */
 export function endUnread(stream: ServerHttp2Stream): void {
   const end = (): void => {
-    if (!stream.destroyed) stream.close(NO_ERROR)
+    if (stream.destroyed) return
+    // END_STREAM may still wait behind other frames, and RST_STREAM would go out in its place.
+    if (stream.state.localClose === 1) stream.close(NO_ERROR)
+    else setTimeout(end, AGAIN_MS)
   }
   if (stream.writableFinished) setImmediate(end)
-  else stream.once('finish', end)
+  else stream.once('finish', () => setImmediate(end))
 }
 
 /**
@@ -87,6 +90,7 @@ export function endWithStatus(stream: ServerHttp2Stream): void {
 }
 
 const NO_ERROR = 0
+const AGAIN_MS = 20
 const STATUS_MS = 1_000
 
 /** Fields that this module writes, and those that HTTP/2 does not know; a policy cannot set them. */
