@@ -127,7 +127,9 @@ export class PolicyEngine {
   inputOf({ connection, ...request }: PolicyRequest, { input }: Evaluation): string | RequestFacts {
     if (input !== '') return input
     const { beforeRequest, afterRequest, ending } = connection
-    const facts = { ...request, connection: { beforeRequest, afterRequest, ending } }
+    // Whoever forwards the request changes its fields, before the log is written.
+    const fields = request.fields.slice()
+    const facts = { ...request, fields, connection: { beforeRequest, afterRequest, ending } }
     return request.body === undefined ? facts : documentOf(facts, this.#descriptors)
   }
 

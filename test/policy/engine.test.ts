@@ -110,6 +110,11 @@ test('the log has the whole document of whatever the policy was shown', async ()
     assert.deepEqual(documented(engine, asked), JSON.parse(buildInput(asked)))
     assert.deepEqual(documented(engine, asked), JSON.parse(buildInput(asked)), 'remembered')
   }
+  const fields = ['x-a', 'as it came']
+  const asked = request('/', { fields })
+  const sent = engine.inputOf(asked, engine.decide(asked).evaluation)
+  fields[1] = 'as it is forwarded'
+  assert.match(typeof sent === 'string' ? sent : documentOf(sent), /as it came/)
   const unreadable = Buffer.from('[')
   const json = { fields: ['content-type', 'application/json'], bodySize: 1 }
   const refused = request('/', { ...json, body: { bytes: unreadable, complete: true } })
