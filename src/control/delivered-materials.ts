@@ -3,6 +3,7 @@
 import type { Address } from '../config/config.ts'
 import { formatWorkloadApi, parseTrustDomain } from '../config/values.ts'
 import type { Problem } from '../errors.ts'
+import { readCertificateDer } from '../identity/certificate.ts'
 import { writePem } from '../identity/pem.ts'
 import { parseSpiffeId } from '../identity/spiffe-id.ts'
 import type { FileContent } from './files.ts'
@@ -31,6 +32,12 @@ export function deliveredMaterials(
   if (trustDomain === undefined) {
     const what = `${from} delivered ${quoted(svid.spiffeId)}, which is no SPIFFE ID of a workload`
     return refused({ where: WHERE, what, remedy: 'correct its registration entry' })
+  }
+  const shown = leafIdOf(svid.chain)
+  if (shown !== undefined && shown !== svid.spiffeId) {
+    // The bundle would count for one trust domain, and the certificate be of another.
+    const what = `${from} delivered ${quoted(svid.spiffeId)} with a certificate of ${quoted(shown)}`
+    return refused({ where: WHERE, what, remedy: 'see what is wrong with the agent' })
   }
   const federated = [...delivery.federated].sort(([one], [other]) => (one < other ? -1 : 1))
   return {
@@ -94,6 +101,12 @@ const refused = (problem: Problem): DeliveredMaterials => ({
 
 const problemOf = (problem: Problem): FileContent => ({ kind: 'problem', problem })
 const bytesOf = (pem: string): FileContent => ({ kind: 'bytes', bytes: Buffer.from(pem) })
+
+/** Undefined where it cannot be read, which its reader says better. */
+function leafIdOf(chain: Uint8Array): string | undefined {
+  const leaf = readCertificateDer(Buffer.from(chain.subarray(0, elementLength(chain, 0))))
+  return leaf.kind === 'certificate' ? (leaf.uris[0] ?? '') : undefined
+}
 
 /** One block for each DER element; what is left over, if it is none, goes into a block of its own. */
 function pemOf(der: Uint8Array): string {

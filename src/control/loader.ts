@@ -6,12 +6,13 @@ import type { Problem } from '../errors.ts'
 import type { CrlMaterial, IdentityMaterial, TrustBundleMaterial } from '../identity/material.ts'
 import { parseSpiffeId } from '../identity/spiffe-id.ts'
 import { type FileContent, readFiles } from './files.ts'
-import { contentsOf, filesOf, type Origin, originOf, type PendingBundle } from './origin.ts'
+import { contentsOf, filesOf, type Origin, originOf } from './origin.ts'
 import { PolicyBundles, type PolicyPiece } from './policy-bundles.ts'
 import { candidatePolicy, readCandidate } from './policy-slots-candidate.ts'
 import { warnOfSingleFileMounts } from './single-file-mounts.ts'
 import {
   denyListRequests,
+  digestOf,
   isError,
   OWN_TRUST_DOMAIN,
   type Piece,
@@ -78,8 +79,8 @@ export async function loadMaterials(
     readIdentity(origin.identity, contents, nowMs, previous?.identity),
     previous?.identity,
   )
-  const trust = loadTrust(origin.bundles, trustContents, identity.piece, nowMs, previous)
-  const crls = loadCrls(origin.crls, crlContents, trust.pieces, nowMs, previous)
+  const trust = loadTrust(origin, trustContents, identity.piece, nowMs, previous)
+  const crls = loadCrls(origin, crlContents, trust.pieces, nowMs, previous)
   const denied = await loadDenied(config, trust.pieces, nowMs, previous)
   const policy = await loadPolicy(config, bundles, previous)
   const candidate = await loadCandidate(config, candidates, previous, policy.piece)
@@ -111,7 +112,7 @@ export async function loadMaterials(
 }
 
 function loadTrust(
-  pending: readonly PendingBundle[],
+  { bundles: pending, complete }: Origin,
   contents: readonly FileContent[],
   identity: Piece<IdentityMaterial> | undefined,
   nowMs: number,
@@ -142,17 +143,18 @@ function loadTrust(
     return []
   })
   const all = together(settled)
-  if (settled.length === 0 && identity !== undefined) {
+  if (settled.length === 0 && complete && identity !== undefined) {
     problems.push({
       where: 'trust.bundles',
       what: 'is missing, and no bundle came with the identity: no client could be believed',
       remedy: 'list at least one bundle with its file',
     })
   }
-  const gone = previous !== undefined && previous.trust.length !== settled.length
+  // While nobody can tell what comes with the identity, what came with it before stays.
+  const kept = complete ? [] : (previous?.trust.slice(pending.length) ?? [])
+  const gone = previous !== undefined && previous.trust.length !== settled.length + kept.length
   return {
-    // While there is no identity it is not known either what comes with it.
-    pieces: settled.length > 0 ? all.pieces : undefined,
+    pieces: settled.length + kept.length > 0 ? all.pieces && [...all.pieces, ...kept] : undefined,
     problems: [...all.problems, ...problems],
     result:
       problems.length > 0 ? 'failed' : gone && all.result === 'unchanged' ? 'changed' : all.result,
@@ -160,7 +162,7 @@ function loadTrust(
 }
 
 function loadCrls(
-  files: Origin['crls'],
+  { crls, complete }: Origin,
   contents: readonly FileContent[],
   trust: readonly Piece<TrustBundleMaterial>[] | undefined,
   nowMs: number,
@@ -175,15 +177,37 @@ function loadCrls(
     trust.length === previous?.trust.length &&
     trust.every((piece, at) => piece === previous.trust[at])
   const materials = trust.map((piece) => piece.material)
-  return together(
-    files.map(({ file }, at) => {
-      const before = previous?.crls[at]
-      const reusable = sameTrust ? before : undefined
-      const content = contents[at] as FileContent
-      return settle(readCrl(content, file, materials, nowMs, reusable, before), before)
-    }),
-  )
+  const configured = crls.filter(({ delivered }) => !delivered).length
+  const old = previous?.crls.slice(configured) ?? []
+  const deliveredBefore = { digest: '', material: old.flatMap(({ material }) => material) }
+  const settled = crls.map(({ file, delivered }, at) => {
+    const content = contents[at] as FileContent
+    // Those of a message have no order and no names: each is known again by its bytes.
+    const before = delivered ? sameBytes(old, content) : previous?.crls[at]
+    const reusable = sameTrust ? before : undefined
+    const lastGood = delivered ? deliveredBefore : before
+    return settle(readCrl(content, file, materials, nowMs, reusable, lastGood), before)
+  })
+  const all = together(settled)
+  const broken = settled.slice(configured).some(({ result }) => result === 'failed')
+  if (previous === undefined || (complete && !broken)) {
+    const gone = previous !== undefined && previous.crls.length !== settled.length
+    return gone && all.result === 'unchanged' ? { ...all, result: 'changed' } : all
+  }
+  // One that cannot be read may have been meant to replace any of these; and it holds up nothing else.
+  const ours = together(settled.slice(0, configured)).pieces
+  const good = settled.slice(configured).flatMap(({ piece }) => piece ?? [])
+  const kept = old.filter((piece) => !good.includes(piece))
+  return { ...all, pieces: ours && [...ours, ...good, ...kept] }
 }
+
+const sameBytes = <P extends Piece<unknown>>(
+  pieces: readonly P[],
+  content: FileContent,
+): P | undefined =>
+  content.kind === 'bytes'
+    ? pieces.find(({ digest }) => digest === digestOf([content.bytes]))
+    : undefined
 
 async function loadDenied(
   config: MaterialsConfig,

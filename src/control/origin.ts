@@ -21,13 +21,21 @@ export interface Origin {
   readonly identity: IdentityFiles
   readonly identityContents: readonly Pending[]
   readonly bundles: readonly PendingBundle[]
-  readonly crls: readonly { readonly file: string; readonly content: Pending }[]
+  readonly crls: readonly PendingCrl[]
+  /** False: there is no telling at this moment what comes with the identity. */
+  readonly complete: boolean
 }
 
 export interface PendingBundle {
   readonly bundle: TrustFile
   readonly content: Pending
   /** It came with the identity: one that is bad, or that the configuration has, is left out. */
+  readonly delivered: boolean
+}
+
+export interface PendingCrl {
+  readonly file: string
+  readonly content: Pending
   readonly delivered: boolean
 }
 
@@ -38,7 +46,9 @@ export async function originOf(
 ): Promise<Origin> {
   const { identity } = config
   const bundles = trustFiles(config).map((bundle) => pendingBundle(bundle, false))
-  const crls = crlRequests(config).map((content) => ({ file: content.path, content }))
+  const crls = crlRequests(config).map((content) => {
+    return { file: content.path, content, delivered: false }
+  })
   if (identity.kind === 'workloadApi') {
     const { deliveredMaterials } = await import('./delivered-materials.ts')
     const from = formatWorkloadApi(identity.workloadApi)
@@ -54,23 +64,26 @@ export async function originOf(
           delivered: true,
         })),
       ],
-      crls: [...crls, ...delivered.crls],
+      crls: [...crls, ...delivered.crls.map((crl) => ({ ...crl, delivered: true }))],
+      complete: delivered.identity.kind === 'bytes',
     }
   }
   if (identity.kind !== 'directory') {
-    return { identity, identityContents: identityRequests(identity), bundles, crls }
+    const identityContents = identityRequests(identity)
+    return { identity, identityContents, bundles, crls, complete: true }
   }
   const { readIdentityDirectory } = await import('./identity-directory.ts')
   const found = await readIdentityDirectory(identity.directory, identity.passphraseFile)
   if (found.kind === 'problem') {
     const nothing = { kind: 'bundle', credentialBundle: identity.directory } as const
-    return { identity: nothing, identityContents: [found], bundles, crls }
+    return { identity: nothing, identityContents: [found], bundles, crls, complete: false }
   }
   return {
     identity: found.identity,
     identityContents: identityRequests(found.identity),
     bundles: [...bundles, ...found.bundles.map((bundle) => pendingBundle(bundle, true))],
     crls,
+    complete: true,
   }
 }
 
