@@ -62,7 +62,7 @@ export class Regex {
    */
   *matches(text: string, spend: (steps: number) => void): Generator<readonly number[]> {
     const size = this.#program.length
-    spend(size + ((size * this.#slotCount) >> 2))
+    spend(MACHINE_COST + size + ((size * this.#slotCount) >> 2))
     const machine = new Machine(this.#program, this.#slotCount, text, spend)
     let position = 0
     let previousEnd = -1
@@ -85,6 +85,8 @@ const PORTION = 1_000
 const INSTRUCTION_COST = 4
 const CHARACTER_COST = 8
 const FIND_COST = 20
+/** Of a machine, whose lists have to be collected again, however small they are. */
+const MACHINE_COST = 300
 
 class Machine {
   readonly #program: readonly Instruction[]

@@ -42,6 +42,11 @@ const CALLS: Readonly<Record<string, readonly [name: string, ...args: unknown[]]
     deep(400),
     [{ op: 'remove', path: [...times(399, 'a'), ...times(210_000, 'b')] }],
   ],
+  'many patterns for many names': [
+    'json.match_schema',
+    manyNames,
+    { patternProperties: { '^x': true, '^y': true } },
+  ],
   'a name that is missing in each round': [
     'strings.render_template',
     '{{range .items}}{{$.missing}}{{end}}',
