@@ -11,14 +11,15 @@ import {
   type SlotOutcome,
 } from '../control/policy-slots.ts'
 import { type DecisionCounts, PolicyGuard } from '../control/policy-slots-guard.ts'
-import { CandidateTrial, type Comparison, type TrialPair } from '../control/policy-slots-trial.ts'
+import { CandidateTrial, type TrialPair } from '../control/policy-slots-trial.ts'
 import type { Reloader } from '../control/reloader.ts'
 import type { Generation } from '../control/snapshot-builder.ts'
-import { type CANDIDATE_CHANGES, type Cells, cellOf } from '../metrics.ts'
+import { type Cells, cellOf } from '../metrics.ts'
 import type { SlotReport } from '../observe/admin.ts'
 import type { Logger } from '../observe/log.ts'
 import type { MetricsRegistry } from '../observe/metrics.ts'
 import type { DecisionRecord } from '../threads.ts'
+import { CandidateLines } from './candidate-lines.ts'
 import type { Decisions } from './decisions.ts'
 
 export interface PolicyOperationOptions {
@@ -41,15 +42,16 @@ export class PolicyOperation {
   readonly #options: PolicyOperationOptions
   readonly #trial: CandidateTrial
   readonly #guard = new PolicyGuard()
-  readonly #lines: DifferenceLines
+  readonly #lines: CandidateLines
   #applying: { readonly generation: number; readonly done: () => void }[] = []
   /** What decided when last looked at. */
   #decides: PolicyPiece | undefined
+  #heldBack: PolicyPiece | undefined
   #guarding: NodeJS.Timeout | undefined
 
   constructor(options: PolicyOperationOptions) {
     this.#options = options
-    this.#lines = new DifferenceLines(options)
+    this.#lines = new CandidateLines(options)
     const { decisions, metrics, cells, logger } = options
     this.#trial = new CandidateTrial({
       pair: () => this.#pair,
@@ -94,6 +96,14 @@ export class PolicyOperation {
     }) as [Slot, PolicyPiece | undefined][]) {
       if (piece !== undefined)
         metrics.set('policy_info', { slot, revision: piece.material.revision }, 1)
+    }
+    const freed = this.#heldBack !== undefined && isSame(slots.active, this.#heldBack)
+    this.#heldBack = slots.heldBack
+    if (freed && this.slots.lastChange === undefined) {
+      this.#options.logger.warn(
+        { event: 'policy_slot', action: 'ended', ...versions(slots.active) },
+        'What was held back decides again, because the settings of the policy have changed',
+      )
     }
     this.#guardWhereWanted()
     if (isSame(slots.active, this.#decides)) return
@@ -279,57 +289,3 @@ const versions = (piece: PolicyPiece | undefined) =>
     revision: piece.material.revision,
     digest: piece.material.digest,
   }
-
-const LINES_A_SECOND = 10
-
-/** A line for each difference, and no more than a reader can take: each is counted all the same. */
-class DifferenceLines {
-  readonly #options: PolicyOperationOptions
-  readonly #windows = new Map<Comparison['change'], { readonly atMs: number; told: number }>()
-
-  constructor(options: PolicyOperationOptions) {
-    this.#options = options
-  }
-
-  tell(comparison: Comparison, candidate: PolicyPiece | undefined): void {
-    const { decisions, logger } = this.#options
-    const suppressed = this.#admit(comparison.change)
-    if (suppressed === undefined || candidate === undefined) return
-    const { record, judgement, change, differs } = comparison
-    const { request, active, other } = decisions.shown(record, judgement)
-    logger.info(
-      {
-        event: 'candidate_difference',
-        change,
-        ...(record.decisionId === '' ? {} : { decision_id: record.decisionId }),
-        request_id: record.requestId,
-        principal: record.principal,
-        ...request,
-        outcome: record.outcome,
-        ...active,
-        shadow: {
-          revision: candidate.material.revision,
-          bundle_digest: candidate.material.digest,
-          outcome: judgement.outcome,
-          ...other,
-          diff: differs,
-          eval_ns: judgement.evalNs,
-        },
-        ...(suppressed > 0 ? { suppressed } : {}),
-      },
-      'The candidate policy would have decided otherwise',
-    )
-  }
-
-  /** How many lines of this kind were left out before this one; undefined: this one is, too. */
-  #admit(change: (typeof CANDIDATE_CHANGES)[number]): number | undefined {
-    const nowMs = performance.now()
-    const window = this.#windows.get(change)
-    if (window === undefined || nowMs - window.atMs >= 1_000) {
-      this.#windows.set(change, { atMs: nowMs, told: 1 })
-      return Math.max(0, (window?.told ?? 0) - LINES_A_SECOND)
-    }
-    window.told++
-    return window.told > LINES_A_SECOND ? undefined : 0
-  }
-}

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { type IssuedCertificate, temporaryDirectory } from '../support/pki.ts'
+import { reconfigure } from '../support/reconfigure.ts'
 import { call, serverCertificate, startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { startWorkload } from '../support/workload.ts'
 
@@ -35,9 +36,18 @@ interface Slots {
 const slotsOf = async (sidecar: TestSidecar): Promise<Slots> =>
   JSON.parse((await sidecar.admin('GET', '/snapshot')).body).policy
 
-async function order(sidecar: TestSidecar, path: string) {
+interface Answer {
+  readonly status: number
+  readonly ok: boolean
+  readonly error?: string
+  readonly applied?: boolean
+  readonly from?: Slot
+  readonly to?: Slot
+}
+
+async function order(sidecar: TestSidecar, path: string): Promise<Answer> {
   const { status, body } = await sidecar.admin('POST', path)
-  return { status, ...(JSON.parse(body) as Record<string, unknown>) }
+  return { ...JSON.parse(body), status }
 }
 
 /** Allowed by slots-old, denied by slots-new. */
@@ -67,8 +77,8 @@ describe('a rollback', () => {
   it('is refused while there is nothing to go back to', async () => {
     const refused = await order(sidecar, '/policy/rollback')
     assert.equal(refused.status, 409)
-    assert.equal(refused['error'], 'nothing_to_roll_back_to')
-    assert.equal((await order(sidecar, '/policy/promote'))['error'], 'nothing_to_promote')
+    assert.equal(refused.error, 'nothing_to_roll_back_to')
+    assert.equal((await order(sidecar, '/policy/promote')).error, 'nothing_to_promote')
   })
 
   it('holds for the next request on every data thread, and no request fails', async () => {
@@ -111,9 +121,9 @@ describe('a rollback', () => {
     loading = false
     await load
     assert.equal(failures, 0)
-    assert.deepEqual([done.status, done['ok'], done['applied']], [200, true, true])
-    assert.equal((done['from'] as Slot).revision, 'new')
-    assert.equal((done['to'] as Slot).revision, 'old')
+    assert.deepEqual([done.status, done.ok, done.applied], [200, true, true])
+    assert.equal(done.from?.revision, 'new')
+    assert.equal(done.to?.revision, 'old')
     const reloads = sidecar.lines.filter(({ event }) => event === 'reload')
     assert.equal(reloads.length, 2)
   })
@@ -142,23 +152,38 @@ describe('a rollback', () => {
       return serialNumber.toLowerCase() === own.serial
     })
     assert.ok(await decides('old'))
-    assert.equal((await order(sidecar, '/reload'))['ok'], true)
+    assert.equal((await order(sidecar, '/reload')).ok, true)
     assert.ok(await decides('old'))
     await replace(policy, bundle('slots-new'))
-    assert.equal((await order(sidecar, '/reload'))['ok'], true)
+    assert.equal((await order(sidecar, '/reload')).ok, true)
     assert.ok(await decides('old'))
     assert.equal((await slotsOf(sidecar)).held_back?.revision, 'new')
   })
 
   it('is taken back by a promotion of what was held back', async () => {
     const done = await order(sidecar, '/policy/promote')
-    assert.deepEqual([done.status, (done['to'] as Slot).revision], [200, 'new'])
+    assert.deepEqual([done.status, done.to?.revision], [200, 'new'])
     assert.ok(await decides('new'))
     const { previous, held_back } = await slotsOf(sidecar)
     assert.deepEqual([previous?.revision, held_back], ['old', undefined])
   })
 
+  it('ends, with a warning, when the settings of the policy change', async () => {
+    assert.equal((await order(sidecar, '/policy/rollback')).status, 200)
+    const before = await reconfigure(sidecar, { policy: { bundle: policy, memoryBytes: '32MiB' } })
+    assert.equal((await order(sidecar, '/reload')).ok, true)
+    assert.ok(await decides('new'))
+    await sidecar.logged('policy_slot', { action: 'ended', level: 'warn' })
+    assert.equal((await order(sidecar, '/policy/rollback')).status, 409)
+    await writeFile(sidecar.files.config, before)
+    assert.equal((await order(sidecar, '/reload')).ok, true)
+  })
+
   it('ends when another bundle lies in the file', async () => {
+    await replace(policy, bundle('slots-old'))
+    await eventually('the old one is in force', () => decides('old'))
+    await replace(policy, bundle('slots-new'))
+    await eventually('the new one is in force', () => decides('new'))
     assert.equal((await order(sidecar, '/policy/rollback')).status, 200)
     assert.ok(await decides('old'))
     await replace(policy, bundle('deny-all'))
@@ -185,9 +210,9 @@ describe('a promoted candidate', () => {
 
     assert.equal((await order(sidecar, '/policy/promote?slot=held_back')).status, 409)
     const done = await order(sidecar, '/policy/promote')
-    assert.deepEqual([done.status, done['applied']], [200, true])
+    assert.deepEqual([done.status, done.applied], [200, true])
     assert.equal(await answer(), 403)
-    assert.equal((await order(sidecar, '/reload'))['ok'], true)
+    assert.equal((await order(sidecar, '/reload')).ok, true)
     assert.equal(await answer(), 403)
     const { previous, candidate, held_back } = await slotsOf(sidecar)
     assert.deepEqual(
