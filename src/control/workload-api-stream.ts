@@ -24,8 +24,12 @@ export type StreamEnd = {
   readonly detail: string
 }
 
-/** @returns what closes the stream */
-export function openStream(address: Address, events: StreamEvents): () => void {
+/**
+ * @param silenceMs after which the agent is asked whether it is still there; it has a third of that,
+ *   20 s at the most, to answer
+ * @returns what closes the stream
+ */
+export function openStream(address: Address, events: StreamEvents, silenceMs: number): () => void {
   // Each attempt is ours to time: a shared subchannel would wait on its own back-off. And no proxy of
   // the environment may come between us and our private key.
   const client = new GrpcClient(targetOf(address), credentials.createInsecure(), {
@@ -34,6 +38,8 @@ export function openStream(address: Address, events: StreamEvents): () => void {
     'grpc.service_config_disable_resolution': 1,
     'grpc.default_authority': 'localhost',
     'grpc.max_receive_message_length': MOST_BYTES,
+    'grpc.keepalive_time_ms': silenceMs,
+    'grpc.keepalive_timeout_ms': Math.min(20_000, silenceMs / 3),
   })
   const metadata = new Metadata()
   // Against requests forged through a confused HTTP client (SPIFFE Workload Endpoint section 5).

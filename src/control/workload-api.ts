@@ -18,6 +18,8 @@ export interface WorkloadApiOptions {
   /** The pause before the second attempt; it doubles up to `longestPauseMs`. */
   readonly firstPauseMs?: number
   readonly longestPauseMs?: number
+  /** The stream may be silent for hours; so long until the agent is asked whether it is there. */
+  readonly silenceMs?: number
 }
 
 export class WorkloadApi {
@@ -34,7 +36,12 @@ export class WorkloadApi {
   #stopped = false
 
   constructor(options: WorkloadApiOptions) {
-    this.#options = { firstPauseMs: 200, longestPauseMs: 10_000, ...options }
+    this.#options = {
+      firstPauseMs: 200,
+      longestPauseMs: 10_000,
+      silenceMs: SILENCE_MS,
+      ...options,
+    }
     this.address = options.address
     this.#pauseMs = this.#options.firstPauseMs
   }
@@ -52,15 +59,15 @@ export class WorkloadApi {
   async #connect(): Promise<void> {
     const { openStream } = await import('./workload-api-stream.ts')
     if (this.#stopped) return
-    this.#close = openStream(this.address, {
-      delivered: (delivery) => {
-        this.#pauseMs = this.#options.firstPauseMs
-        this.trouble = undefined
-        this.delivery = delivery
-        this.#options.events.delivered(delivery)
-      },
-      ended: (end) => this.#ended(end),
-    })
+    const { events, silenceMs } = this.#options
+    const delivered = (delivery: Delivery): void => {
+      this.#pauseMs = this.#options.firstPauseMs
+      this.trouble = undefined
+      this.delivery = delivery
+      events.delivered(delivery)
+    }
+    const ended = (end: StreamEnd): void => this.#ended(end)
+    this.#close = openStream(this.address, { delivered, ended }, silenceMs)
   }
 
   #ended(end: StreamEnd): void {
@@ -100,6 +107,9 @@ export const notDelivered = (address: Address): Problem => ({
   what: `${formatWorkloadApi(address)} has delivered no identity yet`,
   remedy: 'wait for the agent, or see what the log says about it',
 })
+
+/** Servers in Go end connections that ask more than every five minutes (gRPC's enforcement policy). */
+const SILENCE_MS = 600_000
 
 export const WHERE = 'identity.workloadApi'
 

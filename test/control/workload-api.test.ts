@@ -1,7 +1,7 @@
 // The client of the SPIFFE Workload API against a server that speaks the same protocol.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import fc from 'fast-check'
@@ -41,13 +41,14 @@ async function freePort(): Promise<number> {
   return port
 }
 
-function follow(t: TestContext, address: string) {
+function follow(t: TestContext, address: string, silenceMs?: number) {
   const delivered: Delivery[] = []
   const troubles: Problem[] = []
   const api = new WorkloadApi({
     address: addressOf(address),
     firstPauseMs: 20,
     longestPauseMs: 50,
+    ...(silenceMs === undefined ? {} : { silenceMs }),
     events: {
       delivered: (one) => delivered.push(one),
       trouble: (one) => troubles.push(one),
@@ -112,6 +113,27 @@ describe('the client of the Workload API', () => {
     assert.equal(api.delivery, delivered[0])
     await server.start()
     await eventually('another', () => delivered.length === 2 && api.trouble === undefined)
+  })
+
+  it('notices an agent that has stopped without a word, and comes back', async (t) => {
+    const server = await new WorkloadApiServer(t, await socketIn(t), ONE).start()
+    const relay = createServer((client) => {
+      const agent = connect(server.address.slice('unix://'.length))
+      for (const socket of [client, agent]) socket.on('error', () => {})
+      client.pipe(agent).pipe(client)
+      t.after(() => client.destroy())
+    })
+    const address = await socketIn(t)
+    const connections: Socket[] = []
+    relay.on('connection', (socket) => connections.push(socket))
+    relay.listen(address.slice('unix://'.length))
+    await once(relay, 'listening')
+    t.after(() => relay.close())
+    const { delivered, troubles } = follow(t, address, 50)
+    await eventually('a delivery', () => delivered.length === 1)
+    connections[0]?.unpipe().pause()
+    await eventually('another one', () => delivered.length > 1)
+    assert.match(troubles[0]?.what ?? '', /cannot be reached/)
   })
 
   it('explains that no identity is issued, once, and gets it when there is one', async (t) => {
