@@ -370,7 +370,7 @@ export class Sidecar {
     }
     if (config.probes !== undefined) {
       const { startProbes } = await import('../proxy/probes.ts')
-      starts.push(['probes', startProbes(config.probes, config.inbound.forward)])
+      starts.push(['probes', startProbes(config.probes, config.inbound.forward, fault)])
     }
     let problem: Problem | undefined
     for (const [name, start] of starts) {

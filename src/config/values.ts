@@ -319,7 +319,7 @@ export function parseRequestPath(text: string): Parsed<string> {
 
 /** A gRPC service by its full name, or `*`. */
 export function parseGrpcService(text: string): Parsed<string> {
-  return text === '*' || (text.length <= 128 && text.split('.').every((part) => /^\w+$/.test(part)))
+  return text === '*' || (text.length < 128 && text.split('.').every((part) => /^\w+$/.test(part)))
     ? value(text)
     : wrong(`${quote(text)} is not the name of a gRPC service`, 'write one such as shop.v1.Orders')
 }

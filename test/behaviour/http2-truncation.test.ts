@@ -19,7 +19,9 @@ describe('an upload over HTTP/2 that its client breaks off', () => {
   let reading: TestSidecar
   const ends: string[] = []
   before(async () => {
-    const raw = await startRawWorkload(t, (socket) => socket.on('end', () => socket.end()))
+    const raw = await startRawWorkload(t, (socket) => {
+      socket.on('end', () => socket.end())
+    })
     received = raw.received
     const h2c = await startH2cWorkload(t, (stream) => {
       stream.on('end', () => ends.push(stream.rstCode === NO_ERROR ? 'complete' : 'cut'))

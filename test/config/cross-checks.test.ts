@@ -148,6 +148,19 @@ test('refuses policy keys without a policy, and probe keys without each other', 
     /healthz/,
   )
   assertOneProblem(load(`${file}probes: { paths: [/a] }\n`), /probes.paths/, /no effect/, /listen/)
+  assertOneProblem(load(`${file}probes: { tcpPaths: [/a] }\n`), /tcpPaths/, /no effect/, /listen/)
+  assertOneProblem(
+    load(`${file}probes: { listen: ":1", paths: [/a], tcpPaths: [/b, /a] }\n`),
+    /probes.tcpPaths/,
+    /\/a is one of probes.paths/,
+    /another path/,
+  )
+  assertOneProblem(
+    load(`${file}probes: { listen: ":1", grpcServices: ["*"] }\n`),
+    /probes.grpcServices/,
+    /HTTP\/1.1/,
+    /h2c/,
+  )
 })
 
 test('refuses several threads on one UNIX socket', () => {

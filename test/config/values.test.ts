@@ -15,6 +15,7 @@ import {
   parseDuration,
   parseEntrypoint,
   parseForward,
+  parseGrpcService,
   parseHeaderName,
   parseRequestPath,
   parseSize,
@@ -225,4 +226,10 @@ test('names of rules, headers and paths are held to their own grammar', () => {
   assertAllWrong(parseHeaderName, ['', 'a b', 'a:', 'ä'])
   assert.equal(parsed(parseRequestPath('/healthz')), '/healthz')
   assertAllWrong(parseRequestPath, ['', 'healthz', '/a b', '/a?b', '/a#b', '/ä'])
+})
+
+test('takes gRPC services by their full names, and all of them as one', () => {
+  for (const name of ['*', 'Health', 'shop.v1.Orders'])
+    assert.equal(parsed(parseGrpcService(name)), name)
+  assertAllWrong(parseGrpcService, ['', '.', 'a..b', 'a.b.', 'a/b', 'shop.*', 'ä', 'a'.repeat(128)])
 })
