@@ -122,7 +122,9 @@ Example:
 
 function revoke(env: Environment): Command {
   return new Command('revoke')
-    .description('revokes what was issued under a name, or one serial number, and writes ca.crl')
+    .description(
+      'revokes what was issued under a name, one serial number, or a CA, and writes ca.crl',
+    )
     .addOption(directoryOption(env))
     .addOption(
       new Option('--name <name>', 'everything issued under this name that has not expired')
@@ -130,15 +132,26 @@ function revoke(env: Environment): Command {
         .conflicts('serial'),
     )
     .option('--serial <hex>', 'one serial number, as postern or openssl print it', parseSerial)
+    .addOption(
+      new Option(
+        '--intermediate',
+        'the CA below the root, and so everything issued here; needs root.key',
+      ).conflicts(['name', 'serial']),
+    )
     .addHelpText('after', '\nExample:\n  postern pki revoke --dir pki --name web')
     .action(
-      reporting(async ({ dir, name, serial }: RevokeOptions) => {
+      reporting(async ({ dir, name, serial, intermediate }: RevokeOptions) => {
+        if (intermediate === true) {
+          const pki = await PkiDirectory.open(dir)
+          const revoked = await pki.revokeIntermediate()
+          return print(`revoked the CA below the root, serial ${revoked}`, `CRL ${pki.crl}`)
+        }
         const which = serial !== undefined ? { serial } : name !== undefined ? { name } : undefined
         if (which === undefined) {
           throw new CommandFailure(2, {
             where: 'postern pki revoke',
             what: 'nothing says which certificate',
-            remedy: 'give --name web or --serial 4f2a…',
+            remedy: 'give --name web, --serial 4f2a… or --intermediate',
           })
         }
         const pki = await PkiDirectory.open(dir)
@@ -192,6 +205,7 @@ interface RevokeOptions {
   readonly dir: string
   readonly name?: string
   readonly serial?: string
+  readonly intermediate?: boolean
 }
 
 interface CrlCommandOptions {

@@ -198,7 +198,7 @@ test('says what is wrong and what would be right, and changes nothing', async (t
       2,
       /cannot be used with/,
     ],
-    ['nothing to revoke', ['revoke'], 2, /give --name web or --serial/],
+    ['nothing to revoke', ['revoke'], 2, /give --name web, --serial .* or --intermediate/],
     ['an unknown option', ['crl', '--foo'], 2, /unknown option '--foo'/],
   ]
   for (const [what, [name = '', ...args], exitCode, text] of cases) {
@@ -339,6 +339,37 @@ test('issues below several intermediates, with CRLs of all of them', async (t) =
   )
   assert.equal(peer.chain.length, 5)
 })
+
+for (const intermediates of ['1', '2']) {
+  test(`revokes the CA below the root, of ${intermediates}, and with it all that it issued`, async (t) => {
+    const directory = join(await temporaryDirectory(t), 'pki')
+    await postern(['pki', 'init', '--dir', directory, '--intermediates', intermediates])
+    await postern(['pki', 'issue', '--dir', directory, '--uri', WEB])
+    const chain = (await read(directory, 'web.crt')).match(
+      /-----BEGIN[^-]+-----[^-]+-----END[^-]+-----/g,
+    )
+    const verdict = async () => {
+      const { bundles, crls } = await materialsOf([[directory, undefined]])
+      const certificates = (chain ?? []).map((pem) => new X509Certificate(pem))
+      return new PeerVerifier(trustOf(bundles, { crls })).verify(certificates, Date.now())
+    }
+    accepted(await verdict())
+    const revoke = ['pki', 'revoke', '--dir', directory, '--intermediate']
+    const { exitCode, stdout, stderr } = await postern(revoke)
+    assert.deepEqual([exitCode, stderr], [0, ''])
+    assert.match(stdout, /revoked the CA below the root, serial [0-9a-f]+/)
+    const refused = await verdict()
+    assert.ok(refused.kind === 'rejection')
+    assert.equal(refused.reason, 'revoked')
+    // A CRL that is signed later still says so.
+    assert.equal((await postern(['pki', 'crl', '--dir', directory])).exitCode, 0)
+    assert.equal((await verdict()).kind, 'rejection')
+    await rm(join(directory, 'root.key'))
+    const without = await postern(revoke)
+    assert.equal(without.exitCode, 1)
+    assert.match(without.stderr, /root\.key.*only the root can revoke/)
+  })
+}
 
 test('keeps trust domains apart, each with a CA of its own', async (t) => {
   const directory = join(await temporaryDirectory(t), 'pki')

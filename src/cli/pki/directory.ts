@@ -196,8 +196,50 @@ export class PkiDirectory {
   }
 
   /**
+   * Revokes the CA below the root, and with it everything that was ever issued here. Takes the key of
+   * the root, which is needed for nothing else. Gives its serial number.
+   */
+  async revokeIntermediate(): Promise<string> {
+    const [rootPem = ''] = certificatesIn(await this.readBundle())
+    const below = certificatesIn(await readText(join(this.#path, 'intermediate.crt'))).at(-1) ?? ''
+    const root = await this.#loadRoot(rootPem)
+    const { serialNumber } = new X509Certificate(below)
+    const ofRoot = await root.crl({
+      revoked: [{ serial: serialNumber, at: new Date() }],
+      nextUpdate: new X509Certificate(rootPem).validToDate,
+      number: Date.now(),
+    })
+    // Of the root first, then of the CAs between, which have revoked nothing.
+    const [, ...others] = (await readText(join(this.#path, 'root.crl'))).match(ONE_CRL) ?? []
+    await writeWhole(join(this.#path, 'root.crl'), ofRoot + others.join(''), PUBLIC)
+    await this.writeCrl(CRL_LIFETIME_MS)
+    return serialNumber.toLowerCase()
+  }
+
+  async #loadRoot(certificatePem: string): Promise<Authority> {
+    const where = join(this.#path, 'root.key')
+    const privateKeyPem = await readTextIfThere(where)
+    if (privateKeyPem === undefined) {
+      throw new CommandFailure(1, {
+        where,
+        what: 'is not there: only the root can revoke the CA below it',
+        remedy: 'bring the key of the root back for this command',
+      })
+    }
+    try {
+      return await Authority.load({ certificatePem, privateKeyPem })
+    } catch (error) {
+      throw new CommandFailure(1, {
+        where,
+        what: `cannot be used with ca.crt: ${(error as Error).message}`,
+        remedy: 'restore both files',
+      })
+    }
+  }
+
+  /**
    * Signs the CRL of the issuing CA anew and puts those above after it. Those were signed for good,
-   * because nothing here revokes a CA; without them, checking the whole chain would fail.
+   * or when a CA was revoked; without them, checking the whole chain would fail.
    */
   async writeCrl(lifetimeMs: number): Promise<readonly Revoked[]> {
     const revoked = await this.#ledger.revoked()
@@ -221,6 +263,10 @@ export class PkiDirectory {
   }
 }
 
+const certificatesIn = (pem: string): string[] =>
+  pem.match(new RegExp(ONE_CERTIFICATE.source, 'g')) ?? []
+
+const ONE_CRL = /-----BEGIN X509 CRL-----[^-]+-----END X509 CRL-----\n?/g
 const ONE_CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?/
 
 export const CRL_LIFETIME_MS = 30 * 86_400_000
