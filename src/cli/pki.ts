@@ -5,6 +5,7 @@ import { CommandFailure, exitTwoOnWrongUsage, reporting } from './failure.ts'
 import type { Environment } from './options.ts'
 import type { KeyType } from './pki/authority.ts'
 import { type IssuedFiles, PkiDirectory } from './pki/directory.ts'
+import { readText } from './pki/files.ts'
 import { normalSerial } from './pki/ledger.ts'
 import {
   collect,
@@ -86,6 +87,7 @@ function issue(env: Environment): Command {
       parseMoment,
     )
     .option('--serial <hex>', 'serial number; default: 16 random bytes', parseSerial)
+    .option('--passphrase-file <file>', 'encrypt the key with the passphrase in this file')
     .addOption(keyTypeOption())
     .addHelpText(
       'after',
@@ -100,6 +102,10 @@ Example:
       reporting(async (options: IssueCommandOptions) => {
         const name = options.name ?? defaultName(options)
         const pki = await PkiDirectory.open(options.dir, options.uri)
+        const passphrase =
+          options.passphraseFile === undefined
+            ? undefined
+            : await readPassphrase(options.passphraseFile)
         const files = await pki.issue(name, {
           keyType: options.keyType,
           lifetimeMs: options.ttl,
@@ -109,6 +115,7 @@ Example:
           ...(options.notBefore === undefined ? {} : { notBefore: options.notBefore }),
           ...(options.serial === undefined ? {} : { serial: options.serial }),
           ...(options.cn === undefined ? {} : { commonName: options.cn }),
+          ...(passphrase === undefined ? {} : { passphrase }),
         })
         print(
           `certificate        ${files.certificate}`,
@@ -198,6 +205,7 @@ interface IssueCommandOptions {
   readonly ttl: number
   readonly notBefore?: Date
   readonly serial?: string
+  readonly passphraseFile?: string
   readonly keyType: KeyType
 }
 
@@ -228,6 +236,17 @@ function defaultName({ uri, dns, cn }: IssueCommandOptions): string {
     where: '--name',
     what: `${JSON.stringify(candidate)} cannot name the files`,
     remedy: FILE_NAME_REMEDY,
+  })
+}
+
+/** As identity.passphraseFile is read: a line break at its end is no part of it. */
+async function readPassphrase(file: string): Promise<string> {
+  const passphrase = (await readText(file)).replace(/\r?\n$/, '')
+  if (passphrase !== '') return passphrase
+  throw new CommandFailure(2, {
+    where: '--passphrase-file',
+    what: `${file} is empty`,
+    remedy: 'write the passphrase into it, or leave the option out for a plain key',
   })
 }
 

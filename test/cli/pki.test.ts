@@ -417,6 +417,26 @@ test('issues what has expired, what is not yet valid, and a serial number of cho
   assert.match((await of('old')).serialNumber, /^0?ABC$/)
 })
 
+test('encrypts the key with the passphrase in a file', async (t) => {
+  const directory = await ca(t)
+  const file = join(directory, 'passphrase')
+  await writeFile(file, 'open sesame\n')
+  const issue = ['pki', 'issue', '--dir', directory, '--uri', WEB, '--passphrase-file', file]
+  const { exitCode, stderr } = await postern(issue)
+  assert.deepEqual([exitCode, stderr], [0, ''])
+  for (const name of ['web.key', 'web.pem']) {
+    const key = await read(directory, name)
+    assert.match(key, /BEGIN ENCRYPTED PRIVATE KEY/)
+    assert.throws(() => createPrivateKey(key))
+    const opened = createPrivateKey({ key, passphrase: 'open sesame' })
+    assert.ok(new X509Certificate(await read(directory, 'web.crt')).checkPrivateKey(opened))
+  }
+  await writeFile(file, '\n')
+  const empty = await postern(issue)
+  assert.equal(empty.exitCode, 2)
+  assert.match(empty.stderr, /passphrase is empty/)
+})
+
 test('issues with every kind of key, as PKCS#8', async (t) => {
   const directory = await ca(t)
   const kinds = {

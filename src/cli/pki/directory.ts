@@ -1,7 +1,7 @@
 // A development CA in a directory: which files it consists of, and what issuing and revoking does
 // to them. Every file is replaced whole. The root's key may be taken away after `create`: leaves and
 // their CRL need the intermediate only.
-import { X509Certificate } from 'node:crypto'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readCertificate } from '../../identity/certificate.ts'
@@ -24,6 +24,8 @@ export interface IssueFilesOptions
   readonly uri?: string
   readonly keyType: KeyType
   readonly lifetimeMs: number
+  /** The key is written encrypted with it. */
+  readonly passphrase?: string
 }
 
 /** Paths of one issued identity. */
@@ -143,7 +145,7 @@ export class PkiDirectory {
 
   /** Writes `NAME.crt`, `NAME.key` and `NAME.pem`, replacing those of an earlier issue. */
   async issue(name: string, options: IssueFilesOptions): Promise<IssuedFiles> {
-    const { uri, lifetimeMs, notBefore, ...rest } = options
+    const { uri, lifetimeMs, notBefore, passphrase, ...rest } = options
     if (uri !== undefined) this.#requireTrustDomain(uri)
     const notAfter = new Date((notBefore?.getTime() ?? Date.now()) + lifetimeMs)
     if (notAfter.getTime() > this.#notAfterMs) {
@@ -171,9 +173,11 @@ export class PkiDirectory {
       privateKey: join(this.#path, `${name}.key`),
       credentialBundle: join(this.#path, `${name}.pem`),
     }
-    await writeWhole(files.privateKey, issued.privateKeyPem, PRIVATE)
+    const keyPem =
+      passphrase === undefined ? issued.privateKeyPem : encrypted(issued.privateKeyPem, passphrase)
+    await writeWhole(files.privateKey, keyPem, PRIVATE)
     await writeWhole(files.certificate, issued.chainPem, PUBLIC)
-    await writeWhole(files.credentialBundle, issued.privateKeyPem + issued.chainPem, PRIVATE)
+    await writeWhole(files.credentialBundle, keyPem + issued.chainPem, PRIVATE)
     const { validFromDate } = new X509Certificate(issued.certificatePem)
     return { ...files, serial: issued.serial, notBefore: validFromDate, notAfter }
   }
@@ -262,6 +266,11 @@ export class PkiDirectory {
     })
   }
 }
+
+const encrypted = (privateKeyPem: string, passphrase: string): string =>
+  createPrivateKey(privateKeyPem)
+    .export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase })
+    .toString()
 
 const certificatesIn = (pem: string): string[] =>
   pem.match(new RegExp(ONE_CERTIFICATE.source, 'g')) ?? []
