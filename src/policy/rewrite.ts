@@ -3,6 +3,7 @@
 // can multiply without a loop); and a trap leaves the C stack pointer where it was, so that after
 // some thousand of them every evaluation fails (measured with OPA 1.10 modules): the pointer is
 // exported and the host resets it before each call.
+import { meteredBody, unsignedLeb } from './metering.ts'
 import { SECTION, type Section, sectionsOf, WasmFormatError, WasmReader } from './wasm-module.ts'
 
 export const FUEL_EXPORT = 'postern_fuel'
@@ -39,6 +40,8 @@ function rewrite(bytes: Uint8Array): Rewritten {
   const globalCount = checkGlobals(bytes, globals)
   const exported = single(sections, SECTION.export)
   const code = single(sections, SECTION.code)
+  const functions = single(sections, SECTION.function)
+  const parameters = readParameters(bytes, single(sections, SECTION.type), functions)
 
   const parts: Uint8Array[] = [bytes.subarray(0, 8)]
   for (const section of sections) {
@@ -55,7 +58,7 @@ function rewrite(bytes: Uint8Array): Rewritten {
       ]
       contents = appended(bytes, section, 2, Uint8Array.from(two))
     } else if (section === code) {
-      contents = meterCode(bytes, section, globalCount)
+      contents = meterCode(bytes, section, parameters, globalCount)
     }
     const size = contents.reduce((sum, part) => sum + part.length, 0)
     parts.push(Uint8Array.of(section.id, ...unsignedLeb(size)), ...contents)
@@ -123,64 +126,51 @@ function appended(bytes: Uint8Array, section: Section, count: number, more: Uint
   return [Uint8Array.from(unsignedLeb(total)), bytes.subarray(reader.at, section.end), more]
 }
 
-function meterCode(bytes: Uint8Array, section: Section, fuelGlobal: number): Uint8Array[] {
-  const index = unsignedLeb(fuelGlobal)
-  const spend = Uint8Array.of(
-    ...[0x23, ...index], // global.get fuel
-    ...[0x41, 0x01, 0x6b], // i32.const 1, i32.sub
-    ...[0x24, ...index], // global.set fuel
-    ...[0x23, ...index], // global.get fuel
-    ...[0x41, 0x00, 0x48], // i32.const 0, i32.lt_s
-    ...[0x04, 0x40, 0x00, 0x0b], // if, unreachable, end
-  )
+function meterCode(
+  bytes: Uint8Array,
+  section: Section,
+  parameters: readonly number[],
+  fuelGlobal: number,
+): Uint8Array[] {
   const reader = new WasmReader(bytes, section.start, section.end)
   const count = reader.u32()
+  if (count !== parameters.length) throw new WasmFormatError('module has other code than functions')
   const parts: Uint8Array[] = [Uint8Array.from(unsignedLeb(count))]
-  for (let i = 0; i < count; i++) {
+  for (const own of parameters) {
     const size = reader.u32()
     const body = new WasmReader(bytes, reader.at, reader.at + size)
     reader.skip(size)
-    const places = meteredPlaces(body)
-    parts.push(Uint8Array.from(unsignedLeb(size + places.length * spend.length)))
-    let from = body.end - size
-    for (const place of places) {
-      parts.push(bytes.subarray(from, place), spend)
-      from = place
-    }
-    parts.push(bytes.subarray(from, body.end))
+    const metered = meteredBody(body, own, fuelGlobal)
+    const length = metered.reduce((sum, part) => sum + part.length, 0)
+    parts.push(Uint8Array.from(unsignedLeb(length)), ...metered)
   }
   if (reader.at !== section.end) throw new WasmFormatError('code section has trailing bytes')
   return parts
 }
 
-/** Offsets of the first instruction of a function, and of the first inside each of its loops. */
-function meteredPlaces(body: WasmReader): number[] {
-  for (let groups = body.u32(); groups > 0; groups--) {
-    body.u32()
-    body.byte()
+/** How many parameters each function of the code section has. */
+function readParameters(bytes: Uint8Array, types: Section, functions: Section): number[] {
+  const ofTypes: number[] = []
+  const typeReader = new WasmReader(bytes, types.start, types.end)
+  for (let left = typeReader.u32(); left > 0; left--) {
+    if (typeReader.byte() !== 0x60) throw new WasmFormatError('a type is not that of a function')
+    const count = typeReader.u32()
+    typeReader.skip(count)
+    typeReader.skip(typeReader.u32())
+    ofTypes.push(count)
   }
-  const places = [body.at]
-  while (body.at < body.end) {
-    const opcode = body.byte()
-    body.skipImmediates(opcode)
-    if (opcode === 0x03) places.push(body.at)
+  const parameters: number[] = []
+  const reader = new WasmReader(bytes, functions.start, functions.end)
+  for (let left = reader.u32(); left > 0; left--) {
+    const count = ofTypes[reader.u32()]
+    if (count === undefined) throw new WasmFormatError('a function has no type')
+    parameters.push(count)
   }
-  return places
+  return parameters
 }
 
 function exportEntry(name: string, globalIndex: number): number[] {
   return [name.length, ...Buffer.from(name, 'latin1'), 0x03, ...unsignedLeb(globalIndex)]
-}
-
-function unsignedLeb(value: number): number[] {
-  const bytes: number[] = []
-  let rest = value
-  do {
-    const low = rest & 0x7f
-    rest >>>= 7
-    bytes.push(rest === 0 ? low : low | 0x80)
-  } while (rest !== 0)
-  return bytes
 }
 
 function signedLeb(value: number): number[] {

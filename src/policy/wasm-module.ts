@@ -55,6 +55,11 @@ export class WasmReader {
     this.end = end
   }
 
+  /** Another one, of the same bytes up to the same end. */
+  from(at: number): WasmReader {
+    return new WasmReader(this.bytes, at, this.end)
+  }
+
   byte(): number {
     if (this.at >= this.end) throw new WasmFormatError('module ends in the middle of something')
     return this.bytes[this.at++] as number

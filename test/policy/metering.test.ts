@@ -1,0 +1,127 @@
+// Where a loop counts in a local variable it counts what it would in the global one: of random
+// functions the same fuel is left, and the same of them are stopped.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { FUEL_EXPORT, meterModule } from '../../src/policy/rewrite.ts'
+
+type Statement =
+  | { readonly kind: 'block' | 'loop' | 'if'; readonly inside: readonly Statement[] }
+  | { readonly kind: 'br' | 'br_if' | 'br_table'; readonly labels: readonly number[] }
+  | { readonly kind: 'count' | 'call' | 'return' | 'unreachable' }
+
+const leaf: fc.Arbitrary<Statement> = fc.oneof(
+  { weight: 3, arbitrary: fc.constant({ kind: 'count' } as const) },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      kind: fc.constantFrom('br_if' as const, 'br_table' as const, 'br' as const),
+      labels: fc.array(fc.nat(4), { minLength: 1, maxLength: 3 }),
+    }),
+  },
+  fc.record({ kind: fc.constantFrom('call' as const, 'return' as const, 'unreachable' as const) }),
+)
+const { statements } = fc.letrec<{ statements: readonly Statement[]; statement: Statement }>(
+  (tie) => ({
+    statements: fc.array(tie('statement'), { maxLength: 4, depthIdentifier: 'nesting' }),
+    statement: fc.oneof(
+      { depthIdentifier: 'nesting', maxDepth: 4 },
+      leaf,
+      fc.record({
+        kind: fc.constantFrom('loop' as const, 'loop' as const, 'block' as const, 'if' as const),
+        inside: tie('statements'),
+      }),
+    ),
+  }),
+)
+
+/** Of the parameter, which counts down: its last bits change all the time. */
+const CONDITION = [0x20, 0x00, 0x41, 0x03, 0x71]
+const SPEND = [0x23, 1, 0x41, 1, 0x6b, 0x24, 1, 0x23, 1, 0x41, 0, 0x48, 0x04, 0x40, 0x00, 0x0b]
+
+function codeOf(list: readonly Statement[], depth: number, spend: readonly number[]): number[] {
+  return list.flatMap((statement) => {
+    switch (statement.kind) {
+      case 'block':
+        return [0x02, 0x40, ...codeOf(statement.inside, depth + 1, spend), 0x0b]
+      case 'loop':
+        return [0x03, 0x40, ...spend, ...codeOf(statement.inside, depth + 1, spend), 0x0b]
+      case 'if':
+        return [...CONDITION, 0x04, 0x40, ...codeOf(statement.inside, depth + 1, spend), 0x0b]
+      case 'count':
+        return [0x20, 0x00, 0x41, 0x01, 0x6b, 0x21, 0x00]
+      case 'call':
+        return [0x10, 0x01]
+      case 'return':
+        return [0x0f]
+      case 'unreachable':
+        return [...CONDITION, 0x45, 0x04, 0x40, 0x00, 0x0b]
+      default: {
+        const labels = statement.labels.map((label) => label % (depth + 1))
+        const [first = 0] = labels
+        if (statement.kind === 'br') return [0x0c, first]
+        if (statement.kind === 'br_if') return [...CONDITION, 0x0d, first]
+        return [...CONDITION, 0x0e, labels.length - 1, ...labels]
+      }
+    }
+  })
+}
+
+const leb = (value: number) => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, value >> 7])
+const section = (id: number, contents: readonly number[]) => [
+  id,
+  ...leb(contents.length),
+  ...contents,
+]
+const name = (text: string) => [text.length, ...Buffer.from(text)]
+
+/** With `spend` it counts itself, without it is to be metered. */
+function moduleOf(list: readonly Statement[], spend: readonly number[]): Uint8Array<ArrayBuffer> {
+  const isMetered = spend.length > 0
+  const fuel = [0x7f, 1, 0x41, 0, 0x0b]
+  const bodies = [[...spend, ...codeOf(list, 0, spend)], spend].map((code) => [0, ...code, 0x0b])
+  return Uint8Array.from([
+    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    ...section(1, [2, 0x60, 1, 0x7f, 0, 0x60, 0, 0]),
+    ...section(2, [1, ...name('env'), ...name('memory'), 2, 0, 1]),
+    ...section(3, [2, 0, 1]),
+    ...section(6, [
+      ...[isMetered ? 2 : 1, 0x7f, 1, 0x41, 0x80, 0x80, 0x04, 0x0b],
+      ...(isMetered ? fuel : []),
+    ]),
+    ...section(7, [
+      ...[isMetered ? 2 : 1, ...name('run'), 0, 0],
+      ...(isMetered ? [...name(FUEL_EXPORT), 3, 1] : []),
+    ]),
+    ...section(10, [2, ...bodies.flatMap((body) => [...leb(body.length), ...body])]),
+  ])
+}
+
+function leftOf(bytes: Uint8Array<ArrayBuffer>, argument: number, fuel: number) {
+  const env = { memory: new WebAssembly.Memory({ initial: 1 }) }
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env })
+  const run = instance.exports['run'] as (argument: number) => void
+  const global = instance.exports[FUEL_EXPORT] as WebAssembly.Global
+  global.value = fuel
+  try {
+    run(argument)
+    return { left: global.value }
+  } catch (error) {
+    assert.ok(error instanceof WebAssembly.RuntimeError)
+    // What traps by itself may leave what a loop has not written back.
+    return global.value < 0 ? { left: global.value } : { trapped: true }
+  }
+}
+
+test('counts in a local variable what it would in the global one', () => {
+  fc.assert(
+    fc.property(statements, fc.nat(7), fc.nat(200), (list, argument, fuel) => {
+      const metered = meterModule(moduleOf(list, []))
+      assert.equal(metered.kind, 'rewritten')
+      if (metered.kind !== 'rewritten') return
+      const bytes = Uint8Array.from(metered.bytes)
+      assert.deepEqual(leftOf(bytes, argument, fuel), leftOf(moduleOf(list, SPEND), argument, fuel))
+    }),
+    { numRuns: 2_000 },
+  )
+})
