@@ -67,29 +67,43 @@ async function run(
   process.exit(started.exitCode)
 }
 
+/** `process.exit` waits for every thread: with one that does not end there is only one way out. */
+async function leave(
+  stopped: Promise<{ readonly stuck: number }>,
+  logger: Logger,
+  exitCode: number,
+): Promise<never> {
+  const { stuck } = await stopped
+  if (stuck > 0) logger.error({ event: 'exit', stuck }, 'A data thread does not end: SIGKILL')
+  await logger.flush()
+  if (stuck > 0) process.kill(process.pid, 'SIGKILL')
+  return process.exit(exitCode)
+}
+
 function handleSignals(
   start: Promise<SidecarStart>,
   logger: Logger,
   giveUp: AbortController,
 ): void {
   let ending = false
+  let running: Sidecar | undefined
   const end = async (signal: string): Promise<void> => {
     if (ending) {
       logger.warn({ event: 'exit', signal }, 'Second signal: exiting at once')
-      process.exit(1)
+      if (running === undefined) process.exit(1)
+      return leave(running.abort(), logger, 1)
     }
     ending = true
     giveUp.abort()
     const started = await start
     if (started.kind !== 'started') return
+    running = started.sidecar
     const { left } = await started.sidecar.drain()
     const exitCode = left === 0 ? 0 : 1
     const fields = { event: 'exit', signal, connections_left: left, exit_code: exitCode }
     if (left === 0) logger.info(fields, 'Drained')
     else logger.error(fields, 'Drain deadline passed with connections left')
-    await started.sidecar.stop()
-    await logger.flush()
-    process.exit(exitCode)
+    await leave(started.sidecar.stop(), logger, exitCode)
   }
   const reload = async (): Promise<void> => {
     const started = await start

@@ -212,8 +212,13 @@ export class Sidecar {
     return this.#draining
   }
 
+  /** Ends the data threads, and takes no care of logs. */
+  abort(): Promise<{ readonly stuck: number }> {
+    return this.#supervisor.stop()
+  }
+
   /** Ends everything at once; ports are free when it resolves. */
-  async stop(): Promise<void> {
+  async stop(): Promise<{ readonly stuck: number }> {
     this.#watcher.stop()
     this.#validity.stop()
     this.#workloadApi?.stop()
@@ -221,10 +226,11 @@ export class Sidecar {
     this.#candidates.stop()
     this.#operation.stop()
     this.#reloader.stop()
-    await this.#supervisor.stop()
+    const { stuck } = await this.#supervisor.stop()
     await Promise.all(this.#servers.map(({ server }) => server.close()))
     await this.#records.settled(LAST_RECORDS_MS)
     await this.#decisions.close()
+    return { stuck }
   }
 
   async #start(): Promise<StartFailure | { readonly kind: 'given_up' } | undefined> {

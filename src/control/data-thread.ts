@@ -14,6 +14,9 @@ export interface DataThreadEvents {
   records(records: readonly LogRecord<SentInput>[]): void | Promise<void>
 }
 
+/** Ending takes milliseconds, unless it never comes. */
+const END_MS = 3_000
+
 export class DataThread {
   readonly cells = Cells.allocate()
   /** Listening, or unable to. */
@@ -108,9 +111,17 @@ export class DataThread {
     return this.cells.read(CONNECTIONS_OPEN)
   }
 
-  async terminate(): Promise<void> {
+  /**
+   * @returns false for a thread that does not end: Node.js 26 was once seen to wait for handles that
+   *   were gone (Environment::CleanupHandles), and whoever waits for the thread waits for ever
+   */
+  async terminate(): Promise<boolean> {
     this.serving = false
-    await this.#worker.terminate()
+    const late = Promise.withResolvers<false>()
+    const timer = setTimeout(late.resolve, END_MS, false)
+    const ended = await Promise.race([this.#worker.terminate().then(() => true), late.promise])
+    clearTimeout(timer)
+    return ended
   }
 
   #applied(generation: number): void {

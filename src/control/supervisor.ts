@@ -103,8 +103,8 @@ export class Supervisor {
     return { left: left.reduce((sum, one) => sum + one, 0) }
   }
 
-  /** Ends all threads, with whatever they have open. */
-  async stop(): Promise<void> {
+  /** Ends all threads, with whatever they have open. @returns how many do not end */
+  async stop(): Promise<{ readonly stuck: number }> {
     this.#state = 'stopped'
     clearInterval(this.#watch)
     for (const seat of this.#seats) clearTimeout(seat.retry)
@@ -112,8 +112,14 @@ export class Supervisor {
       ...this.#seats.flatMap(({ current, prepared }) => [current ?? [], prepared ?? []].flat()),
       ...this.#dying,
     ]
-    await Promise.all(threads.map((thread) => thread.terminate()))
-    await Promise.all(threads.map((thread) => thread.gone))
+    const ended = await Promise.all(
+      threads.map(async (thread) => {
+        const end = await thread.terminate()
+        if (end) await thread.gone
+        return end
+      }),
+    )
+    return { stuck: ended.filter((end) => !end).length }
   }
 
   /** One for each thread, at the place of its number; then those that are being ended. */

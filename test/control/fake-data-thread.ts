@@ -1,5 +1,6 @@
 // A data thread without a proxy: listens, keeps the protocol, and obeys orders that a test sends
 // over its port, one word a connection.
+import { execFileSync } from 'node:child_process'
 import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parentPort } from 'node:worker_threads'
@@ -33,6 +34,10 @@ const server = createServer((socket) => {
     switch (String(order)) {
       case 'stall':
         for (;;) if (start.thread < 0) break
+        return
+      case 'hang':
+        // Not to be interrupted, unlike JavaScript.
+        execFileSync('sleep', ['8'])
         return
       case 'crash':
         throw new Error('told to crash')

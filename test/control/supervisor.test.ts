@@ -214,3 +214,14 @@ test('decisions that went down with their thread are counted', async (t) => {
   assert.equal(supervisor.retired.read(lost), 5)
   assert.equal(seen.records, 3)
 })
+
+test('says that a thread does not end, instead of waiting for it', async (t) => {
+  const { supervisor } = supervised(t, 1)
+  const port = await started(supervisor)
+  // It does not end for eight seconds: longer than anybody waits.
+  connect(port, '127.0.0.1')
+    .on('error', () => {})
+    .write('hang')
+  await until(() => counted(supervisor, OPEN) === 1)
+  assert.deepEqual(await supervisor.stop(), { stuck: 1 })
+})
