@@ -144,6 +144,7 @@ class ValueReader {
     if (character === '"') return this.#string()
     if (character === '[') return this.#array(depth)
     if (character === '{') return this.#objectOrSet(depth)
+    if (character !== undefined && character <= '9') return this.#number()
     if (this.#takes('null')) return null
     if (this.#takes('true')) return true
     if (this.#takes('false')) return false
@@ -152,8 +153,12 @@ class ValueReader {
   }
 
   #number(): RegoNumber {
-    const known = this.#match(NUMBER)
-    if (known !== undefined) return new RegoNumber(known[0])
+    const start = this.#at
+    NUMBER.lastIndex = start
+    if (NUMBER.test(this.#text)) {
+      this.#at = NUMBER.lastIndex
+      return new RegoNumber(this.#text.slice(start, this.#at))
+    }
     const [, sign, digits] = (this.#strict ? undefined : this.#match(WITHOUT_ZERO)) ?? this.#fail()
     return new RegoNumber(`${sign}0${digits}`)
   }
