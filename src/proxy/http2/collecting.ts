@@ -20,6 +20,14 @@ export interface CollectingEvents {
   failed(collecting: StreamCollecting, code: ErrorCode): void
 }
 
+/**
+ * Whether the client has sent all of its request, when `end` says so: that event is also there when
+ * the client resets the stream or goes away (Node.js 26.10), behind the end of the stream as a whole.
+ */
+export function isWhole(stream: ServerHttp2Stream): boolean {
+  return !stream.closed
+}
+
 export class StreamCollecting {
   readonly stream: ServerHttp2Stream
   /** Without the expectation, which is met by us. */
@@ -83,6 +91,7 @@ export class StreamCollecting {
 
   readonly #onEnd = (): void => {
     this.#events.guard(this.stream, () => {
+      if (!isWhole(this.stream)) return
       this.#done = true
       this.body.end()
       this.#ready()

@@ -293,7 +293,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   }
 
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call {
-    return openCall(this.#context, user, request, fresh)
+    return openCall(this.#context, user, request, fresh, this.peer.principal)
   }
 
   openTunnel(client: TunnelClient, upstream: UpstreamConnection, early: Buffer): Tunnel {
