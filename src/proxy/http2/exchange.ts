@@ -12,7 +12,7 @@ import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
 import { Retry } from '../retry.ts'
 import type { LeaveReason, Tunnel, TunnelClient } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
-import type { ReadSoFar } from './collecting.ts'
+import { isWhole, type ReadSoFar } from './collecting.ts'
 import { deadlineMsOf, isGrpc, statusFields } from './grpc.ts'
 import { breakOff, endUnread, endWithStatus, sendOwnAnswer } from './own-answer.ts'
 
@@ -294,7 +294,7 @@ export class Http2Exchange implements UpgradeUser {
       guarded(() => this.#takeTrailers(list ?? []))
     })
     stream.on('data', (chunk: Buffer) => guarded(() => this.#clientData(chunk)))
-    stream.on('end', () => guarded(() => this.#clientEnd()))
+    stream.on('end', () => guarded(() => isWhole(stream) && this.#clientEnd()))
     // What the client of a WebSocket says before there is one waits, within its window.
     if (this.head.upgrade !== undefined) stream.pause()
   }
