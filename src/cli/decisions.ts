@@ -188,7 +188,7 @@ class FailureNotice {
     if (performance.now() - this.#atMs < NOTICE_MS) return
     this.#logger.error(
       { event: 'decisions_dropped', result, reason, count: this.#count },
-      'Decisions are not logged: the rules about the log failed',
+      'Decisions are logged without input and result: the rules about the log failed',
     )
     this.#atMs = performance.now()
     this.#count = 0

@@ -1,6 +1,7 @@
 // Turns a decision record into OPA's EventV1 as JSON, the fields in OPA's order and ours under
 // `custom`. What the policy's own rules want dropped or masked goes first, then what is a secret by
-// its name or look; where drop or mask cannot be asked there is no event at all.
+// its name or look; where drop or mask cannot be asked the event has neither input nor result: a
+// client that makes them fail may neither show what is secret nor keep out of the log.
 import { hash } from 'node:crypto'
 import type { DecisionRecord } from '../threads.ts'
 import {
@@ -49,8 +50,8 @@ export type EventOutcome =
   /** EventV1 as JSON text on one line. */
   | { readonly kind: 'event'; readonly json: string }
   | { readonly kind: 'dropped_by_policy' }
-  /** Drop or mask failed: what may have to stay secret is not logged. */
-  | { readonly kind: 'policy_failed'; readonly reason: string }
+  /** Drop or mask failed: of what may have to stay secret nothing is in `json`. */
+  | { readonly kind: 'policy_failed'; readonly reason: string; readonly json: string }
   /** Input or result is not JSON, so that nothing in it can be masked. */
   | { readonly kind: 'unreadable' }
 
@@ -73,6 +74,10 @@ function maskedEvent(record: DecisionRecord, context: EventContext): EventOutcom
     ...(record.result === undefined ? {} : { result: readDocument(record.result) }),
   }
   const asked = askRules(record, context)
+  if ('reason' in asked) {
+    const json = bareText(record, context.labels)
+    return { kind: 'policy_failed', reason: asked.reason, json }
+  }
   if ('kind' in asked) return asked
 
   const { erased, masked } = applyMaskRules(asked.rules, documents)
@@ -92,7 +97,10 @@ function maskedEvent(record: DecisionRecord, context: EventContext): EventOutcom
   return { kind: 'event', json }
 }
 
-type Asked = { readonly rules: readonly MaskRule[] } | Exclude<EventOutcome, { kind: 'event' }>
+type Asked =
+  | { readonly rules: readonly MaskRule[] }
+  | { readonly kind: 'dropped_by_policy' }
+  | { readonly reason: string }
 
 /** The rules see the event before anything is changed; what they read is never what is logged. */
 function askRules(record: DecisionRecord, { labels, rules }: EventContext): Asked {
@@ -113,12 +121,14 @@ function askRules(record: DecisionRecord, { labels, rules }: EventContext): Aske
 const UNDEFINED: RuleAnswer = { kind: 'undefined' }
 const isUndefined = ({ kind }: RuleAnswer): boolean => kind === 'undefined'
 
-function failedRule(
-  name: 'drop' | 'mask',
-  { kind }: RuleAnswer,
-): EventOutcome & { kind: 'policy_failed' } {
+function failedRule(name: 'drop' | 'mask', { kind }: RuleAnswer): { readonly reason: string } {
   const what = kind === 'result' ? 'gave something else than it should' : `failed: ${kind}`
-  return { kind: 'policy_failed', reason: `system/log/${name} ${what}` }
+  return { reason: `system/log/${name} ${what}` }
+}
+
+function bareText(record: DecisionRecord, labels: DecisionLabels): string {
+  const erased = record.result === undefined ? ['/input'] : ['/input', '/result']
+  return eventText(record, labels, { input: undefined, erased, masked: [] })
 }
 
 interface EventParts {

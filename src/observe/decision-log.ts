@@ -58,10 +58,12 @@ export class DecisionLog {
   record(record: DecisionRecord, write = true): void {
     const { onEvent } = this.#options
     const outcome = this.eventOf(record)
-    if (outcome.kind !== 'event') {
-      onEvent(outcome.kind, outcome.kind === 'policy_failed' ? outcome.reason : undefined)
+    if (outcome.kind === 'policy_failed') {
+      onEvent(outcome.kind, outcome.reason)
+      if (write) this.#write(outcome.json, record.timeMs)
       return
     }
+    if (outcome.kind !== 'event') return onEvent(outcome.kind)
     const { json } = outcome
     const { decisionId: id, outcome: verdict } = record
     this.ring.add({ id, outcome: verdict, principal: shownPrincipal(record, json), json, record })

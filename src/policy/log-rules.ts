@@ -1,5 +1,5 @@
 // The rules of a policy about its decision log, tried once before it is put into force: a rule that
-// fails keeps decisions out of the log, and that is better known now than missed later.
+// fails keeps what was decided out of the log, and that is better known now than missed later.
 import type { Problem } from '../errors.ts'
 import { PolicyHost } from './host.ts'
 import type { PolicyMaterial } from './material.ts'
@@ -16,7 +16,7 @@ export function logRuleWarnings(material: PolicyMaterial): readonly Problem[] {
       {
         where: material.file,
         what: `system/log/${name} failed on a sample event: ${why}`,
-        remedy: 'correct the rule: events that it fails on are not logged at all',
+        remedy: 'correct the rule: events that it fails on are logged without input and result',
         severity: 'warning',
       },
     ]

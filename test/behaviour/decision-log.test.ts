@@ -51,7 +51,10 @@ async function sums(sidecar: TestSidecar, metric: string): Promise<Map<string, n
 const total = (counts: ReadonlyMap<string, number>, prefix = ''): number =>
   [...counts].reduce((sum, [key, count]) => (key.startsWith(prefix) ? sum + count : sum), 0)
 
-/** Made = logged + left out by reason; and for the destination: logged = written + dropped + pending. */
+/**
+ * Made = logged + left out by reason; and for the destination: logged, with and without input and
+ * result, = written + dropped + pending.
+ */
 async function balance(sidecar: TestSidecar, sink: string) {
   const [made, events, deliveries, pending] = (await Promise.all(
     [
@@ -64,7 +67,7 @@ async function balance(sidecar: TestSidecar, sink: string) {
   return {
     made: total(made),
     accounted: total(events),
-    logged: events.get('logged') ?? 0,
+    logged: (events.get('logged') ?? 0) + (events.get('policy_failed') ?? 0),
     delivered: total(deliveries, `${sink} `) + (pending.get(sink) ?? 0),
     events,
     deliveries,
@@ -135,7 +138,7 @@ describe('the rules of a policy about its log', () => {
     assert.deepEqual([active.outcome, active.differs, 'result' in active], ['deny', false, false])
   })
 
-  it('keep an event out of the log, and one whose rules fail; both are answered and counted', async () => {
+  it('keep an event out of the log, and input and result where they fail; all are counted', async () => {
     for (const path of ['/health', '/oops', '/mistake']) {
       assert.equal((await call(sidecar, web, { path })).status, 200, path)
     }
@@ -144,7 +147,15 @@ describe('the rules of a policy about its log', () => {
       [events.get('logged'), events.get('dropped_by_policy'), events.get('policy_failed')],
       [2, 1, 2],
     )
-    assert.equal(eventsOf(sidecar).length, 2)
+    const bare = eventsOf(sidecar).filter((one) => !('input' in one || 'result' in one))
+    assert.equal(eventsOf(sidecar).length, 4)
+    assert.deepEqual(
+      bare.map(({ erased }) => erased),
+      [
+        ['/input', '/result'],
+        ['/input', '/result'],
+      ],
+    )
     assert.equal(JSON.parse((await sidecar.admin('GET', '/decisions')).body).decisions.length, 2)
     const told = await sidecar.logged('decisions_dropped')
     assert.equal(told['result'], 'policy_failed')

@@ -234,6 +234,22 @@ describe('the rules about the log', () => {
     })
   }
 
+  it('leave nothing of a decision but the fact of it where they fail', () => {
+    const record = decisionRecord({
+      input: '{"attributes":{"source":{"principal":"secret"}}}',
+      result: '{"allowed":true,"headers":{"x":"secret"}}',
+      error: 'secret',
+      principal: 'secret',
+    })
+    const outcome = decisionEvent(record, context(undefined, { kind: 'too_large' }))
+    assert.ok(outcome.kind === 'policy_failed')
+    assert.ok(!outcome.json.includes('secret'))
+    const { decision_id, req_id, custom, erased } = JSON.parse(outcome.json)
+    assert.deepEqual([decision_id, req_id], [record.decisionId, record.requestId])
+    assert.equal(custom.outcome, record.outcome)
+    assert.deepEqual(erased, ['/input', '/result'])
+  })
+
   it('see the event as it was decided, and its time', () => {
     const seen: unknown[] = []
     const record = decisionRecord({ input: '{"authorization": "Bearer abc"}', error: 'a reason' })
