@@ -312,13 +312,13 @@ export const METRICS = {
   decision_log_events_total: {
     type: 'counter',
     from: 'data',
-    help: 'Decisions by what became of their log event; together as many as decisions_total.',
+    help: 'Decisions by what became of their log event; together as many as decisions_total. `policy_failed` is logged without input and result.',
     labels: { result: DECISION_LOG_RESULTS },
   },
   decision_log_deliveries_total: {
     type: 'counter',
     from: 'data',
-    help: 'Logged events by destination: written, or why they were dropped there; with those pending, as many as were logged.',
+    help: 'Logged events by destination: written, or why they were dropped there; with those pending, as many as `logged` and `policy_failed`.',
     labels: { sink: DECISION_SINKS, result: DECISION_DELIVERIES },
   },
   decision_log_pending: {
