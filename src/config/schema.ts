@@ -257,7 +257,8 @@ export const KEYS = [
     default: '256',
     min: '1',
     max: '100000',
-    sentence: 'Connections of one data thread to the workload; a request that finds none gets 503.',
+    sentence:
+      'Connections of one data thread to the workload, WebSockets among them; the last eighth is for principals that hold few, and a request that finds none gets 503.',
   },
   {
     path: 'inbound.timeouts.handshake',

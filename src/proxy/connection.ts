@@ -240,7 +240,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   }
 
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call {
-    return openCall(this.#context, user, request, fresh)
+    return openCall(this.#context, user, request, fresh, this.peer.principal)
   }
 
   writeToClient(bytes: Buffer | string): boolean {

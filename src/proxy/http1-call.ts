@@ -29,6 +29,7 @@ export class Http1Call implements Call, UpstreamUser {
   readonly #turn: Turn
   /** On a connection that was never used before. */
   readonly #fresh: boolean
+  readonly #client: string
   #upstream: UpstreamConnection | undefined
   /** What is to be written once there is a connection. */
   #unsent: Buffer[] | undefined = []
@@ -42,7 +43,10 @@ export class Http1Call implements Call, UpstreamUser {
   #interim = 0
   #over = false
 
-  /** @param fresh on a connection that was never used before */
+  /**
+   * @param fresh on a connection that was never used before
+   * @param client the principal that asks; see `UpstreamPool.acquire`
+   */
   constructor(
     user: UpgradeUser,
     request: CallRequest,
@@ -50,6 +54,7 @@ export class Http1Call implements Call, UpstreamUser {
     limits: AnswerLimits,
     turn: Turn,
     fresh: boolean,
+    client: string,
   ) {
     this.#user = user
     this.#request = request
@@ -57,11 +62,12 @@ export class Http1Call implements Call, UpstreamUser {
     this.#limits = limits
     this.#turn = turn
     this.#fresh = fresh
+    this.#client = client
     this.#requestDone = request.body.kind === 'none'
   }
 
   begin(): void {
-    this.#pool.acquire(this, this.#fresh)
+    this.#pool.acquire(this, this.#fresh, this.#client)
   }
 
   // Request side.

@@ -166,7 +166,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
 
   /** Only with a permit in hand. */
   #connect(_admitted: Admitted): void {
-    this.#context.pool.acquire(this, true)
+    this.#context.pool.acquire(this, true, this.peer.principal)
   }
 
   #open(connection: UpstreamConnection): void {

@@ -3,6 +3,7 @@
 // surplus answer can never be taken for the answer to somebody else's request.
 import net from 'node:net'
 import type { Address } from '../config/config.ts'
+import { UpstreamShares } from './upstream-shares.ts'
 
 /** The owner of a connection: an exchange, or a tunnel. */
 export interface UpstreamUser {
@@ -42,7 +43,7 @@ export class UpstreamPool {
   readonly #options: UpstreamOptions
   readonly #idle: UpstreamConnection[] = []
   readonly #all = new Set<UpstreamConnection>()
-  readonly #queue: { readonly user: UpstreamUser; readonly sinceMs: number }[] = []
+  readonly #shares = new UpstreamShares()
   /**
    * One read buffer for all connections: reads are handed over synchronously and whoever keeps
    * bytes copies them. It saves an allocation of 64 KiB a read (5 % of CPU at 100-byte answers, 20 %
@@ -58,27 +59,46 @@ export class UpstreamPool {
     return this.#all.size
   }
 
-  /** Gives `user` a connection through `upstreamReady`, at once or when one comes free. */
-  acquire(user: UpstreamUser, fresh = false): void {
-    if (!fresh) {
-      for (let one = this.#idle.pop(); one !== undefined; one = this.#idle.pop()) {
-        if (!one.usable) continue
-        one.own(user)
-        one.ready()
-        return
-      }
-    }
-    if (this.#all.size >= this.#options.maxConnections && !this.#dropOneIdle()) {
-      this.#queue.push({ user, sinceMs: this.#options.nowMs() })
-      return
-    }
-    this.#open(user)
+  /**
+   * Gives `user` a connection through `upstreamReady`, at once or when one comes free.
+   * @param client whom the connection counts for, where there are not enough for everybody
+   */
+  acquire(user: UpstreamUser, fresh = false, client = ''): void {
+    if (this.#shares.mayTake(client, this.#free, this.#options.maxConnections)) {
+      this.#give(user, fresh, client)
+    } else this.#shares.wait({ user, client, sinceMs: this.#options.nowMs() })
   }
 
   /** Takes a waiting user out again; it must not own a connection yet. */
   forget(user: UpstreamUser): void {
-    const place = this.#queue.findIndex((waiting) => waiting.user === user)
-    if (place !== -1) this.#queue.splice(place, 1)
+    this.#shares.forget(user)
+  }
+
+  /** How many more may have an owner. */
+  get #free(): number {
+    return this.#options.maxConnections - (this.#all.size - this.#idle.length)
+  }
+
+  #give(user: UpstreamUser, fresh: boolean, client: string): void {
+    for (
+      let one = fresh ? undefined : this.#idle.pop();
+      one !== undefined;
+      one = this.#idle.pop()
+    ) {
+      if (!one.usable) one.destroy()
+      else return this.#handOver(one, user, client)
+    }
+    // What is idle is the only thing that can be in the way of a fresh one.
+    if (this.#all.size >= this.#options.maxConnections) this.#idle.shift()?.destroy()
+    this.#shares.took(client)
+    this.#open(user, client)
+  }
+
+  #handOver(connection: UpstreamConnection, user: UpstreamUser, client: string): void {
+    this.#shares.took(client)
+    connection.client = client
+    connection.own(user)
+    connection.ready()
   }
 
   /** Time passes: slow connects, waiting users and idle connections. */
@@ -89,12 +109,8 @@ export class UpstreamPool {
         one.connectTimedOut()
       else if (one.user === undefined && nowMs - one.idleSinceMs >= IDLE_MS) one.destroy()
     }
-    while (this.#queue.length > 0) {
-      const first = this.#queue[0]
-      if (first === undefined || nowMs - first.sinceMs < this.#options.connectTimeoutMs) break
-      this.#queue.shift()
-      this.#tellBusy(first.user)
-    }
+    const { connectTimeoutMs } = this.#options
+    for (const { user } of this.#shares.expired(nowMs - connectTimeoutMs)) this.#tellBusy(user)
   }
 
   close(): void {
@@ -110,37 +126,38 @@ export class UpstreamPool {
     }
   }
 
-  #open(user: UpstreamUser): void {
+  #open(user: UpstreamUser, client: string): void {
     const connection = new UpstreamConnection(this.#options, this.#readBuffer, user, {
       released: (one) => {
-        const next = this.#queue.shift()
-        if (next === undefined) {
-          one.idleSinceMs = this.#options.nowMs()
-          this.#idle.push(one)
-          return
-        }
-        one.own(next.user)
-        one.ready()
+        this.#giveBack(one)
+        one.idleSinceMs = this.#options.nowMs()
+        this.#idle.push(one)
+        this.#next()
       },
       closed: (one) => {
         this.#all.delete(one)
+        this.#giveBack(one)
         const place = this.#idle.indexOf(one)
         if (place !== -1) this.#idle.splice(place, 1)
         this.#options.opened(-1)
-        const next = this.#queue.length > 0 ? this.#queue.shift() : undefined
-        if (next !== undefined) this.acquire(next.user)
+        this.#next()
       },
     })
+    connection.client = client
     this.#all.add(connection)
     this.#options.opened(1)
     connection.ready()
   }
 
-  #dropOneIdle(): boolean {
-    const oldest = this.#idle.shift()
-    if (oldest === undefined) return false
-    oldest.destroy()
-    return true
+  #giveBack(connection: UpstreamConnection): void {
+    if (connection.client !== undefined) this.#shares.gaveBack(connection.client)
+    connection.client = undefined
+  }
+
+  #next(): void {
+    if (!this.#shares.waiting) return
+    const next = this.#shares.next(this.#free, this.#options.maxConnections)
+    if (next !== undefined) this.#give(next.user, false, next.client)
   }
 }
 
@@ -153,6 +170,8 @@ export class UpstreamConnection {
   readonly socket: net.Socket
   readonly openedMs: number
   user: UpstreamUser | undefined
+  /** Whom it counts for, while it has an owner. */
+  client: string | undefined
   /** True from the second request on: then the workload may have closed it under our feet. */
   reused = false
   connecting = true

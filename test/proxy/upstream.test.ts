@@ -126,6 +126,39 @@ describe('the pool of connections to the workload', () => {
     assert.deepEqual(waiting.events, [])
   })
 
+  it('keeps the last eighth for clients that hold few', async (t) => {
+    const { pool } = await setUp(t, 16)
+    const take = (client: string): User => {
+      const user = new User()
+      pool.acquire(user, false, client)
+      return user
+    }
+    const of = (users: readonly User[]): number => users.filter((one) => one.connection).length
+    const hog = Array.from({ length: 30 }, () => take('hog'))
+    assert.equal(of(hog), 14)
+    const others = ['a', 'b', 'c'].map(take)
+    assert.equal(of(others), 2)
+    others[0]?.connection?.release()
+    assert.equal(of(others), 3)
+    assert.equal(of(hog), 14)
+  })
+
+  it('serves clients that wait in turn, whoever has more to wait for', async (t) => {
+    const { pool } = await setUp(t, 1)
+    const served: string[] = []
+    const take = (client: string): void => {
+      const user = new User()
+      user.upstreamReady = (connection) => {
+        served.push(client)
+        setImmediate(() => connection.release())
+      }
+      pool.acquire(user, false, client)
+    }
+    for (const client of ['hog', 'hog', 'hog', 'hog', 'a', 'b', 'b']) take(client)
+    await eventually('all are served', () => served.length === 7)
+    assert.deepEqual(served, ['hog', 'hog', 'a', 'b', 'hog', 'b', 'hog'])
+  })
+
   it('opens a connection for who waits when a used one breaks', async (t) => {
     const { pool, owner, sockets, connected, open } = await setUp(t, 1)
     const user = await owner()

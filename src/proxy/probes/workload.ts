@@ -78,7 +78,7 @@ export class ProbedWorkload {
     const open = (user: UpgradeUser): Call =>
       http2
         ? this.#h2c.call(user, request)
-        : new Http1Call(user, request, this.#http1, HEAD_LIMITS, this.#turn, true)
+        : new Http1Call(user, request, this.#http1, HEAD_LIMITS, this.#turn, true, '')
     return new Asked(open, body)
   }
 
