@@ -41,7 +41,7 @@ import { sweep } from './sweep.ts'
 import { Tally } from './tally.ts'
 import { TcpConnection } from './tcp-connection.ts'
 import type { ThreadContext } from './thread-context.ts'
-import { ALPN_PROTOCOLS, contextOptions, SERVER_OPTIONS } from './tls-options.ts'
+import { ALPN_PROTOCOLS, contextOptions, renewContext, SERVER_OPTIONS } from './tls-options.ts'
 
 /** A client connection before anyone was verified on it, and what has to be undone at its end. */
 interface Arrival {
@@ -109,10 +109,10 @@ export class Listener {
     this.#tls = tls.createServer({
       ...SERVER_OPTIONS,
       ...(forward.scheme === 'tcp' ? {} : { ALPNProtocols: [...ALPN_PROTOCOLS] }),
-      ...contextOptions(identity, trust.bundles),
       // `tick` keeps the deadline: this one cannot be changed later, and it closes nothing.
       handshakeTimeout: NEVER_MS,
     })
+    renewContext(this.#tls, contextOptions(identity, trust.bundles))
     this.#tls.on('secureConnection', (socket) => this.#guarded(socket, () => this.#secured(socket)))
     this.#tls.on('tlsClientError', (error, socket) =>
       this.#guarded(socket, () => this.#handshakeBroke(error, socket)),
@@ -145,8 +145,7 @@ export class Listener {
   generationChanged(trustChanged: boolean): void {
     const { identity, trust, settings } = this.#context.generation.snapshot
     this.#balancers = new ProxyGate(settings.inbound.proxyProtocol.acceptFrom)
-    // Everything again: setSecureContext() sets what it is not told back to Node's defaults.
-    this.#tls.setSecureContext(contextOptions(identity, trust.bundles))
+    renewContext(this.#tls, contextOptions(identity, trust.bundles))
     this.#ages.changed(identity)
     if (!trustChanged) return
     sweep([...this.connections], this.#context.generation.verifier, this.#context.clock)

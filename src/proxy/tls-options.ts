@@ -69,6 +69,22 @@ export function contextOptions(
   }
 }
 
+/**
+ * Brings a context into force for new handshakes, and lets OpenSSL end a path at an intermediate of a
+ * bundle, as identity does. The option for that is among those that `setSecureContext` does not pass on
+ * (Node 26.10, 2026-11), hence the reach inside; where it fails, such a client is refused.
+ */
+export function renewContext(server: tls.Server, options: tls.SecureContextOptions): void {
+  // Everything again: what is left out goes back to Node's defaults.
+  server.setSecureContext(options)
+  const { _sharedCreds: shared } = server as unknown as { _sharedCreds?: SharedContext }
+  shared?.context?.setAllowPartialTrustChain?.()
+}
+
+interface SharedContext {
+  readonly context?: { setAllowPartialTrustChain?(): void }
+}
+
 /** What we speak, best first; a client that says nothing speaks HTTP/1.1. */
 export const ALPN_PROTOCOLS = ['h2', 'http/1.1'] as const
 

@@ -1,6 +1,7 @@
 // Every kind of certificate that must not get in, at the real process: refused, counted and logged
 // for the right reason, and unheard of at the workload.
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
 import { before, describe, it, type TestContext } from 'node:test'
 import type tls from 'node:tls'
 import { altNames, der, forge, octets, sequence, text, uriName } from '../identity/forge.ts'
@@ -354,6 +355,57 @@ describe('a client is let in that presents', () => {
       assert.equal((await call(stand.sidecar, await make(stand))).status, 200)
     })
   }
+})
+
+describe('a trust bundle that ends at an intermediate', () => {
+  const t = suiteCleanup()
+  let sidecar: TestSidecar
+  let authority: TestAuthority
+  before(async () => {
+    authority = await testAuthority()
+    const { 'bundle.pem': file } = await writeFiles(await temporaryDirectory(t), {
+      'bundle.pem': authority.intermediate.certificatePem,
+    })
+    sidecar = await startSidecar(t, {
+      authority,
+      forward: (await startWorkload(t)).url,
+      config: { trust: { bundles: [{ file, trustDomain: 'example.org' }] } },
+    })
+  })
+  const lets = async (client: IssuedCertificate): Promise<boolean> =>
+    (await call(sidecar, client)).status === 200
+
+  it('vouches for what that has issued, with or without it sent along', async () => {
+    const web = await authority.svid('web')
+    assert.ok(await lets(web))
+    const alone = await authority.svid('web')
+    assert.ok(await lets({ ...alone, chainPem: alone.certificatePem }))
+  })
+
+  it('vouches for nothing else of its root, and for nobody who sends the root along', async () => {
+    const beside = await authority.root.intermediate({ trustDomain: 'example.org' })
+    const other = await beside.issue({ uris: [WEB] })
+    const chainPem = other.chainPem + authority.root.certificatePem
+    assert.equal(await lets({ ...other, chainPem }), false)
+    assert.equal(await lets(await authority.root.issue({ uris: [WEB] })), false)
+    assert.equal(await lets(await (await testAuthority()).svid('web')), false)
+    const expired = { notBefore: new Date(Date.now() - 2 * HOUR_MS), notAfter: new Date() }
+    assert.equal(await lets(await authority.svid('web', expired)), false)
+  })
+
+  it('does so after a reload as well', async () => {
+    const generation = await sidecar.metric('postern_snapshot_generation')
+    const next = await sidecar.authority.intermediate.issue({
+      uris: [spiffeId('orders')],
+      dns: ['localhost'],
+    })
+    await writeFile(sidecar.files.privateKey, next.privateKeyPem)
+    await writeFile(sidecar.files.certificate, next.chainPem)
+    await eventually('the rotation', async () => {
+      return (await sidecar.metric('postern_snapshot_generation')) > generation
+    })
+    assert.ok(await lets(await authority.svid('web')))
+  })
 })
 
 async function refused(
