@@ -31,8 +31,6 @@ import { type CollectingEvents, type ReadSoFar, StreamCollecting } from './colle
 import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
 import { breakOff, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
 
-const NO_ERROR = 0
-const ANY_STREAM = 2 ** 31 - 1
 /** What the client may send of one stream before the workload has taken it. */
 const STREAM_WINDOW = 256 * 1024
 /** More resets than so many a second, after a burst, end the connection (CVE-2023-44487). */
@@ -47,8 +45,6 @@ const INVALID_FRAMES = 1_000
 const ANSWERED_EXCESS = 4
 /** Of what waits to be sent, for all streams; each is bounded by its windows long before. */
 const SESSION_MEMORY_MB = 32
-/** Between "no more streams" and the end: requests on their way still get in. */
-const NOTICE_MS = 1_000
 /** A peer that was cut has so long to read why. */
 const CUT_MS = 500
 
@@ -68,7 +64,6 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   #requests = 0
   /** Streams that ended before their answer did, by the client or for what it did. */
   #aborted = 0
-  #noticeMs: number | undefined
   #leaving = false
   #cutMs: number | undefined
   #closeReason: CloseReason = 'client'
@@ -141,8 +136,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     for (const one of this.#collecting) {
       if (nowMs - one.progressMs >= timeouts.requestBodyMs) this.failed(one, 'body_timeout')
     }
-    if (leaving !== undefined) this.#notice(leaving)
-    if (this.#noticeMs !== undefined && nowMs - this.#noticeMs >= NOTICE_MS) this.#leave()
+    if (leaving !== undefined) this.#leave(leaving)
     if (this.#exchanges.size + this.#collecting.size > 0) this.#idleSinceMs = nowMs
     else if (nowMs - this.#idleSinceMs >= timeouts.idleMs) this.#destroy('idle')
   }
@@ -199,7 +193,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     }
     const { limits } = generation.snapshot.settings.inbound
     if (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) {
-      this.#notice('requests')
+      this.#leave('requests')
     }
   }
 
@@ -363,18 +357,15 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     if (!this.#session.destroyed) this.#session.close()
   }
 
-  /** Tells the client to go elsewhere; what it sent before it knew of that is still taken. */
-  #notice(reason: CloseReason): void {
-    if (this.#noticeMs !== undefined || this.#session.destroyed) return
-    this.#noticeMs = this.#context.tickMs
-    this.#closeReason = reason
-    this.#session.goaway(NO_ERROR, ANY_STREAM)
-  }
-
-  /** No more streams; those that are open go on to their end. */
-  #leave(): void {
+  /**
+   * No more streams; those that are open go on to their end. GOAWAY names the last of them, so that
+   * the client knows which requests it may send elsewhere. Not first a GOAWAY that leaves this open
+   * (RFC 9113 section 6.8): node:http2 takes no stream after any GOAWAY, and what came would be lost.
+   */
+  #leave(reason: CloseReason): void {
     if (this.#leaving || this.#session.destroyed) return
     this.#leaving = true
+    this.#closeReason = reason
     this.#session.close()
   }
 
