@@ -25,7 +25,10 @@ export class Generation {
   /** The XFCC element of each peer seen in this generation. */
   readonly xfccByPeer = new WeakMap<VerifiedPeer, string>()
 
-  /** @param before generations whose parts are taken over where they are the same, the newest first */
+  /**
+   * @param before generations whose parts are taken over where they are the same, the newest first; the
+   *   last is in force: what is news about its peers is found out by comparison with it
+   */
   constructor(
     snapshot: Snapshot,
     before: readonly Generation[],
@@ -36,7 +39,7 @@ export class Generation {
     const sameTrust = before.find(
       (one) => one.snapshot.trust.generation === snapshot.trust.generation,
     )
-    this.verifier = sameTrust?.verifier ?? new PeerVerifier(snapshot.trust, before[0]?.verifier)
+    this.verifier = sameTrust?.verifier ?? new PeerVerifier(snapshot.trust, before.at(-1)?.verifier)
     const { previousPolicy } = snapshot
     const engineOf = (rules: Rules): PolicyEngine =>
       engineLike(rules, before) ??

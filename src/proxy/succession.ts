@@ -1,6 +1,6 @@
 // How one generation follows another in a data thread: what takes long, the data of a policy, is made
 // ready over many turns of the event loop while the old generation decides, and then the new one is
-// in force by one assignment. The newest wins; changed trust does not wait for the data of a policy.
+// in force by one assignment. The newest wins; a revocation does not wait for the data of a policy.
 import type { Snapshot } from '../threads.ts'
 import type { Generation } from './generation.ts'
 
@@ -37,7 +37,10 @@ export class Succession {
       const coming = create(snapshot, [...before, this.#current])
       this.#coming = coming
       if (coming.prepare(SLICE_BYTES)) return this.#publish(coming, true)
-      if (coming.verifier !== this.#current.verifier) {
+      // Only what takes away. Whom new bundles let in, the old policy may not have been made for.
+      const sameBundles =
+        snapshot.trust.bundleGeneration === this.#current.snapshot.trust.bundleGeneration
+      if (sameBundles && coming.verifier !== this.#current.verifier) {
         const meanwhile = decidingLike(this.#current.snapshot, snapshot)
         this.#publish(create(meanwhile, [coming, this.#current]), false)
       }

@@ -7,6 +7,8 @@ import type { Snapshot } from '../../src/threads.ts'
 interface Like {
   readonly generation: number
   readonly trust?: number
+  /** Number of the trust bundles. */
+  readonly bundles?: number
   /** Name of the policy, and how many slices its data has. */
   readonly policy?: { readonly digest: string; readonly slices: number }
 }
@@ -17,9 +19,13 @@ function world(first: Like) {
   const published: string[] = []
   const steps: (() => void)[] = []
   const faults: unknown[] = []
-  const snapshotOf = (like: Like) => ({ allow: [], trust: 1, ...like }) as unknown as Snapshot
+  const snapshotOf = ({ trust = 1, bundles = 1, ...like }: Like) => {
+    const material = { generation: trust, bundleGeneration: bundles }
+    return { allow: [], ...like, trust: material } as unknown as Snapshot
+  }
   const create = (snapshot: Snapshot, before: readonly Generation[]): Generation => {
-    const { trust, policy } = snapshot as unknown as Like
+    const { policy } = snapshot as unknown as Like
+    const trust = snapshot.trust.generation
     if (trust === 13) throw new Error('no such trust')
     const like = before.find((one) => one.snapshot.policy?.digest === policy?.digest)
     const engine = like?.engine ?? { left: policy?.slices ?? 0 }
@@ -73,12 +79,25 @@ test('much data is copied a slice each turn, and then in force', () => {
   assert.deepEqual(asked, [SLICE_BYTES, SLICE_BYTES, SLICE_BYTES, SLICE_BYTES])
 })
 
-test('changed trust does not wait for the data of a policy', () => {
+test('a revocation does not wait for the data of a policy', () => {
   const { follow, turn, published } = world({ generation: 1, policy: SMALL })
   follow({ generation: 2, trust: 2, policy: LARGE })
   assert.deepEqual(published, ['1 trust 2 small meanwhile'])
   for (let i = 0; i < 4; i++) turn()
   assert.deepEqual(published.slice(1), ['2 trust 2 large'])
+})
+
+test('whom new bundles let in, the policy that came with them decides about, and none before it', () => {
+  const { follow, turn, published } = world({ generation: 1, policy: SMALL })
+  follow({ generation: 2, trust: 2, bundles: 2, policy: LARGE })
+  turn()
+  assert.deepEqual(published, [])
+  // Nor does what comes next bring them in by the back door.
+  follow({ generation: 3, trust: 3, bundles: 2, policy: LARGE })
+  for (let i = 0; i < 4; i++) turn()
+  assert.deepEqual(published, ['3 trust 3 large'])
+  follow({ generation: 4, trust: 4, bundles: 3, policy: LARGE })
+  assert.deepEqual(published.slice(1), ['4 trust 4 large'])
 })
 
 test('the newest wins, and keeps what was copied for the same policy', () => {
