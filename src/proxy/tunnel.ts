@@ -38,6 +38,7 @@ export class Tunnel implements UpstreamUser {
   #upstreamEnded = false
   #leaving: LeaveReason | undefined
   #leaveByMs = Number.POSITIVE_INFINITY
+  #awaitsEnd = false
   /** The client has been sent a close frame of ours; no frame may follow it. */
   #told = false
   #over = false
@@ -169,6 +170,8 @@ export class Tunnel implements UpstreamUser {
 
   /** Where the workload has said it already, the client is about to go by itself. */
   #tell(frames: WebSocketFrames): void {
+    if (this.#awaitsEnd) return
+    this.#awaitsEnd = true
     this.#leaveByMs = this.#client.nowMs() + CLOSE_MS
     if (frames.closing) return
     this.#told = true

@@ -124,6 +124,27 @@ for (const protocol of ['HTTP/1.1', 'HTTP/2'] as const) {
       if (protocol === 'HTTP/2') assert.equal(rstCode(client), NO_ERROR)
     })
 
+    it('brings the last bytes to a workload that has ended and reads slowly', async () => {
+      const { client, there } = await open()
+      const socket = there.stream as net.Socket
+      const { length } = there.frames
+      socket.end()
+      await eventually('the client sees the end', () => client.ended)
+      socket.pause()
+      const payload = randomBytes(8 * 1024 * 1024)
+      client.send(payload)
+      client.stream.end()
+      socket.on('data', () => {
+        socket.pause()
+        setImmediate(() => socket.resume())
+      })
+      socket.resume()
+      await eventually('the end', () => there.ended || there.closed)
+      assert.equal(there.error, undefined)
+      assert.equal(there.frames.length, length + 1)
+      assert.equal(sum(there.frames.at(-1)?.payload ?? Buffer.alloc(0)), sum(payload))
+    })
+
     it('that the workload resets is reset for the client', async () => {
       const { client, there } = await open()
       ;(there.stream as net.Socket).resetAndDestroy()

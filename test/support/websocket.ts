@@ -154,6 +154,7 @@ export async function startWebSocketWorkload(t: Cleanup): Promise<WebSocketWorkl
         `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptFor(key)}\r\n\r\n`,
       )
       const end = new WebSocketEnd(socket, false, early, ({ opcode, payload }) => {
+        if (!socket.writable) return
         if (opcode === OPCODE.ping) end.send(payload, OPCODE.pong)
         else end.send(payload, opcode)
         if (opcode === OPCODE.close) socket.end()
