@@ -4,7 +4,6 @@ import { BoundedCache } from './builtins/bounded-cache.ts'
 import {
   type ConnectionTexts,
   checkRequest,
-  framing,
   hasManyFields,
   headers,
   isDoubtfulPath,
@@ -136,46 +135,26 @@ function partOf(shape: Shape, reads: InputReads, path: readonly string[]): Part 
 /** Headers that hardly ever say the same twice. */
 const CHANGING_HEADERS: readonly string[] = ['x-request-id', 'traceparent']
 
-interface MadeHeader {
-  readonly name: string
-  /** As `,"name":"value"`. */
-  readonly text: OfRequest
-  readonly raws: readonly OfRequest[]
-}
-
-/** Headers that are not among the fields of a request. */
-const MADE_HEADERS: readonly MadeHeader[] = [
-  { name: ':authority', text: ({ host }) => `,":authority":${quote(host)}`, raws: [RAW.host] },
-  { name: ':method', text: ({ method }) => `,":method":${quote(method)}`, raws: [RAW.method] },
-  { name: ':path', text: ({ target }) => `,":path":${quote(target)}`, raws: [RAW.target] },
-  {
-    name: 'content-length',
-    text: (request) => (request.bodySize > 0 ? framing(request) : ''),
-    raws: [RAW.bodySize],
-  },
-  {
-    name: 'transfer-encoding',
-    text: (request) => (request.bodySize < 0 ? framing(request) : ''),
-    raws: [RAW.bodySize, RAW.protocol],
-  },
-  {
-    name: PARTIAL_BODY,
-    text: ({ bodySize }) => (bodySize === 0 ? '' : `,"${PARTIAL_BODY}":"true"`),
-    raws: [RAW.bodySize],
-  },
+/** What those are made of that are no fields of a request. */
+const RAW_HEADERS: readonly (readonly [string, readonly OfRequest[]])[] = [
+  [':authority', [RAW.host]],
+  [':method', [RAW.method]],
+  [':path', [RAW.target]],
+  ['content-length', [RAW.bodySize]],
+  ['transfer-encoding', [RAW.bodySize, RAW.protocol]],
+  [PARTIAL_BODY, [RAW.bodySize]],
 ]
 
 function someHeaders(reads: InputReads): Part {
   const wanted = reads === 'all' ? undefined : new Map([...reads.keys()].map(numbered))
-  const ours = MADE_HEADERS.filter(({ name }) => wanted?.has(name) ?? true)
-  const text: OfRequest = (request) => {
-    let members = headers(request.fields, wanted)
-    for (const one of ours) members += one.text(request)
-    return members === '' ? '{}' : `{${members.slice(1)}}`
+  const text: OfRequest = (request) =>
+    headers(request, request.bodySize === 0 ? undefined : 'true', wanted)
+  const part = { kind: 'request', text, mayBeEmpty: false } as const
+  if (wanted === undefined || CHANGING_HEADERS.some((name) => wanted.has(name))) {
+    return { ...part, raws: undefined }
   }
-  const steady = wanted !== undefined && !CHANGING_HEADERS.some((name) => wanted.has(name))
-  const raws = steady ? [rawHeaders(wanted), ...ours.flatMap((one) => one.raws)] : undefined
-  return { kind: 'request', text, raws, mayBeEmpty: false }
+  const made = RAW_HEADERS.filter(([name]) => wanted.has(name)).flatMap(([, raws]) => raws)
+  return { ...part, raws: [rawHeaders(wanted), ...made] }
 }
 
 const numbered = (name: string, index: number) => [name, `${index},`] as const
