@@ -88,6 +88,9 @@ function endOf({ code, details, message }: ServiceError): StreamEnd {
     case status.UNIMPLEMENTED:
     case status.INVALID_ARGUMENT:
       return { kind: 'not_supported', detail }
+    // Larger than MOST_BYTES.
+    case status.RESOURCE_EXHAUSTED:
+      return { kind: 'invalid', detail }
     case status.UNAVAILABLE:
     case status.DEADLINE_EXCEEDED:
       return { kind: 'unreachable', detail }
@@ -99,5 +102,5 @@ function endOf({ code, details, message }: ServiceError): StreamEnd {
 const targetOf = (address: Address): string =>
   address.kind === 'unix' ? `unix:${address.path}` : formatAddress(address)
 
-/** Some thousand authorities; the default of gRPC. */
-const MOST_BYTES = 4 * 1024 * 1024
+/** As much as of a file. The 4 MiB that gRPC has by default are one CRL of 100,000 entries. */
+const MOST_BYTES = 32 * 1024 * 1024

@@ -163,6 +163,19 @@ describe('the client of the Workload API', () => {
     await eventually('another', () => delivered.length === 2)
   })
 
+  it('takes CRLs of a hundred thousand entries, and says so of a message that is too large', async (t) => {
+    const server = await new WorkloadApiServer(t, await socketIn(t), {
+      ...ONE,
+      crls: [Buffer.alloc(5 << 20)],
+    }).start()
+    const { delivered, troubles } = follow(t, server.address)
+    const delivery = await eventually('a delivery', () => delivered[0])
+    assert.equal(delivery.crls[0]?.length, 5 << 20)
+    server.send({ ...ONE, crls: [Buffer.alloc(33 << 20)] })
+    const problem = await eventually('the problem', () => troubles[0])
+    assert.match(problem.what, /cannot be read .*larger than max/)
+  })
+
   it('says that a socket is that of something else', async (t) => {
     const other = { code: 12, details: 'unknown service' }
     const server = await new WorkloadApiServer(t, await socketIn(t), other).start()
