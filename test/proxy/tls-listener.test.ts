@@ -40,6 +40,25 @@ async function startHoldingRelay(t: TestContext, port: number, atLeast: number):
   return (relay.address() as AddressInfo).port
 }
 
+/** A balancer that writes its header and the first bytes of the client at once. */
+async function startGluingRelay(t: TestContext, port: number): Promise<number> {
+  const relay = net.createServer((client) => {
+    const server = net.connect(port, '127.0.0.1')
+    client.once('data', (first: Buffer) => {
+      server.write(Buffer.concat([HEADER, first]))
+      client.pipe(server)
+    })
+    server.pipe(client)
+    for (const socket of [client, server]) socket.on('error', () => {})
+    t.after(() => client.destroy())
+    t.after(() => server.destroy())
+  })
+  relay.listen(0, '127.0.0.1')
+  await once(relay, 'listening')
+  t.after(() => relay.close())
+  return (relay.address() as AddressInfo).port
+}
+
 const nothingLeft = (listening: Listening): Promise<unknown> =>
   eventually('every connection is accounted for', () => {
     return listening.listener.idle && listening.open() === 0
@@ -237,6 +256,20 @@ describe('the TLS listener', () => {
       for (const socket of waiting) socket.destroy()
       await nothingLeft(listening)
     })
+
+    for (const unsafePlaintext of [false, true]) {
+      const where = unsafePlaintext ? ', where plain text is let in as well' : ''
+      it(`takes a client whose first bytes come with the header${where}`, async (t) => {
+        const listening = await startListener(t, behind)
+        listening.apply(({ settings }) => ({
+          settings: { ...settings, inbound: { ...settings.inbound, unsafePlaintext } },
+        }))
+        const web = await listening.authority.svid('web')
+        const port = await startGluingRelay(t, listening.port)
+        await secureConnect(t, { ...listening.client(web), port })
+        await eventually('it is in', () => listening.successes() === 1)
+      })
+    }
 
     it('says what was wrong where it has none', async (t) => {
       const listening = await startListener(t, behind)
