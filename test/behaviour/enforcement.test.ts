@@ -251,9 +251,9 @@ describe('enforcement on open connections', () => {
     })
   }
 
-  it('cuts an HTTP/2 connection with its streams', async () => {
-    const bad = await authority.svid('denied')
-    const session = await openSession(t, sidecar, bad)
+  /** An HTTP/2 connection with a request that waits; `end` tells what it was answered. */
+  async function openWaiting(client: IssuedCertificate) {
+    const session = await openSession(t, sidecar, client)
     const held = workload.paths.filter((path) => path === '/hold').length
     const stream = session.request({ ':path': '/hold' })
     const statuses: unknown[] = []
@@ -264,13 +264,30 @@ describe('enforcement on open connections', () => {
       'the request waits',
       () => workload.paths.filter((path) => path === '/hold').length > held,
     )
+    const end = async (): Promise<unknown[]> => {
+      await eventually('the connection ends', () => session.destroyed && stream.destroyed)
+      return statuses
+    }
+    return { end }
+  }
+
+  it('cuts an HTTP/2 connection with its streams', async () => {
+    const waiting = await openWaiting(await authority.svid('denied'))
     const before = await enforced('deny_listed')
     await writeFile(denyFile, `- spiffeId: ${spiffeId('denied')}`)
-    await eventually('the connection ends', () => session.destroyed && stream.destroyed)
-    assert.deepEqual(statuses, [403])
+    assert.deepEqual(await waiting.end(), [403])
     assert.equal(await enforced('deny_listed'), before + 1)
     await writeFile(denyFile, '[]')
     await stillOpen(undisturbed)
+  })
+
+  it('cuts an HTTP/2 connection when the certificate expires', async () => {
+    const notAfter = new Date((Math.ceil(Date.now() / 1000) + 2) * 1000)
+    const waiting = await openWaiting(await authority.svid('brief', { notAfter }))
+    const before = await enforced('expired')
+    assert.deepEqual(await waiting.end(), [403])
+    assert.ok(Date.now() >= notAfter.getTime())
+    assert.equal(await enforced('expired'), before + 1)
   })
 
   it('refuses a request that comes with the revocation, and forwards nothing of it', async () => {

@@ -155,6 +155,18 @@ describe('a workload behind tcp://', () => {
     assert.equal(error?.code, 'ECONNRESET')
   })
 
+  it('loses a peer when its certificate expires, however busy it is', async () => {
+    const notAfter = new Date((Math.ceil(Date.now() / 1000) + 2) * 1000)
+    const client = await connect(t, sidecar, await sidecar.authority.svid('web', { notAfter }))
+    const talking = setInterval(() => client.socket.write('x'), 20)
+    t.after(() => clearInterval(talking))
+    await client.ended
+    clearInterval(talking)
+    assert.ok(client.received.length > 0)
+    assert.ok(Date.now() >= notAfter.getTime())
+    await sidecar.logged('access', { code: 'peer_expired', protocol: 'tcp' })
+  })
+
   it('loses the one peer that the deny list names, and keeps the others', async () => {
     const other = await sidecar.authority.svid('web')
     const [denied, kept] = [await connect(t, sidecar, web), await connect(t, sidecar, other)]
