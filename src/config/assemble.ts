@@ -299,11 +299,13 @@ function rollbackFrom(values: Values): RollbackConfig | undefined {
 function policyInputFrom(values: Values): PolicyInputConfig {
   const maxBytes = values.at('policy.input.body.maxBytes')
   const protoDescriptor = values.at('policy.input.protoDescriptor')
+  const headers = values.all('policy.input.headers[]')
   return {
     body: {
       ...(maxBytes === undefined ? {} : { maxBytes }),
       totalBytes: values.at('policy.input.body.totalBytes'),
     },
+    ...(headers.length === 0 ? {} : { headers }),
     ...(protoDescriptor === undefined ? {} : { protoDescriptor }),
     certificate: values.at('policy.input.certificate'),
     contextExtensions: values.indices('policy.input.contextExtensions').flatMap((index) => {

@@ -182,6 +182,8 @@ export interface PolicyInputConfig {
     /** Of one data thread. */
     readonly totalBytes: number
   }
+  /** Names in lower case. Absent: all. */
+  readonly headers?: readonly string[]
   /** A FileDescriptorSet. */
   readonly protoDescriptor?: string
   readonly certificate: boolean

@@ -659,6 +659,12 @@ export const KEYS = [
       'All bodies that one data thread collects at a time; a request that finds no room gets 503.',
   },
   {
+    path: 'policy.input.headers[]',
+    type: 'headerName',
+    sentence:
+      'Request headers that the policy is given, and the decision log with it; for a policy all others are never there. Absent: all.',
+  },
+  {
     path: 'policy.input.protoDescriptor',
     type: 'path',
     sentence:

@@ -126,10 +126,11 @@ export class PolicyEngine {
   /** For the log: the whole input document, or where it was not made what it is made of. */
   inputOf({ connection, ...request }: PolicyRequest, { input }: Evaluation): string | RequestFacts {
     if (input !== '') return input
-    const { beforeRequest, afterRequest, ending } = connection
+    const { beforeRequest, afterRequest, ending, headers } = connection
     // Whoever forwards the request changes its fields, before the log is written.
     const fields = request.fields.slice()
-    const facts = { ...request, fields, connection: { beforeRequest, afterRequest, ending } }
+    const texts = { beforeRequest, afterRequest, ending, ...(headers && { headers }) }
+    const facts = { ...request, fields, connection: texts }
     return request.body === undefined ? facts : documentOf(facts, this.#descriptors)
   }
 

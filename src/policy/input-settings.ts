@@ -11,6 +11,8 @@ export interface InputSettings {
   readonly certificate: boolean
   /** Add the names of ext_authz v2. */
   readonly v2: boolean
+  /** Those of a request that are shown, in lower case; absent: all. */
+  readonly headers?: readonly string[]
   readonly contextExtensions: readonly { readonly name: string; readonly value: string }[]
   /** A FileDescriptorSet, for gRPC bodies. */
   readonly protoDescriptor?: Uint8Array
@@ -45,9 +47,19 @@ export function bodyBytesOf(
 function readsBody(reads: InputReads): boolean {
   if (reads === 'all') return false
   if (reads.has('parsed_body')) return true
-  const http = ['attributes', 'request', 'http'].reduce<InputReads | undefined>(
+  const http = partOf(reads, ['attributes', 'request', 'http'])
+  return http !== undefined && http !== 'all' && (http.has('body') || http.has('rawBody'))
+}
+
+/** The headers that a policy is seen to read by their names. */
+export function headersRead(reads: InputReads): readonly string[] {
+  const headers = partOf(reads, ['attributes', 'request', 'http', 'headers'])
+  return headers === undefined || headers === 'all' ? [] : [...headers.keys()]
+}
+
+function partOf(reads: InputReads, path: readonly string[]): InputReads | undefined {
+  return path.reduce<InputReads | undefined>(
     (part, key) => (part === undefined || part === 'all' ? undefined : part.get(key)),
     reads,
   )
-  return http !== undefined && http !== 'all' && (http.has('body') || http.has('rawBody'))
 }

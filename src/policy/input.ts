@@ -42,6 +42,8 @@ export interface ConnectionTexts {
   readonly afterRequest: string
   /** From behind `truncated_body` to the end. */
   readonly ending: string
+  /** The headers that are shown of its requests, beside our own; absent: all. */
+  readonly headers?: readonly string[]
 }
 
 export interface ConnectionInput extends ConnectionTexts {
@@ -101,6 +103,7 @@ export function connectionInput(
     beforeRequest: `{"attributes":{"source":${source},"destination":${destination},"request":`,
     afterRequest: afterRequest(facts.serverName, settings),
     ending: `${principal},"version":${v2 ? VERSION_2 : VERSION_3}}`,
+    ...(settings.headers && { headers: settings.headers }),
     under(wanted) {
       if (wanted === settings) return this
       if (other?.settings !== wanted) {
@@ -260,6 +263,10 @@ const MADE_HEADERS: readonly (readonly [string, (request: RequestFacts) => strin
     ],
   ]
 
+/** Such as are always shown, whichever are to be. */
+export const isMadeHeader = (name: string): boolean =>
+  name === PARTIAL_BODY || MADE_HEADERS.some(([made]) => made === name)
+
 /**
  * An object in which no name means anything: it inherits nothing. One of `Object.create(null)` is a hash
  * table, of which JSON.stringify of V8 takes twice as long (measured, Node 26).
@@ -277,12 +284,14 @@ export function headers(
   partialBody: string | undefined,
   wanted?: { has(name: string): boolean },
 ): string {
-  const { fields } = request
+  const { fields, connection } = request
+  const shown = connection.headers
   if (hasManyFields(fields)) throw new InputError(`more than ${MAX_FIELDS} header lines`)
   const values = new Members()
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] as string
     if (name === PARTIAL_BODY || name === 'host' || (wanted && !wanted.has(name))) continue
+    if (shown !== undefined && !shown.includes(name)) continue
     const value = fields[i + 1] as string
     const before = values[name]
     values[name] = before === undefined ? value : before + separator(name) + value

@@ -7,8 +7,8 @@ import { runSelfTests } from './bundle/self-tests.ts'
 import { type Bundle, type BundleEntries, readBundle } from './bundle.ts'
 import { type EvaluationOutcome, PolicyHost } from './host.ts'
 import { DataError, type MemoryImage, memoryImage } from './image.ts'
-import { buildInput, connectionInput } from './input.ts'
-import { bodyBytesOf, type InputSettings, PLAIN_INPUT } from './input-settings.ts'
+import { buildInput, connectionInput, isMadeHeader } from './input.ts'
+import { bodyBytesOf, headersRead, type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import { inspectModule, type ModuleFacts } from './inspect.ts'
 import { logRuleWarnings } from './log-rules.ts'
 import type { PolicyMaterial } from './material.ts'
@@ -35,7 +35,7 @@ export interface LoadOptions {
 }
 
 export interface InputOptions
-  extends Pick<InputSettings, 'certificate' | 'v2' | 'contextExtensions'> {
+  extends Pick<InputSettings, 'certificate' | 'v2' | 'contextExtensions' | 'headers'> {
   readonly body: {
     /** Absent: as the bundle asks. */
     readonly maxBytes?: number
@@ -137,6 +137,7 @@ export async function loadBundle(
     ...tested.problems,
     ...runSelfTests(bundle.tests, { ...material, fuel }, SAMPLE_TIME_MS),
     ...logRuleWarnings({ ...material, fuel }),
+    ...headerWarnings(material),
   ]
   if (warnings.some(({ severity }) => severity !== 'warning')) {
     return { kind: 'problems', problems: warnings }
@@ -194,15 +195,29 @@ function inputSettings(
   asked: number | undefined,
   reads: InputReads,
 ): InputSettings {
-  const { certificate, v2, contextExtensions } = options ?? PLAIN_INPUT
+  const { certificate, v2, contextExtensions, headers } = options ?? PLAIN_INPUT
   return {
     bodyBytes: bodyBytesOf(options?.body.maxBytes, asked, reads),
     totalBodyBytes: options?.body.totalBytes ?? PLAIN_INPUT.totalBodyBytes,
     certificate,
     v2,
     contextExtensions,
+    ...(headers && { headers }),
     ...(options?.descriptor && { protoDescriptor: options.descriptor.bytes }),
   }
+}
+
+/** A rule against a header that is never there is one that never holds. */
+function headerWarnings({ file, reads, input: { headers } }: PolicyMaterial): Problem[] {
+  if (headers === undefined) return []
+  return headersRead(reads)
+    .filter((name) => !isMadeHeader(name) && !headers.includes(name))
+    .map((name) => ({
+      where: file,
+      what: `the policy reads the header ${JSON.stringify(name)}, which is never there for it`,
+      remedy: 'add it to policy.input.headers',
+      severity: 'warning',
+    }))
 }
 
 function checkDescriptor(descriptor: InputOptions['descriptor']): Problem[] {

@@ -218,7 +218,8 @@ class Templates {
     const pieces = new Pieces(connection)
     pieces.add(this.#root)
     // JSON text has no line feed of its own.
-    const template = this.#known.get(pieces.constants.join('\n'), () => {
+    const what = [String(connection.headers), ...pieces.constants].join('\n')
+    const template = this.#known.get(what, () => {
       return new Template(pieces, `${++this.#made};`)
     })
     this.#ofConnection.set(connection, template)

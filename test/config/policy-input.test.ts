@@ -11,11 +11,12 @@ const withInput = (input: string) =>
 test('what a policy is given can be chosen', () => {
   const config = configOf(
     withInput(
-      '{ body: { maxBytes: 8KiB, totalBytes: 1MiB }, protoDescriptor: api.binpb, certificate: true, contextExtensions: { tier: gold, Zone: eu }, v2: true }',
+      '{ body: { maxBytes: 8KiB, totalBytes: 1MiB }, headers: [X-Tenant, accept], protoDescriptor: api.binpb, certificate: true, contextExtensions: { tier: gold, Zone: eu }, v2: true }',
     ),
   )
   assert.deepEqual(config.policy?.input, {
     body: { maxBytes: 8192, totalBytes: 1 << 20 },
+    headers: ['x-tenant', 'accept'],
     protoDescriptor: 'api.binpb',
     certificate: true,
     contextExtensions: [
@@ -24,6 +25,10 @@ test('what a policy is given can be chosen', () => {
     ],
     v2: true,
   })
+})
+
+test('a header is named as a field is', () => {
+  assertOneProblem(withInput('{ headers: [":path"] }'), /headers\[0\]/, /./, /./)
 })
 
 test('a body that the input document has no room for cannot be asked for', () => {

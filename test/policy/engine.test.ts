@@ -10,6 +10,7 @@ import {
   connection,
   engineOf,
   FUEL,
+  load,
   loadMaterial,
   NOW_MS,
   peer,
@@ -120,6 +121,25 @@ test('the log has the whole document of whatever the policy was shown', async ()
   const refused = request('/', { ...json, body: { bytes: unreadable, complete: true } })
   assert.deepEqual(documented(engine, refused), {})
   assert.deepEqual(documented(engine, request('/%')), {})
+})
+
+test('a header that is not shown is in no log, and reading it is worth a warning', async () => {
+  const input = { body: { totalBytes: 0 }, certificate: false, v2: false, contextExtensions: [] }
+  const options = {
+    input: { ...input, headers: ['accept'] },
+    entrypoint: 'projection/fixed_headers',
+  }
+  const loaded = await load(bundleUrl('projection'), options)
+  assert.equal(loaded.kind, 'policy')
+  if (loaded.kind !== 'policy') return
+  const said = loaded.warnings.map(({ what }) => what).filter((what) => what.includes('the header'))
+  assert.deepEqual(said, ['the policy reads the header "x-a", which is never there for it'])
+  const engine = new PolicyEngine({ allow: [], policy: loaded.material, clock })
+  const fields = ['accept', '*/*', 'authorization', 'secret']
+  const shown = connection().under(engine.inputSettings)
+  const { headers } = documented(engine, request('/', { fields, connection: shown })).attributes
+    .request.http
+  assert.deepEqual([headers.accept, headers.authorization], ['*/*', undefined])
 })
 
 test('a denial carries status, headers and body of the result', async () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { buildInput, connectionInput, InputError } from '../../src/policy/input.ts'
+import { PLAIN_INPUT } from '../../src/policy/input-settings.ts'
 import { connection, request } from './support.ts'
 
 const input = (...args: Parameters<typeof request>) => JSON.parse(buildInput(request(...args)))
@@ -142,6 +143,18 @@ test('shows how the body is framed, as a policy behind Envoy sees it', () => {
   assert.equal(headersOf(58)['content-length'], '58')
   assert.equal(headersOf(-1)['transfer-encoding'], 'chunked')
   assert.deepEqual(Object.keys(headersOf(0)), [':authority', ':method', ':path'])
+})
+
+test('shows the headers that are to be shown, and its own', () => {
+  const shown = connection().under({ ...PLAIN_INPUT, headers: ['x-a'] })
+  const fields = ['x-a', '1', 'authorization', 'secret', 'x-a', '2']
+  const document = input('/', { fields, connection: shown })
+  assert.deepEqual(document.attributes.request.http.headers, {
+    'x-a': '1,2',
+    ':authority': 'svc:8443',
+    ':method': 'GET',
+    ':path': '/',
+  })
 })
 
 test('joins cookies as cookies', () => {

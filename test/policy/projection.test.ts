@@ -6,6 +6,7 @@ import fc from 'fast-check'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { PolicyHost } from '../../src/policy/host.ts'
 import { buildInput, InputError, type PolicyRequest } from '../../src/policy/input.ts'
+import { PLAIN_INPUT } from '../../src/policy/input-settings.ts'
 import { inspectModule } from '../../src/policy/inspect.ts'
 import type { PolicyMaterial } from '../../src/policy/material.ts'
 import { projectionOf } from '../../src/policy/projection.ts'
@@ -76,12 +77,16 @@ const anyRequest: fc.Arbitrary<PolicyRequest> = fc
     ),
     bodySize: fc.constantFrom(0, -1, 58),
     requestId: fc.constantFrom('1', 'r-2'),
+    shown: fc.constantFrom(undefined, ['x-a', 'cookie']),
   })
-  .map(({ path, query, who, headers, ...more }) =>
+  .map(({ path, query, who, headers, shown, ...more }) =>
     request(query === '' ? path : `${path}?${query}`, {
       ...more,
       fields: headers.flat(),
-      connection: connection(peer(who)),
+      connection: connection(peer(who)).under({
+        ...PLAIN_INPUT,
+        ...(shown && { headers: shown }),
+      }),
     }),
   )
 
