@@ -24,6 +24,8 @@ interface Plan {
   readonly readsFirst: boolean
   readonly pauses: boolean
   readonly abandons: boolean
+  /** The workload cuts the whole connection in the middle of this answer, and every other on it. */
+  readonly cuts: boolean
 }
 
 const sizes = fc.array(fc.constantFrom(0, 1, 2, 97, 1_009, 16_384, 16_385, 70_001), {
@@ -41,6 +43,7 @@ const plan: fc.Arbitrary<Plan> = fc.record({
   readsFirst: fc.boolean(),
   pauses: fc.boolean(),
   abandons: fc.integer({ min: 0, max: 9 }).map((n) => n === 0),
+  cuts: fc.integer({ min: 0, max: 24 }).map((n) => n === 0),
 })
 const settings = fc.record({
   initialWindowSize: fc.constantFrom(1, 1_000, 65_535, 1_000_000),
@@ -114,8 +117,10 @@ function serve(
       let sent = 0
       for (const size of one.answer) {
         if (one.resetAfter !== undefined && sent + size >= one.resetAfter) {
-          return void stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR)
+          // Not close(): that ends the answer first, as if it were complete.
+          return void stream.destroy(new Error('as planned'))
         }
+        if (one.cuts && sent > 0) return stream.session?.destroy()
         stream.write(bytesOf(n, sent, size))
         sent += size
       }
@@ -203,7 +208,8 @@ describe('calls to a workload that does whatever HTTP/2 allows', () => {
             await eventually('all calls are over', () => users.every(({ ends }) => ends > 0))
             assert.deepEqual(faults, [])
             assert.deepEqual(broken, [], 'the workload says that we broke the protocol')
-            for (const [n, user] of users.entries()) check(plans[n]!, n, user, received.get(n))
+            const cut = plans.some(({ cuts }) => cuts)
+            for (const [n, user] of users.entries()) check(plans[n]!, n, user, received.get(n), cut)
           } finally {
             pool.close()
             for (const session of sessions) session.destroy()
@@ -216,14 +222,20 @@ describe('calls to a workload that does whatever HTTP/2 allows', () => {
   })
 })
 
-function check(one: Plan, n: number, user: Observer, request: Buffer | undefined): void {
+function check(
+  one: Plan,
+  n: number,
+  user: Observer,
+  request: Buffer | undefined,
+  cut: boolean,
+): void {
   const body = Buffer.concat(user.chunks)
   assert.deepEqual(body, bytesOf(n, 0, body.length), 'bytes of another answer, or out of order')
   if (one.abandons) return
   const length = one.method === 'HEAD' ? 0 : total(one.answer)
   if (user.failure !== undefined) {
     // Refused before the workload's settings were known; or reset as planned.
-    if (user.failure === 'upstream_reset always') return
+    if (user.failure === 'upstream_reset always' || cut) return
     assert.ok(one.resetAfter !== undefined && one.method !== 'HEAD', user.failure)
     assert.equal(user.failure, 'upstream_reset never')
     return
