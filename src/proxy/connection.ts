@@ -455,15 +455,17 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.peer = peer
     this.#collecting = undefined
     const origin = { peer, input: this.#input }
-    const admission = admit(head, origin, this.#context, generation, body.atHand)
-    let consumed = start
-    if (admission.kind === 'refused') {
+    try {
+      const admission = admit(head, origin, this.#context, generation, body.atHand)
+      if (admission.kind !== 'refused') {
+        return this.#forward(head, admission, bytes, start, startedMs, collecting.read)
+      }
       this.#refuse(head, admission, startedMs, fewEnough(collecting.rest), body.bytes.length)
-    } else {
-      consumed = this.#forward(head, admission, bytes, start, startedMs, collecting.read)
+      return start
+    } finally {
+      // Whatever went wrong: the memory is everybody's.
+      body.release()
     }
-    body.release()
-    return consumed
   }
 
   #failCollecting(collecting: Collecting, code: ErrorCode): void {

@@ -243,16 +243,18 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#collecting.delete(collecting)
     const { stream, head, body, startedMs, read } = collecting
     const { generation, clock } = this.#context
-    const peer = currentPeer(this.peer, generation, clock.nowMs())
-    if (peer.kind === 'rejection') this.#cut(peer, { stream, head, startedMs })
-    else {
+    try {
+      const peer = currentPeer(this.peer, generation, clock.nowMs())
+      if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
       this.peer = peer
       const origin = { peer, input: this.#input }
       const admission = admit(head, origin, this.#context, generation, body.atHand)
       if (admission.kind === 'refused') this.#refuse(stream, head, admission, startedMs)
       else this.#forward(stream, head, admission, startedMs, read)
+    } finally {
+      // Whatever went wrong: the memory is everybody's.
+      body.release()
     }
-    body.release()
   }
 
   failed(collecting: StreamCollecting, code: ErrorCode): void {
