@@ -312,24 +312,32 @@ function separator(name: string): string {
 
 /** Decoded first, then split, without any leading slash: what the OPA-Envoy plugin does since 2026. */
 export function parsedPath(path: string): string {
-  const segments = pathSegments(path)
-  let text = `[${quote(segments[0] as string)}`
-  for (let i = 1; i < segments.length; i++) text += `,${quote(segments[i] as string)}`
-  return `${text}]`
+  const decoded = decodedPath(path)
+  let text = '['
+  let start = 0
+  for (let end = decoded.indexOf('/'); end >= 0; end = decoded.indexOf('/', start)) {
+    text += `${quote(decoded.slice(start, end))},`
+    start = end + 1
+  }
+  return `${text}${quote(decoded.slice(start))}]`
 }
 
 export function pathSegments(path: string): readonly string[] {
+  return decodedPath(path).split('/')
+}
+
+function decodedPath(path: string): string {
   const decoded = percentDecoded(path, 'path')
   // OPA compiled to wasm lets no `*` of glob.match stand for it, OPA itself does (measured, 1.22):
   // a rule that denies by such a pattern would let it pass.
   if (decoded.includes('\n')) throw new InputError('a line feed in the path')
   let start = 0
   while (decoded.charCodeAt(start) === 0x2f) start++
-  const segments = decoded.slice(start).split('/', MAX_PATH_SEGMENTS + 1)
-  if (segments.length > MAX_PATH_SEGMENTS) {
+  const rest = decoded.slice(start)
+  if (rest.length >= MAX_PATH_SEGMENTS && rest.split('/').length > MAX_PATH_SEGMENTS) {
     throw new InputError(`more than ${MAX_PATH_SEGMENTS} path segments`)
   }
-  return segments
+  return rest
 }
 
 /** Refuses the requests that have no whole document, where only a part of it is made. */
