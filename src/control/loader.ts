@@ -121,6 +121,9 @@ function loadTrust(
   const own = parseSpiffeId(identity?.material.facts.spiffeId ?? '')?.trustDomain
   const problems: Problem[] = []
   const taken = new Map<string, string>()
+  const hasGeneral = pending.some(
+    ({ bundle, delivered }) => !delivered && bundle.trustDomain === undefined,
+  )
   const settled = pending.flatMap(({ bundle, delivered }, at) => {
     const { trustDomain: named, ...rest } = bundle
     const trustDomain = named === OWN_TRUST_DOMAIN ? own : named
@@ -138,7 +141,9 @@ function loadTrust(
       ({ material }) => material.file === bundle.file && material.trustDomain === trustDomain,
     )
     const one = settle(readTrust(contents[at] as FileContent, wanted, nowMs, before), before)
-    if (one.piece !== undefined || !delivered) return one
+    // At the start, a general bundle would vouch for its trust domain in its place.
+    const missed = previous === undefined && hasGeneral
+    if (one.piece !== undefined || !delivered || missed) return one
     problems.push(...one.problems)
     return []
   })

@@ -123,3 +123,27 @@ test('a Workload API that names somebody else than its certificate is not believ
   assert.equal(loaded, undefined)
   assert.match(problems[0]?.what ?? '', /spiffe:\/\/example\.org.*spiffe:\/\/partner\.example/)
 })
+
+test('a general bundle does not stand in for one that could never be read', async (t) => {
+  const made = await materials(t)
+  const address = parseWorkloadApi('unix:///run/agent.sock')
+  assert.ok(address.kind === 'value')
+  const config = await scene(made, { kind: 'workloadApi', workloadApi: address.value })
+  const general = { file: made.path('others.crt') }
+  const svid = { spiffeId: ORDERS, issued: await made.authority.svid('orders') }
+  const load = (bundlePem: string, bundles: Config['trust']['bundles'], before?: Loaded) => {
+    const delivery = readDelivery(encodeAnswer({ svids: [{ ...svid, bundlePem }] }))
+    const changed = { ...config, trust: { ...config.trust, bundles } }
+    return loadMaterials(changed, Date.now(), before, delivery)
+  }
+  const good = made.authority.root.certificatePem
+  const { loaded, problems } = await load('', [general])
+  assert.equal(loaded, undefined)
+  assert.match(problems[0]?.what ?? '', /no PEM block/)
+  const before = (await load(good, [general])).loaded
+  assert.deepEqual(domains(before), ['any', 'example.org'])
+  assert.deepEqual(domains((await load('', [general], before)).loaded), ['any', 'example.org'])
+  // Where no bundle is general, nobody is believed in its place.
+  const { bundles } = config.trust
+  assert.deepEqual(domains((await load('', bundles)).loaded), ['other.test'])
+})
