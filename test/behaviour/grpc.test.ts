@@ -148,9 +148,13 @@ describe('gRPC', () => {
   it('brings the status and message of the workload', async () => {
     workload.failure = { code: status.NOT_FOUND, details: 'no such ördér, 100%' }
     const end = await unary(client, Buffer.from('x'))
-    workload.failure = undefined
     assert.equal(end.code, status.NOT_FOUND)
     assert.equal(end.details, 'no such ördér, 100%')
+    // While the client is still about to send.
+    const chat = client.chat(new grpc.Metadata())
+    chat.write(Buffer.from('a'))
+    assert.equal((await streamed(chat).end).code, status.NOT_FOUND)
+    workload.failure = undefined
   })
 
   it('passes a deadline on, and ends the call on both sides when it has passed', async () => {

@@ -99,6 +99,7 @@ export async function startGrpcWorkload(
       if (!state.hold) call.end(echoed)
     },
     chat(call: grpc.ServerDuplexStream<Buffer, Buffer>) {
+      if (state.failure !== undefined) return void call.emit('error', state.failure)
       const echoed = seen(call)
       call.on('data', (message: Buffer) => call.write(message))
       call.on('end', () => call.end(echoed))
