@@ -33,6 +33,8 @@ import { breakOff, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
 
 /** What the client may send of one stream before the workload has taken it. */
 const STREAM_WINDOW = 256 * 1024
+/** The library gives it back as bytes come: it bounds what is on its way, not what is held. */
+const CONNECTION_WINDOW = 1024 * 1024
 /** More resets than so many a second, after a burst, end the connection (CVE-2023-44487). */
 const RESET_BURST = 100
 const RESETS_PER_SECOND = 20
@@ -96,6 +98,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
       streamResetBurst: RESET_BURST,
       streamResetRate: RESETS_PER_SECOND,
     })
+    this.#session.setLocalWindowSize(CONNECTION_WINDOW)
     this.#session.on('stream', (stream, _headers, flags, list) => {
       this.guarded(() => this.#stream(stream, flags, list))
     })
