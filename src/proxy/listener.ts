@@ -109,6 +109,8 @@ export class Listener {
     this.#tls = tls.createServer({
       ...SERVER_OPTIONS,
       ...(forward.scheme === 'tcp' ? {} : { ALPNProtocols: [...ALPN_PROTOCOLS] }),
+      // The first context, too: without options it takes what the environment may have made nonsense.
+      ...contextOptions(identity, trust.bundles),
       // `tick` keeps the deadline: this one cannot be changed later, and it closes nothing.
       handshakeTimeout: NEVER_MS,
     })
