@@ -1,8 +1,7 @@
 // One request to a bundle server, in OPA's protocol. Promises an end within bounded time and memory
 // whatever the server does, and that nothing but its own answer decides: no proxy of the environment,
 // no redirect, no certificate that the configured authorities do not vouch for.
-import http from 'node:http'
-import https from 'node:https'
+import type http from 'node:http'
 
 export interface DownloadRequest {
   readonly url: string
@@ -97,8 +96,11 @@ class Exchange {
     const { url, certificate, privateKey, ca } = this.#request
     // A fresh agent knows of no proxy and of no session of another request.
     const options = { method: 'GET', agent: false as const, headers: this.#headers(), signal }
-    if (new URL(url).protocol === 'http:') return http.request(url, options)
-    return https.request(url, {
+    // Not imported: an import of node:http loads undici, too, for every start.
+    if (new URL(url).protocol === 'http:') {
+      return process.getBuiltinModule('node:http').request(url, options)
+    }
+    return process.getBuiltinModule('node:https').request(url, {
       ...options,
       // Said again, because an environment variable of Node.js can turn it off.
       rejectUnauthorized: true,
