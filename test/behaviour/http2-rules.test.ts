@@ -166,11 +166,6 @@ const FATAL: readonly (readonly [string, readonly Buffer[], number])[] = [
     [frame(FRAME.headers, 5, 1, Buffer.from([0x80]))],
     COMPRESSION_ERROR,
   ],
-  [
-    'more than the window of a stream',
-    [opened, ...Array.from({ length: 20 }, () => data(1, Buffer.alloc(16_384)))],
-    FLOW_CONTROL_ERROR,
-  ],
 ]
 
 const BROKEN = 'postern_requests_rejected_total{code="h2_protocol_error"}'

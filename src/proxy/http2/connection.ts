@@ -49,6 +49,8 @@ const ANSWERED_EXCESS = 4
 const SESSION_MEMORY_MB = 32
 /** A peer that was cut has so long to read why. */
 const CUT_MS = 500
+/** After the last frame a client has so long to close. */
+const LINGER_MS = 2_000
 
 export class Http2Connection implements ExchangeOwner, CollectingEvents {
   readonly socket: Socket
@@ -68,6 +70,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   #aborted = 0
   #leaving = false
   #cutMs: number | undefined
+  #endedMs: number | undefined
   #closeReason: CloseReason = 'client'
   #closed = false
 
@@ -130,6 +133,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
       if (nowMs - this.#cutMs >= CUT_MS) this.socket.destroy()
       return
     }
+    if (this.#session.destroyed) return this.#linger(nowMs, timeouts.idleMs)
     if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
     const leaving = this.#leavingFor(nowMs)
     for (const exchange of this.#exchanges) {
@@ -149,6 +153,13 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     const { connectionLifetimeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
     const outlived = connectionLifetimeMs > 0 && nowMs - this.#bornMs >= connectionLifetimeMs
     return outlived ? 'lifetime' : undefined
+  }
+
+  /** Its session is over, by GOAWAY or an error; the socket is not left to a client that stays. */
+  #linger(nowMs: number, idleMs: number): void {
+    this.#endedMs ??= nowMs
+    const limitMs = this.socket.writableLength > 0 ? idleMs : LINGER_MS
+    if (nowMs - this.#endedMs >= limitMs) this.socket.destroy()
   }
 
   /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
