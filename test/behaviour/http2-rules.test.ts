@@ -230,6 +230,18 @@ describe('what RFC 9113 asks of an HTTP/2 client', () => {
     assert.ok(workload.seen.length - seen <= 2, 'what was complete before may have gone on')
   })
 
+  it('ends the connection of a client that sends more than a window, which nobody reads', async () => {
+    // A workload that reads would give the window back, and no rule would be broken.
+    const deaf = await startRawWorkload(t, (socket) => void socket.pause())
+    const sidecar = await startSidecar(t, { forward: deaf.url })
+    const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    // More than the sockets of a machine hold on the way to it.
+    raw.send(opened, ...Array.from({ length: 1_500 }, () => data(1, Buffer.alloc(16_384))))
+    await raw.closed()
+    assert.equal(raw.goAway, FLOW_CONTROL_ERROR)
+    await eventually('it is counted', async () => (await sidecar.metric(BROKEN)) === 1)
+  })
+
   it('takes padding, priorities, unknown frames and header blocks in many frames', async () => {
     const whole = block([...GET, 'x-long', 'y'.repeat(2_000)])
     const pieces = Array.from({ length: Math.ceil(whole.length / 300) }, (_, i) =>
