@@ -43,8 +43,8 @@ export interface DataThreadStart {
 export type ToDataThread =
   | { readonly kind: 'start'; readonly start: DataThreadStart }
   | { readonly kind: 'snapshot'; readonly snapshot: Snapshot }
-  /** Take no more; cut what is left at `deadlineMs` (epoch). */
-  | { readonly kind: 'drain'; readonly deadlineMs: number }
+  /** Take no more; cut what is left after `timeoutMs`. */
+  | { readonly kind: 'drain'; readonly timeoutMs: number }
   | { readonly kind: 'records_taken'; readonly count: number }
 
 export type FromDataThread =

@@ -119,7 +119,7 @@ export class Sidecar {
       dataThreadUrl: DATA_THREAD,
       threads: config.workers,
       stallMs: config.stallMs,
-      clock: now,
+      monotonicMs: () => performance.now(),
       events: {
         records: (records, thread) => this.#records.take(records.map(withDocument), thread),
         applied: (generation, thread) => {
@@ -207,7 +207,7 @@ export class Sidecar {
     if (this.#draining === undefined) {
       const { timeoutMs } = this.#reloader.config.drain
       this.#options.logger.info({ event: 'drain', timeout_ms: timeoutMs }, 'Draining')
-      this.#draining = this.#supervisor.drain(now() + timeoutMs)
+      this.#draining = this.#supervisor.drain(timeoutMs)
     }
     return this.#draining
   }

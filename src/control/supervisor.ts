@@ -23,8 +23,8 @@ export interface SupervisorOptions {
   /** Longest silence of a heartbeat before the thread is replaced. */
   readonly stallMs: number
   readonly events: SupervisorEvents
-  /** Epoch milliseconds. */
-  readonly clock: () => number
+  /** Milliseconds from any start: a wall clock that jumps would make deaths old or new. */
+  readonly monotonicMs: () => number
 }
 
 export class Supervisor {
@@ -86,14 +86,14 @@ export class Supervisor {
 
   /**
    * Ends listening at once, and every connection when its request is answered. Resolves when the
-   * last is gone, or soon after `deadlineMs` (wall clock, epoch milliseconds) with those left.
+   * last is gone, or soon after `timeoutMs` with those left.
    */
-  async drain(deadlineMs: number): Promise<{ readonly left: number }> {
+  async drain(timeoutMs: number): Promise<{ readonly left: number }> {
     if (this.#state === 'running' || this.#state === 'starting') this.#state = 'draining'
     const threads = this.#seats.flatMap(({ current }) => current ?? [])
-    for (const thread of threads) thread.post({ kind: 'drain', deadlineMs })
+    for (const thread of threads) thread.post({ kind: 'drain', timeoutMs })
     const late = Promise.withResolvers<void>()
-    const timer = setTimeout(late.resolve, deadlineMs - this.#options.clock() + DRAIN_ANSWER_MS)
+    const timer = setTimeout(late.resolve, timeoutMs + DRAIN_ANSWER_MS)
     const left = await Promise.all(
       threads.map((thread) =>
         Promise.race([thread.drained, late.promise.then(() => thread.connectionsOpen())]),
@@ -202,7 +202,7 @@ export class Supervisor {
 
   #replace(seat: Seat, reason: RestartReason, detail: string): void {
     if (this.#failed) return
-    const now = this.#options.clock()
+    const now = this.#options.monotonicMs()
     seat.deaths = [...seat.deaths.filter((one) => now - one.atMs < 60_000), { atMs: now, reason }]
     // A stall is somebody's slow input and ends with it; a crash loop is our own and does not.
     if (seat.deaths.filter((one) => one.reason === 'exited').length > MAX_EXITS_PER_MINUTE) {

@@ -70,14 +70,16 @@ export class PeerVerifier {
   /**
    * Whether a peer verified before, perhaps under an older generation, is still acceptable. Under the
    * same generation only time can have changed that. A peer that is called otherwise now is refused,
-   * since what policy is told about a connection was written down at its start.
+   * since what policy is told about a connection was written down at its start. What was valid once
+   * is not too new again where somebody puts the clock back.
    */
   recheck(peer: VerifiedPeer, nowMs: number): VerifiedPeer | PeerRejection {
     const links = linksOf(peer)
+    const atMs = Math.max(nowMs, peer.acceptableFromMs)
     if (peer.trustGeneration === this.trustGeneration) {
-      return judgeNow(links, this.#revocation, nowMs) ?? peer
+      return judgeNow(links, this.#revocation, atMs) ?? peer
     }
-    const again = this.#onThePathOf(peer, links, nowMs) ?? this.verify(peer.chain, nowMs)
+    const again = this.#onThePathOf(peer, links, atMs) ?? this.verify(peer.chain, atMs)
     if (again.kind === 'rejection') return again
     const sameNames =
       again.dnsNames.length === peer.dnsNames.length && again.commonName === peer.commonName

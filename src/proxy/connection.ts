@@ -160,7 +160,6 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   /** Called ten times a second; every deadline of the connection is kept here. */
   tick(nowMs: number): void {
     const { timeouts } = this.#context.generation.snapshot.settings.inbound
-    if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
     if (this.#closed || this.socket.destroyed) return
     if (this.#context.draining && !this.#sawDrain) {
       this.#sawDrain = true

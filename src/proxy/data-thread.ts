@@ -78,7 +78,7 @@ class DataThread {
       bodies: new BodyBudget(),
       turn,
       clock,
-      tickMs: clock.nowMs(),
+      tickMs: clock.monotonicMs(),
       draining: false,
     }
     this.#context = context
@@ -104,7 +104,7 @@ class DataThread {
   take(message: Exclude<ToDataThread, { kind: 'start' }>): void {
     if (message.kind === 'snapshot') this.#succession.follow(message.snapshot)
     else if (message.kind === 'records_taken') this.#context.records.taken(message.count)
-    else this.#drain(message.deadlineMs)
+    else this.#drain(message.timeoutMs)
   }
 
   #publish(generation: Generation, whole: boolean): void {
@@ -122,17 +122,17 @@ class DataThread {
     this.#post({ kind: 'applied', generation: generation.snapshot.generation })
   }
 
-  #drain(deadlineMs: number): void {
+  #drain(timeoutMs: number): void {
     if (this.#context.draining) return
     this.#context.draining = true
-    this.#drainUntilMs = deadlineMs
+    this.#drainUntilMs = this.#context.clock.monotonicMs() + timeoutMs
     this.#listener.stopAccepting()
   }
 
   #tick(): void {
     const { cells, clock, records, generation } = this.#context
     const monotonicMs = clock.monotonicMs()
-    this.#context.tickMs = clock.nowMs()
+    this.#context.tickMs = monotonicMs
     cells.set(HEARTBEAT_CELL, this.#context.tickMs)
     cells.set(LOOP_LAG_SECONDS_CELL, Math.max(0, monotonicMs - this.#tickDueMs) / 1000)
     cells.set(GENERATION_CELL, generation.snapshot.generation)

@@ -154,12 +154,18 @@ export class Listener {
   }
 
   tick(): void {
-    const { tickMs } = this.#context
+    const { clock, tickMs } = this.#context
     const { handshakeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
     const limitMs = this.#context.draining ? Math.min(handshakeMs, DRAIN_HANDSHAKE_MS) : handshakeMs
     this.#guard.tick(limitMs)
     this.#endSlowHandshakes(limitMs)
-    for (const connection of this.connections) connection.guarded(() => connection.tick(tickMs))
+    const nowMs = clock.nowMs()
+    for (const connection of this.connections) {
+      connection.guarded(() => {
+        if (nowMs >= connection.peer.acceptableUntilMs) connection.verifyAgain(nowMs)
+        connection.tick(tickMs)
+      })
+    }
     for (const [socket, sinceMs] of this.#refused) {
       if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
     }

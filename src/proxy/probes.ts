@@ -31,7 +31,7 @@ export function startProbes(
   fault: (error: unknown) => void,
 ): Promise<ProbeServer | Problem> {
   const workload = new ProbedWorkload(forward, fault)
-  const limiter = new ProbeLimiter(Date.now)
+  const limiter = new ProbeLimiter(() => performance.now())
   const health = new GrpcHealth(probes.grpcServices, workload, limiter)
   const paths = new HttpProbes(probes, workload, limiter)
   const server = http.createServer(

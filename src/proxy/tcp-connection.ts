@@ -88,7 +88,6 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
 
   tick(nowMs: number): void {
     const { timeouts } = this.#context.generation.snapshot.settings.inbound
-    if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
     const silentMs = nowMs - (this.#tunnel?.progressMs ?? this.#bornMs)
     if (silentMs >= timeouts.tunnelIdleMs) this.#destroy('idle')
     const { connectionLifetimeMs } = timeouts

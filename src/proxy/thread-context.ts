@@ -23,7 +23,7 @@ export interface ThreadContext {
   readonly bodies: BodyBudget
   readonly turn: Turn
   readonly clock: Clock
-  /** Time of the last tick: near enough for deadlines, and free. */
+  /** Time of the last tick, monotonic: near enough for deadlines, and free. */
   tickMs: number
   draining: boolean
 }

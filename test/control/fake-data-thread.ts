@@ -83,7 +83,8 @@ parentPort?.on('message', (message: ToDataThread) => {
     server.close()
     if (orders === 'drain badly') return
     void (async () => {
-      while (cells.read(OPEN) > 0 && Date.now() < message.deadlineMs) await delay(5)
+      const untilMs = performance.now() + message.timeoutMs
+      while (cells.read(OPEN) > 0 && performance.now() < untilMs) await delay(5)
       say({ kind: 'drained', left: cells.read(OPEN) })
     })()
   }

@@ -74,14 +74,14 @@ export async function startListener(
       push: (record: LogRecord<SentInput>) => records.push(record),
     } as unknown as RecordQueue,
     clock: SYSTEM_CLOCK,
-    tickMs: Date.now(),
+    tickMs: SYSTEM_CLOCK.monotonicMs(),
     turn: new Turn(),
     draining: false,
   }
   const listener = new Listener(context)
   const port = await listener.listen(config.inbound.listen, false)
   const ticking = setInterval(() => {
-    context.tickMs = Date.now()
+    context.tickMs = SYSTEM_CLOCK.monotonicMs()
     listener.tick()
   }, 20)
   t.after(() => {

@@ -134,7 +134,6 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
       return
     }
     if (this.#session.destroyed) return this.#linger(nowMs, timeouts.idleMs)
-    if (nowMs >= this.peer.acceptableUntilMs) this.verifyAgain(nowMs)
     const leaving = this.#leavingFor(nowMs)
     for (const exchange of this.#exchanges) {
       if (leaving !== undefined) exchange.leaveTunnel(leaving)
@@ -219,9 +218,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     read?: ReadSoFar,
   ): void {
     const { bodyBytes: bodyLimit } = this.#context.generation.snapshot.settings.inbound.limits
-    const { clock } = this.#context
-    const receivedMs = clock.nowMs() - (clock.monotonicMs() - startedMs)
-    const request = { ...admitted, head, startedMs, receivedMs, bodyLimit }
+    const request = { ...admitted, head, startedMs, bodyLimit }
     const exchange = new Http2Exchange(stream, request, this)
     this.#exchanges.add(exchange)
     exchange.begin(read)

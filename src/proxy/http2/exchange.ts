@@ -78,8 +78,6 @@ export class Http2Exchange implements UpgradeUser {
       readonly requestId: string
       readonly decisionId: string | undefined
       readonly startedMs: number
-      /** The same moment in thread time. */
-      readonly receivedMs: number
       /** 0: no limit. */
       readonly bodyLimit: number
     },
@@ -97,7 +95,7 @@ export class Http2Exchange implements UpgradeUser {
     this.#progressMs = owner.nowMs()
     this.#grpc = isGrpc(request.fields)
     const timeoutMs = this.#grpc ? deadlineMsOf(request.fields) : undefined
-    this.#deadlineMs = timeoutMs === undefined ? undefined : request.receivedMs + timeoutMs
+    this.#deadlineMs = timeoutMs === undefined ? undefined : request.startedMs + timeoutMs
   }
 
   /** Sends the request on its way. @param read what was read of its body before */

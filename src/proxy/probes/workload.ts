@@ -49,7 +49,7 @@ export class ProbedWorkload {
       address: forward.address,
       maxConnections: MOST_CONNECTIONS,
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
-      nowMs: Date.now,
+      nowMs: () => performance.now(),
       opened: () => {},
       fault,
       limits: () => ({ listBytes: HEAD_LIMITS.headBytes, count: HEAD_LIMITS.headerCount }),
