@@ -35,6 +35,8 @@ export class Http1Call implements Call, UpstreamUser {
   #unsent: Buffer[] | undefined = []
   #full = false
   #requestDone: boolean
+  /** The turn of the loop at whose end the request's head leaves. */
+  #headTurn = 0
   // The answer.
   #part: Buffer | undefined
   #head: ResponseHead | undefined
@@ -120,6 +122,7 @@ export class Http1Call implements Call, UpstreamUser {
     const { method, target, fields, body, expectContinue, webSocketKey } = this.#request
     const { socket } = connection
     this.#turn.hold(socket)
+    this.#headTurn = this.#turn.number
     const head = requestHeadText(
       method,
       target,
@@ -146,6 +149,8 @@ export class Http1Call implements Call, UpstreamUser {
 
   upstreamData(buffer: Buffer, start: number, end: number): void {
     if (this.#head !== undefined) return this.#body(buffer, start, end)
+    // Nothing of the request has left: this is a surplus answer to the one before it.
+    if (this.#headTurn === this.#turn.number) return this.#fail('upstream_bad_response', 'always')
     let bytes = buffer
     let from = start
     let to = end

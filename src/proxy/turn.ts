@@ -5,6 +5,12 @@ import type { Writable } from 'node:stream'
 
 export class Turn {
   #held: Writable[] = []
+  #ended = 0
+
+  /** Differs between two turns if something was held in the first: then it has left. */
+  get number(): number {
+    return this.#ended
+  }
 
   /** What is written to `stream` from now on leaves at the end of this turn, in order. */
   hold(stream: Writable): void {
@@ -22,6 +28,7 @@ export class Turn {
   readonly #releaseAll = (): void => {
     const held = this.#held
     this.#held = []
+    this.#ended++
     // One that was released before has nothing more to let go, or holds what came after.
     for (const stream of held) this.release(stream)
   }
