@@ -2,9 +2,9 @@
 import { request } from 'node:http'
 import { Command } from 'commander'
 import { parseAddress } from '../config/values.ts'
+import { harmless, harmlessJson } from '../observe/harmless.ts'
 import { CommandFailure, exitTwoOnWrongUsage, reporting } from './failure.ts'
 import type { Reconsidered } from './inquiry.ts'
-import { harmless, harmlessJson } from './terminal.ts'
 
 export function command(): Command {
   const explain = new Command('explain')
@@ -64,7 +64,7 @@ async function explainOne(id: string, { admin, json }: ExplainOptions): Promise<
     })
   }
   if (status !== 200) throw unusable(admin, `it answered ${status}`)
-  process.stdout.write(json ? body : inWords(parsed(admin, body)))
+  process.stdout.write(json ? harmlessJson(body) : inWords(parsed(admin, body)))
 }
 
 function inWords({ decision, why, code, active, candidate }: Explained): string {

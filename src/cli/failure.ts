@@ -2,6 +2,7 @@
 // wrong and what would be right, and exit code 2 where the usage was wrong, 1 where the work failed.
 import type { Command } from 'commander'
 import type { Problem } from '../errors.ts'
+import { harmlessSentence } from '../observe/harmless.ts'
 
 /** Thrown inside a command; `reporting` turns it into text and an exit code. */
 export class CommandFailure extends Error {
@@ -16,7 +17,7 @@ export class CommandFailure extends Error {
 }
 
 export const formatProblem = ({ severity, where, what, remedy }: Problem): string =>
-  `${severity ?? 'error'}: ${where}: ${what}\n  ${remedy}`
+  `${severity ?? 'error'}: ${harmlessSentence(`${where}: ${what}`)}\n  ${harmlessSentence(remedy)}`
 
 /** Wraps the action of a command: a `CommandFailure` ends it as a sentence, not as a stack trace. */
 export function reporting<A extends unknown[]>(

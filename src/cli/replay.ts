@@ -1,5 +1,6 @@
 // `postern replay`: what another policy would have decided about the requests of a decision log.
 import { Command } from 'commander'
+import { harmless, harmlessJson } from '../observe/harmless.ts'
 import { PolicyHost } from '../policy/host.ts'
 import type { PolicyMaterial } from '../policy/material.ts'
 import { policyOf } from './bundle.ts'
@@ -7,7 +8,7 @@ import { CommandFailure, exitTwoOnWrongUsage, fileProblem, reporting } from './f
 import { type Comparison, compare, type Difference, OBSTACLES } from './replay/comparison.ts'
 import { type Line, LONGEST_LINE, linesOf } from './replay/lines.ts'
 import { type RecordedDecision, readLine } from './replay/recorded.ts'
-import { harmless, harmlessJson, print } from './terminal.ts'
+import { print } from './terminal.ts'
 
 export function command(): Command {
   const replay = new Command('replay')
@@ -163,7 +164,7 @@ const asJson = (
   { change, differences, error }: Replayed,
   line: number,
 ) =>
-  `${JSON.stringify({ change, decision_id: decision.id, line, request: decision.request, differences, error })}\n`
+  `${harmlessJson(JSON.stringify({ change, decision_id: decision.id, line, request: decision.request, differences, error }))}\n`
 
 function inWords(decision: RecordedDecision, replayed: Replayed, line: number): string {
   const { change, differences, error } = replayed

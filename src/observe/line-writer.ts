@@ -1,8 +1,10 @@
-// Writes lines to standard output or a file without ever waiting for the reader: what is pending is
-// bounded, what does not fit is refused at once (and counted by whoever offered it).
+// Writes lines of JSON to standard output or a file without ever waiting for the reader: what is pending
+// is bounded, what does not fit is refused at once (and counted by whoever offered it). People read them
+// in terminals: what clients wrote in them does nothing there.
 import fs from 'node:fs'
 import { Socket } from 'node:net'
 import type { Problem } from '../errors.ts'
+import { harmlessJson } from './harmless.ts'
 
 /** Somewhere that takes complete lines. */
 export interface LineSink {
@@ -108,7 +110,8 @@ export class LineWriter implements LineSink {
     return this.#pending
   }
 
-  write(line: string, reserve = 0, tally?: LineTally): boolean {
+  write(json: string, reserve = 0, tally?: LineTally): boolean {
+    const line = harmlessJson(json)
     const size = line.length + 1
     if (this.#closed || this.#pending + size > this.#maxPending + reserve) {
       if (tally !== undefined) tally.refused++

@@ -151,3 +151,14 @@ for (const [name, target, what] of [
     assert.ok(problem.what.includes(target))
   })
 }
+
+test('a line holds no character that a terminal would obey, and is still the same JSON', async () => {
+  const { writer, file } = fileWriter('terminal.log')
+  const hostile = 'a\u007f\u009b2J\u202e\u2028\u2066b'
+  writer.write(JSON.stringify({ hostile }))
+  assert.equal(await writer.flush(10_000), true)
+  writer.close()
+  const line = fs.readFileSync(file, 'utf8')
+  assert.match(line, /^[ -~]+\n$/)
+  assert.deepEqual(JSON.parse(line), { hostile })
+})
