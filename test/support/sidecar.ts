@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process'
 import type { X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import https from 'node:https'
+import { resolve } from 'node:path'
 import tls from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
@@ -18,7 +19,10 @@ import {
   writeFiles,
 } from './pki.ts'
 
-const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
+/** With `POSTERN_MAIN`: what was built, instead of the sources. */
+const MAIN = resolve(
+  process.env['POSTERN_MAIN'] ?? fileURLToPath(new URL('../../src/main.ts', import.meta.url)),
+)
 export const SAMPLE_POLICY = fileURLToPath(new URL('../../policies/bundle.tar.gz', import.meta.url))
 
 export interface LogLine {
@@ -37,13 +41,18 @@ export interface Process {
   signal(name: NodeJS.Signals): void
 }
 
-/** Runs `postern ARGS`, collects its log lines, and kills it when the test ends. */
+/**
+ * Runs `postern ARGS`, collects its log lines, and kills it when the test ends.
+ * @param launcher a command that becomes the one behind its own arguments
+ */
 export function spawnPostern(
   t: Cleanup,
   args: readonly string[],
   env: Record<string, string> = {},
+  launcher: readonly string[] = [],
 ): Process {
-  const child = spawn(process.execPath, [MAIN, ...args], {
+  const [program = '', ...programArgs] = [...launcher, process.execPath, MAIN, ...args]
+  const child = spawn(program, programArgs, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...env },
   })
@@ -87,6 +96,8 @@ export interface SidecarSetup {
   /** Of the server; default: an SVID of `orders` with DNS name localhost. */
   readonly certificate?: IssuedCertificate
   readonly env?: Record<string, string>
+  /** See `spawnPostern`. */
+  readonly launcher?: readonly string[]
 }
 
 export interface TestSidecar extends Process {
@@ -139,7 +150,7 @@ export async function startSidecar(t: Cleanup, setup: SidecarSetup): Promise<Tes
   const { 'postern.yaml': configFile } = await writeFiles(directory, {
     'postern.yaml': stringify(config),
   })
-  const child = spawnPostern(t, ['run', '--config', configFile], setup.env)
+  const child = spawnPostern(t, ['run', '--config', configFile], setup.env, setup.launcher)
   const ready = await eventually(
     'the sidecar is ready',
     async () => {
