@@ -13,6 +13,10 @@ RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src src
 RUN npm run build
+# What the image consists of, for whoever scans it: /app/dist/sbom.cdx.json.
+COPY Dockerfile ./
+COPY tools/sbom.ts tools/
+RUN npm run -s sbom > dist/sbom.cdx.json
 # Without them: the Node.js of a checkout is one, and the image has its own. bare-* is native code for
 # another JavaScript runtime; Node.js never loads it.
 RUN rm -rf node_modules \
