@@ -99,7 +99,7 @@ export const EXTENDED_KEY_USAGE = {
 } as const
 
 const decodeCertificate = (certificate: DerElement): CertificateReading => {
-  const outer = certificate.items('the certificate')
+  const outer = certificate.as(TAG.sequence, 'the certificate').items('the certificate')
   const tbs = outer.next(TAG.sequence, 'tbsCertificate').items('tbsCertificate')
   const outerAlgorithm = outer.next(TAG.sequence, 'signatureAlgorithm')
   outer.next(TAG.bitString, 'signatureValue')

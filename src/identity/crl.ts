@@ -111,7 +111,7 @@ interface List {
 }
 
 const decodeList = (element: DerElement): List => {
-  const outer = element.items('the CRL')
+  const outer = element.as(TAG.sequence, 'the CRL').items('the CRL')
   const signed = outer.next(TAG.sequence, 'tbsCertList')
   const outerAlgorithm = outer.next(TAG.sequence, 'signatureAlgorithm')
   const signature = outer.next(TAG.bitString, 'signatureValue').content

@@ -281,6 +281,12 @@ describe('a damaged certificate', () => {
     assert.equal(readCertificateDer(Buffer.concat([good.der, octets()])).kind, 'unreadable')
   })
 
+  it('is refused where the outermost element is no SEQUENCE', () => {
+    const bytes = Buffer.from(good.der)
+    bytes[0] = 0xb0
+    assert.equal(readCertificateDer(bytes).kind, 'unreadable')
+  })
+
   it('never makes the reader throw, whichever byte is wrong', () => {
     for (let at = 0; at < good.der.length; at += 1) {
       for (const byte of [0x00, 0x01, 0x30, 0x7f, 0x80, 0x84, 0xff, good.der[at]! ^ 1]) {

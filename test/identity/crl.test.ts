@@ -255,6 +255,9 @@ describe('parseCrl', () => {
     assert.equal(crls.length, 2)
     assert.deepEqual(problems.map(({ what }) => /block (\d)/.exec(what)?.[1]).sort(), ['2', '3'])
     assert.match(parse('').problems[0]?.what ?? '', /no PEM block/)
+    const noSequence = forgeCrl({ issuer: root })
+    noSequence[0] = 0xb0
+    assert.deepEqual(parse(writePem('X509 CRL', noSequence)).crls, [])
     const otherLabel = parse(writePem('CRL', forgeCrl({ issuer: root })))
     assert.match(otherLabel.problems[0]?.what ?? '', /block 1 is a CRL/)
   })
