@@ -2,7 +2,7 @@
 // Binding either works or returns a problem that says what to change.
 import fs from 'node:fs'
 import type { IncomingHttpHeaders, IncomingMessage, Server, ServerResponse } from 'node:http'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import type { Address } from '../config/config.ts'
 import type { Problem } from '../errors.ts'
@@ -71,11 +71,43 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     },
     (request, response) => void respond(options, request, response),
   )
-  server.maxConnections = 128
+  server.maxConnections = MOST_CONNECTIONS
+  shareConnections(server)
   // A connection that neither reads nor writes.
   server.setTimeout(80_000)
   return listen(server, options)
 }
+
+/**
+ * The metrics may be open to the cluster: whoever holds connections must keep neither the kubelet nor the
+ * scraper out. An address has a share of them, and where few are left those that are idle give way.
+ */
+function shareConnections(server: Server): void {
+  const open = new Map<string, number>()
+  let all = 0
+  const [serve] = server.listeners('connection') as ((socket: Socket) => void)[]
+  server.removeAllListeners('connection').on('connection', (socket: Socket) => {
+    const address = socket.remoteAddress
+    // Who may connect to a UNIX socket is said by its permissions.
+    if (address !== undefined) {
+      const count = (open.get(address) ?? 0) + 1
+      if (count > MOST_OF_AN_ADDRESS) return void socket.destroy()
+      open.set(address, count)
+      socket.once('close', () => {
+        const left = (open.get(address) ?? 0) - 1
+        if (left > 0) open.set(address, left)
+        else open.delete(address)
+      })
+    }
+    all++
+    socket.once('close', () => all--)
+    if (all > MOST_CONNECTIONS - MOST_OF_AN_ADDRESS) server.closeIdleConnections()
+    serve?.call(server, socket)
+  })
+}
+
+const MOST_CONNECTIONS = 128
+const MOST_OF_AN_ADDRESS = 32
 
 /** Whether a start succeeded: problems have no `close`. */
 export const isRunning = (result: RunningServer | Problem): result is RunningServer =>

@@ -10,7 +10,7 @@ import { type AdminFacade, startAdmin } from '../../src/observe/admin.ts'
 import { DecisionRing } from '../../src/observe/decision-ring.ts'
 import { type HealthFacade, type ReadyPart, startMetricsServer } from '../../src/observe/health.ts'
 import { isRunning, type RunningServer } from '../../src/observe/server.ts'
-import { ask, decisionRecord } from './support.ts'
+import { ask, decisionRecord, until } from './support.ts'
 
 const LOOPBACK: Address = { kind: 'tcp', host: '127.0.0.1', port: 0 }
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'postern-servers-'))
@@ -129,6 +129,36 @@ test('a handler that throws gives 500 without the reason, and the server goes on
   assert.equal(faults.length, 1)
   const unprintable = await admin({ snapshot: () => ({ big: 1n }) })
   assert.equal((await ask(unprintable, '/snapshot')).status, 500)
+  assert.equal((await ask(address, '/livez')).status, 200)
+})
+
+/** Connections that asked once and stay; as many of them as are still open. */
+async function held(port: number, localAddress: string, count: number): Promise<net.Socket[]> {
+  const sockets = Array.from({ length: count }, () => {
+    const socket = net.connect({ host: '127.0.0.1', port, localAddress })
+    socket.on('error', () => {}).resume()
+    socket.write('GET /livez HTTP/1.1\r\nHost: a\r\n\r\n')
+    return socket
+  })
+  after(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  const settled = (socket: net.Socket) => socket.closed || socket.bytesRead > 0
+  await until(() => sockets.every(settled))
+  return sockets.filter((socket) => !socket.closed)
+}
+
+const onLinux = process.platform === 'linux' ? false : 'only Linux has all of 127.0.0.0/8'
+
+test('who holds many connections to the metrics keeps no kubelet out', {
+  skip: onLinux,
+}, async () => {
+  const address = await health()
+  assert.ok(address.kind === 'tcp')
+  const one = await held(address.port, '127.0.0.2', 200)
+  assert.ok(one.length <= 32, `${one.length} of one address`)
+  // Several together: then those that are idle give way.
+  for (let host = 3; host < 12; host++) await held(address.port, `127.0.0.${host}`, 32)
   assert.equal((await ask(address, '/livez')).status, 200)
 })
 
