@@ -350,7 +350,9 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       exchange.abandon()
       this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
       this.#destroy('client')
-    } else if (this.#tunnel === undefined && !this.#unread) this.#finish('client')
+    } else if (this.#tunnel === undefined && !this.#unread && !this.#yielding) {
+      this.#finish('client')
+    }
   }
 
   /** @returns index after what was taken; undefined when nothing can be taken before more happens */

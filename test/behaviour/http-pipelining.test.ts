@@ -105,3 +105,17 @@ describe('requests on one connection', () => {
     )
   })
 })
+
+describe('requests on one connection that are denied', () => {
+  const t = suiteCleanup()
+
+  it('are all answered, too, when the client ends its side right behind them', async () => {
+    const { url } = await startScriptedWorkload(t, () => assert.fail('it was forwarded'))
+    const allow = [{ uri: 'spiffe://example.org/ns/default/sa/other' }]
+    const sidecar = await startSidecar(t, { forward: url, config: { allow } })
+    const client = await openClient(t, sidecar, await sidecar.authority.svid('web'))
+    client.socket.end(get('/1') + post('/2', 'two') + get('/3'))
+    for (let i = 0; i < 3; i++) assert.equal((await client.answer()).status, 403)
+    assert.equal(await client.ended, '')
+  })
+})
