@@ -225,10 +225,14 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   // What an exchange asks for.
 
   get closing(): boolean {
+    return this.#takesNoMore || (this.#clientEnded && this.#pending === undefined)
+  }
+
+  /** Whatever the client may still have sent. */
+  get #takesNoMore(): boolean {
     const { limits } = this.#context.generation.snapshot.settings.inbound
     return (
       this.#context.draining ||
-      (this.#clientEnded && this.#pending === undefined) ||
       (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) ||
       this.#outlived(this.#context.tickMs)
     )
@@ -539,7 +543,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       discard === undefined ||
       !head.keepAlive ||
       head.minorVersion === 0 ||
-      this.closing
+      this.#takesNoMore
     const denial = refused?.denial
     this.socket.write(
       encodeOwnResponse({
