@@ -1,6 +1,6 @@
-// How the fuzz targets of this directory run: a fixed number of cases in the test suite, and as long
-// as somebody likes with `FUZZ_SECONDS=600 node --test test/fuzz/`. A failure prints seed and path;
-// `FUZZ_SEED=… FUZZ_PATH=…` repeats it.
+// How targets run that make their inputs anew, as bundles are made: a fixed number of cases in the test
+// suite, and as long as somebody likes with `npm run fuzz -- TARGET`. A failure prints seed and path;
+// `FUZZ_SEED=… FUZZ_PATH=…` repeats it. Those that change known inputs are in targets.ts.
 import { test } from 'node:test'
 import fc from 'fast-check'
 
