@@ -10,7 +10,7 @@ import { readProxyHeader, writeProxyHeader } from '../../src/proxy/proxy-protoco
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { type IssuedCertificate, temporaryDirectory, testAuthority } from '../support/pki.ts'
-import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { call, startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { startWorkload } from '../support/workload.ts'
 
 const sum = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
@@ -249,15 +249,7 @@ describe('a PROXY header', () => {
       },
     })
     const web = await sidecar.authority.svid('web')
-    const header = writeProxyHeader({
-      source: { address: '203.0.113.9', port: 4_711 },
-      destination: { address: '203.0.113.1', port: 443 },
-      principal: '',
-      commonName: undefined,
-      serverName: '',
-      tlsVersion: '',
-      cipher: '',
-    })
+    const header = PROXY_OF_A_CLIENT
     for (const pieces of [[header], [...header].map((byte) => Buffer.from([byte]))]) {
       const raw = net.connect(sidecar.port, '127.0.0.1')
       t.after(() => raw.destroy())
@@ -279,4 +271,39 @@ describe('a PROXY header', () => {
     const failures = 'postern_handshakes_total{result="failure",reason="protocol"}'
     await eventually('a failure', async () => (await sidecar.metric(failures)) === 1)
   })
+
+  it('from anybody else is no header, and names nobody', async () => {
+    const workload = await startWorkload(t)
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: {
+        inbound: { proxyProtocol: { acceptFrom: ['127.0.0.9/32'] } },
+        log: { access: 'all' },
+      },
+    })
+    const web = await sidecar.authority.svid('web')
+    const lying = net.connect(sidecar.port, '127.0.0.1')
+    t.after(() => lying.destroy())
+    lying.on('error', () => {})
+    lying.write(PROXY_OF_A_CLIENT)
+    const socket = tls.connect({ ...sidecar.clientOptions(web), socket: lying })
+    socket.on('error', () => {})
+    await new Promise((resolve) => lying.once('close', resolve))
+    const failures = 'postern_handshakes_total{result="failure",reason="protocol"}'
+    await eventually('a failure', async () => (await sidecar.metric(failures)) === 1)
+    assert.equal(workload.seen.length, 0)
+    assert.equal((await call(sidecar, web)).status, 200)
+    const { remote_address: address } = await sidecar.logged('access')
+    assert.match(String(address), /^127\.0\.0\.1:/)
+  })
+})
+
+const PROXY_OF_A_CLIENT = writeProxyHeader({
+  source: { address: '203.0.113.9', port: 4_711 },
+  destination: { address: '203.0.113.1', port: 443 },
+  principal: '',
+  commonName: undefined,
+  serverName: '',
+  tlsVersion: '',
+  cipher: '',
 })

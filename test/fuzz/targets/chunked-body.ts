@@ -39,6 +39,7 @@ export const target: Target = {
     const whole = decoded(input, input.length)
     for (const step of [1, 2, 3, 7]) assert.deepEqual(decoded(input, step), whole)
     if (typeof whole !== 'object' || !whole.done) return
+    assert.deepEqual({ data: whole.data, consumed: whole.consumed }, asWritten(input))
     for (let i = 0; i < whole.trailers.length; i += 2) {
       assert.ok(!isIdentityField(whole.trailers[i]!.replaceAll(/[^a-z0-9]/g, '-')))
     }
@@ -47,6 +48,31 @@ export const target: Target = {
     const written = Buffer.from(`${chunk}0\r\n${encodeTrailers(trailers)}`, 'latin1')
     assert.deepEqual(decoded(written, written.length), { ...whole, consumed: written.length })
   },
+}
+
+/** The grammar of RFC 9112 section 7.1 with extensions of tokens, told plainly; -1: something else. */
+function asWritten(input: Buffer) {
+  const text = input.toString('latin1')
+  let data = ''
+  let at = 0
+  const next = (line: RegExp): RegExpExecArray | null => {
+    const found = new RegExp(line, 'iy')
+    found.lastIndex = at
+    const match = found.exec(text)
+    if (match !== null) at += match[0].length
+    return match
+  }
+  for (;;) {
+    const size = next(/([0-9a-f]{1,13})(;[!#$%&'*+.^`|~\w-]+(=[!#$%&'*+.^`|~\w-]+)?)*\r\n/)
+    if (size === null) return { data, consumed: -1 }
+    const length = Number.parseInt(size[1]!, 16)
+    if (length === 0) break
+    data += text.slice(at, at + length)
+    at += length
+    if (next(/\r\n/) === null) return { data, consumed: -1 }
+  }
+  while (next(/[!#$%&'*+.^`|~\w-]+:[\t -~]*\r\n/) !== null);
+  return { data, consumed: next(/\r\n/) === null ? -1 : at }
 }
 
 /** The code, or what came out, of pieces of `step` bytes. */

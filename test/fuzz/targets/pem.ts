@@ -51,6 +51,8 @@ export const target: Target = {
     if (problems.length > 0) return
     assert.equal(blocks.length, text.match(/^\s*-----BEGIN /gm)?.length)
     const written = blocks.map(({ label, bytes, text }) => text ?? writePem(label, bytes!)).join('')
+    const letters = text.replaceAll(/\s/g, '')
+    for (const { bytes } of blocks) assert.ok(letters.includes(bytes?.toString('base64') ?? ''))
     const again = readPem(written, 'file.pem')
     assert.deepEqual(again.problems, [])
     assert.deepEqual(
