@@ -75,8 +75,8 @@ export const target: Target = {
       wrapped(number, extension('2.5.29.35', sequence(text(0x80, 'abc')))),
     ),
     // Partial, indirect and delta lists: refused.
-    sequence(...start(), UNTIL, wrapped(number, extension('2.5.29.27', integer('01'), true))),
-    sequence(...start(), wrapped(extension('2.5.29.28', sequence(boolean(true)), true))),
+    sequence(...start(), UNTIL, wrapped(number, extension('2.5.29.27', integer('01')))),
+    sequence(...start(), wrapped(extension('2.5.29.28', sequence(boolean(true))))),
     sequence(...start(), UNTIL, sequence(revoked('01', extension('2.5.29.29', octets())))),
   ],
   dictionary: [
