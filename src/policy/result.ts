@@ -48,6 +48,9 @@ export function readResult(text: string): PolicyResult {
   } catch (error) {
     if (error instanceof ResultError) return { kind: 'invalid', reason: error.message }
     if (error instanceof SyntaxError) return { kind: 'invalid', reason: 'more than one result' }
+    // A policy can give back what a client nested; JSON.parse with a reviver goes down by itself.
+    if (error instanceof RangeError)
+      return { kind: 'invalid', reason: 'result is nested too deeply' }
     throw error
   }
 }

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { hash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { bytesMutator, MOST_BYTES, type Mutator } from './mutate.ts'
-import { randomOf } from './random.ts'
+import { type Random, randomOf } from './random.ts'
 
 export interface Target {
   readonly name: string
@@ -47,9 +47,19 @@ export function* inputsOf(target: Target, corpus: readonly Buffer[], seed: numbe
     let input = random.pick(corpus)
     for (let left = 1 + random.below(random.oneIn(3) ? 8 : 2); left > 0; left--) {
       const mutator = own.length > 0 && random.oneIn(2) ? random.pick(own) : bytes
-      input = mutator(input, random, random.pick(corpus)).subarray(0, MOST_BYTES)
+      input = mutated(mutator, input, random, random.pick(corpus)).subarray(0, MOST_BYTES)
     }
     yield input
+  }
+}
+
+/** What is nested deeper than a mutator can go down stays as it is. */
+function mutated(mutator: Mutator, input: Buffer, random: Random, other: Buffer): Buffer {
+  try {
+    return mutator(input, random, other)
+  } catch (error) {
+    if (error instanceof RangeError) return input
+    throw error
   }
 }
 

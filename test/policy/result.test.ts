@@ -167,3 +167,9 @@ test('a result that changes too much is an error', () => {
 test('the prototype of objects is not a result', () => {
   assert.equal(readResult('{"__proto__":{"allowed":true}}').kind, 'invalid')
 })
+
+test('a result nested beyond what can be read is an error like any other', () => {
+  const deep = 100_000
+  const text = `{"allowed":true,"dynamic_metadata":{"a":${'['.repeat(deep)}${']'.repeat(deep)}}}`
+  assert.deepEqual(readResult(text), { kind: 'invalid', reason: 'result is nested too deeply' })
+})
