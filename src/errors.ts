@@ -221,6 +221,16 @@ export const ERRORS = {
     sentence: 'Postern is draining and takes no new requests.',
   },
 
+  overloaded: {
+    fault: 'operator',
+    http: 503,
+    grpc: 14,
+    connection: 'keep',
+    log: 'warn',
+    sentence:
+      'The data thread is past its capacity (inbound.overload) and refused the request before policy was asked; the answer says when to try again.',
+  },
+
   upstream_refused: upstream(502, 14, 'The workload refused the connection or cannot be reached.'),
   upstream_reset: upstream(
     502,

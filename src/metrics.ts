@@ -98,7 +98,7 @@ export const RELOAD_SOURCES = [
 const codesBlaming = (...faults: readonly string[]): ErrorCode[] =>
   (Object.keys(ERRORS) as ErrorCode[]).filter((code) => faults.includes(ERRORS[code].fault))
 
-export const REJECTION_CODES = codesBlaming('client')
+export const REJECTION_CODES: readonly ErrorCode[] = [...codesBlaming('client'), 'overloaded']
 export const UPSTREAM_CODES = codesBlaming('upstream')
 
 interface MetricEntry {
@@ -251,8 +251,14 @@ export const METRICS = {
   requests_rejected_total: {
     type: 'counter',
     from: 'data',
-    help: 'Requests that were malformed or over a limit.',
+    help: 'Requests that were malformed or over a limit, or that an overloaded data thread refused.',
     labels: { code: REJECTION_CODES },
+  },
+  overload_active: {
+    type: 'gauge',
+    from: 'data',
+    help: 'Data threads that are past their capacity (inbound.overload) and refuse a part of the requests.',
+    labels: {},
   },
   decisions_total: {
     type: 'counter',
@@ -306,7 +312,7 @@ export const METRICS = {
   log_records_dropped_total: {
     type: 'counter',
     from: 'data',
-    help: 'Access and connection records dropped because the log could not keep up.',
+    help: 'Access and connection records dropped because the log could not keep up, or because they were many of requests refused for overload.',
     labels: { kind: ['access', 'connection'] },
   },
   decision_log_events_total: {

@@ -71,6 +71,7 @@ export type LogRecord<Input = string> =
   | HandshakeRecord
   | CutRecord
   | FaultRecord
+  | OverloadRecord
 
 /** One request, written when it ended. */
 export interface AccessRecord {
@@ -150,6 +151,17 @@ export interface CutRecord {
   readonly serial: string
   readonly code: ErrorCode
   readonly detail: string
+}
+
+/** A thread has begun to refuse requests because it is past its capacity, or does so no longer. */
+export interface OverloadRecord {
+  readonly kind: 'overload'
+  readonly timeMs: number
+  readonly active: boolean
+  /** How long a turn of its event loop took lately. */
+  readonly lagMs: number
+  /** Requests that were refused meanwhile. */
+  readonly shed: number
 }
 
 /** A fault in Postern itself that ended one connection; the others went on. */

@@ -118,6 +118,7 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
         tunnelIdleMs: at('inbound.timeouts.tunnelIdle'),
         connectionLifetimeMs: at('inbound.timeouts.connectionLifetime'),
       },
+      overload: { eventLoopLagMs: at('inbound.overload.eventLoopLag') },
     },
     ...materials,
     allow: allowRulesFrom(values),

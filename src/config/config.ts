@@ -211,6 +211,8 @@ export interface Config {
     readonly unsafePlaintext: boolean
     readonly limits: Limits
     readonly timeouts: Timeouts
+    /** 0: nothing is refused, whatever comes. */
+    readonly overload: { readonly eventLoopLagMs: number }
   }
   readonly identity: IdentityConfig
   readonly trust: {

@@ -317,6 +317,14 @@ export const KEYS = [
     default: '0',
     sentence: 'Age at which a connection is closed after its current request; 0 is no limit.',
   },
+  {
+    path: 'inbound.overload.eventLoopLag',
+    type: 'duration',
+    default: '100ms',
+    max: '10s',
+    sentence:
+      'How long requests may wait for the data thread; beyond it for half a second, principals that send most are answered 503 with Retry-After, and handshakes wait. 0: never.',
+  },
 
   {
     path: 'identity.certificate',

@@ -10,6 +10,7 @@ import type {
   FaultRecord,
   HandshakeRecord,
   LogRecord,
+  OverloadRecord,
 } from '../threads.ts'
 import type { DecisionLog } from './decision-log.ts'
 import type { Logger, LogLevel } from './log.ts'
@@ -152,6 +153,9 @@ export class RecordSink {
         case 'fault':
           this.#fault(record, thread)
           break
+        case 'overload':
+          this.#overload(record, thread)
+          break
       }
     }
     return records.length
@@ -209,6 +213,13 @@ export class RecordSink {
       { event: 'fault', thread, detail: record.detail },
       'A fault in Postern ended a connection; please report it',
     )
+  }
+
+  #overload({ active, lagMs, shed }: OverloadRecord, thread: number): void {
+    const fields = { thread, lag_ms: Math.round(lagMs) }
+    const { logger } = this.#options
+    if (active) logger.warn({ event: 'overload', ...fields }, errorEntry('overloaded').sentence)
+    else logger.warn({ event: 'overload_over', ...fields, shed }, 'Overload is over')
   }
 
   #cut(record: CutRecord, thread: number): void {

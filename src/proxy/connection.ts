@@ -183,6 +183,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       } else if (silentMs >= timeouts.idleMs) this.#destroy('idle')
       return
     }
+    if (this.#yielding) return
     const waitedMs = nowMs - this.#waitingSinceMs
     if (this.#lingering) {
       if (!this.#flushed && this.socket.writableFinished) {
@@ -399,6 +400,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       return bytes.length
     }
     this.peer = peer
+    if (this.#context.overload.sheds(peer.principal)) return this.#shed(head)
     const startedMs = clock.monotonicMs()
     const admission = admit(head, { peer, input: this.#input }, this.#context, generation)
     switch (admission.kind) {
@@ -505,6 +507,22 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   }
 
   // Answers of our own.
+
+  /** Until it is told nothing more is read: what follows waits in the client's window. */
+  #shed(head: RequestHead): number {
+    const id = requestIdOf(head.fields)
+    this.#tally.rejected(this, id, 'overloaded', 'http/1.1', head)
+    this.#yielding = true
+    this.socket.pause()
+    this.#context.overload.tell(() => {
+      this.guarded(() => {
+        if (this.#closed || this.#lingering) return
+        this.#yielding = false
+        this.#answer('overloaded', head, id, undefined, discardable(head))
+      })
+    })
+    return head.headBytes
+  }
 
   #refuse(
     head: RequestHead,

@@ -15,6 +15,7 @@ import { recordFault } from './fault.ts'
 import { Generation } from './generation.ts'
 import { H2cPool } from './h2c/pool.ts'
 import { Listener } from './listener.ts'
+import { Overload, readLoop } from './overload.ts'
 import { RecordQueue } from './records.ts'
 import { BodyBudget } from './request-body.ts'
 import { SLICE_BYTES, Succession } from './succession.ts'
@@ -26,6 +27,7 @@ import { UpstreamPool } from './upstream.ts'
 const TICK_MS = 100
 
 const UPSTREAM_OPEN = cellOf('upstream_connections_open', {})
+const OVERLOADED = cellOf('overload_active', {})
 const RECYCLES = cellOf('policy_instance_recycles_total', {})
 const WASM_MEMORY = cellOf('policy_wasm_memory_bytes', {})
 
@@ -77,6 +79,16 @@ class DataThread {
       candidateSample: new CandidateSample(cells),
       bodies: new BodyBudget(),
       turn,
+      overload: new Overload({
+        limitMs: () => inbound().overload.eventLoopLagMs,
+        nowMs: () => clock.monotonicMs(),
+        readLoop,
+        later: (step) => setImmediate(step),
+        changed: (state) => {
+          cells.set(OVERLOADED, state.active ? 1 : 0)
+          context.records.push({ kind: 'overload', timeMs: clock.nowMs(), ...state })
+        },
+      }),
       clock,
       tickMs: clock.monotonicMs(),
       draining: false,
@@ -140,6 +152,7 @@ class DataThread {
     generation.standby?.prepare(SLICE_BYTES)
     cells.set(WASM_MEMORY, generation.memoryBytes)
     this.#tickDueMs = monotonicMs + TICK_MS
+    this.#context.overload.tick()
     this.#listener.tick()
     this.#context.pool.tick()
     this.#context.h2c?.tick()

@@ -73,6 +73,10 @@ const REFUSAL_LINGER_MS = 1_000
 const REFUSAL_LINGER_BYTES = 64 * 1024
 /** During a drain; a client that is slower than this has not sent a request either. */
 const DRAIN_HANDSHAKE_MS = 1_000
+/** In overload; who has not begun its handshake by then is refused, before it costs anything. */
+const OVERLOAD_WAIT_MS = 1_000
+/** In overload this part of the handshakes may be in progress: one costs what dozens of requests do. */
+const OVERLOAD_HANDSHAKES = 1 / 16
 /** The longest that a timer takes. */
 const NEVER_MS = 2 ** 31 - 1
 
@@ -157,7 +161,9 @@ export class Listener {
     const { clock, tickMs } = this.#context
     const { handshakeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
     const limitMs = this.#context.draining ? Math.min(handshakeMs, DRAIN_HANDSHAKE_MS) : handshakeMs
-    this.#guard.tick(limitMs)
+    const { overload } = this.#context
+    this.#guard.tick(overload.active ? Math.min(limitMs, OVERLOAD_WAIT_MS) : limitMs)
+    if (this.#guard.waiting > 0) overload.press()
     this.#endSlowHandshakes(limitMs)
     const nowMs = clock.nowMs()
     for (const connection of this.connections) {
@@ -502,7 +508,8 @@ const currentLimits = (context: ThreadContext): GuardLimits => {
   const limits = () => context.generation.snapshot.settings.inbound.limits
   return {
     get handshakes() {
-      return limits().handshakes
+      const most = limits().handshakes
+      return context.overload.active ? Math.max(1, most * OVERLOAD_HANDSHAKES) : most
     },
     get handshakesPerAddress() {
       return limits().handshakesPerAddress

@@ -33,6 +33,8 @@ export function encodeOwnResponse(response: OwnResponse): Buffer {
   }
   if (!typed) head += `content-type: ${own ? 'application/json' : 'text/plain; charset=utf-8'}\r\n`
   head += `x-postern-decision-id: ${response.id}\r\n`
+  const retryAfter = retryAfterOf(response.code)
+  if (retryAfter !== undefined) head += `retry-after: ${retryAfter}\r\n`
   head += `date: ${new Date().toUTCString()}\r\n`
   if (status !== 204 && status !== 304) head += `content-length: ${body.length}\r\n`
   if (response.close) head += 'connection: close\r\n'
@@ -40,6 +42,10 @@ export function encodeOwnResponse(response: OwnResponse): Buffer {
   const bodiless = !response.withBody || status === 204 || status === 304
   return bodiless ? Buffer.from(head, 'latin1') : Buffer.concat([Buffer.from(head, 'latin1'), body])
 }
+
+/** @returns in how many seconds to try again, not the same for everyone; undefined: nobody knows */
+export const retryAfterOf = (code: ErrorCode): number | undefined =>
+  code === 'overloaded' ? 1 + Math.floor(Math.random() * 3) : undefined
 
 /** What a client hears whose certificate was refused after the TLS handshake. */
 export function encodeHandshakeRefusal(reason: HandshakeFailure): Buffer {

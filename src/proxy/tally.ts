@@ -74,6 +74,7 @@ const UPSTREAM_ERRORS: Readonly<Record<string, number>> = cellsByLabel(
 const UNSAFE = cellsByLabel('unsafe_requests_total', 'kind', UNSAFE_REQUEST_KINDS)
 const ENFORCED = cellsByLabel('revocations_enforced_total', 'what', REVOCATION_KINDS)
 const CLOSED = cellsByLabel('connections_closed_total', 'reason', CLOSE_REASONS)
+const ACCESS_DROPPED = cellOf('log_records_dropped_total', { kind: 'access' })
 const OPEN = cellOf('connections_open', {})
 
 export class Tally {
@@ -155,12 +156,13 @@ export class Tally {
     })
   }
 
-  /** A head that could not be read; there is no method or path that would be safe to repeat. */
+  /** @param head absent: it could not be read, and there is no method or path safe to repeat */
   rejected(
     connection: ConnectionFacts,
     requestId: string,
     code: ErrorCode,
     protocol: Protocol = 'http/1.1',
+    head?: RequestHead,
   ): void {
     const { cells, clock, records } = this.#context
     const status = errorEntry(code).http
@@ -169,6 +171,8 @@ export class Tally {
     this.#countCode(code)
     const unsafe = this.#unsafe(connection.peer)
     if (this.#context.generation.snapshot.settings.log.access === 'off') return
+    // A line costs as much as a request that is forwarded.
+    if (code === 'overloaded' && !this.#context.overload.logs()) return cells.add(ACCESS_DROPPED)
     records.push({
       kind: 'access',
       timeMs: clock.nowMs(),
@@ -177,8 +181,8 @@ export class Tally {
       ...(unsafe === undefined ? {} : { unsafe }),
       remoteAddress: connection.remoteAddress,
       remotePort: connection.remotePort,
-      method: '',
-      path: '',
+      method: head?.method ?? '',
+      path: head?.path ?? '',
       protocol,
       status,
       outcome: 'rejected',

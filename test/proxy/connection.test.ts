@@ -57,6 +57,7 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
     records: { push: () => {} },
     clock: { nowMs: () => 0, monotonicMs: () => 0 },
     tickMs: 0,
+    overload: { sheds: () => false },
     draining: false,
   }
   const socket = new FakeSocket()

@@ -11,6 +11,7 @@ import { Cells, cellOf, type HANDSHAKE_FAILURES } from '../../src/metrics.ts'
 import { SYSTEM_CLOCK } from '../../src/proxy/clock.ts'
 import { Generation } from '../../src/proxy/generation.ts'
 import { Listener } from '../../src/proxy/listener.ts'
+import type { Overload } from '../../src/proxy/overload.ts'
 import type { RecordQueue } from '../../src/proxy/records.ts'
 import { BodyBudget } from '../../src/proxy/request-body.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
@@ -76,6 +77,7 @@ export async function startListener(
     clock: SYSTEM_CLOCK,
     tickMs: SYSTEM_CLOCK.monotonicMs(),
     turn: new Turn(),
+    overload: { active: false, sheds: () => false, press: () => {} } as unknown as Overload,
     draining: false,
   }
   const listener = new Listener(context)

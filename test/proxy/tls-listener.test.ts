@@ -213,6 +213,34 @@ describe('the TLS listener', () => {
     assert.equal('remoteAddress' in record && record.remoteAddress, '127.0.0.1')
   })
 
+  it('lets few handshakes begin when it is overloaded, and refuses those that would wait for long', async (t) => {
+    const { authority, client, context, failures, successes, port } = await startListener(t, {
+      limits: { handshakes: 32 },
+    })
+    const web = client(await authority.svid('web'))
+    await secureConnect(t, web)
+    await eventually('the address has shown a certificate', () => successes() === 1)
+    const halfOpen = (count: number): void => {
+      for (let i = 0; i < count; i++) {
+        const socket = net.connect(port, '127.0.0.1').on('error', () => {})
+        t.after(() => socket.destroy())
+      }
+    }
+    halfOpen(15)
+    await secureConnect(t, web)
+    assert.equal(failures('overload'), 0)
+    ;(context.overload as { active: boolean }).active = true
+    halfOpen(10)
+    await eventually('some are refused', () => failures('overload') > 0)
+    await eventually('a client still gets in', async () => {
+      const socket = tls.connect(web).on('error', () => {})
+      t.after(() => socket.destroy())
+      return new Promise<boolean>((resolve) => {
+        socket.once('secureConnect', () => resolve(true)).once('close', () => resolve(false))
+      })
+    })
+  })
+
   it('lets go at once of a client that leaves during its handshake, as a TCP probe does', async (t) => {
     const listening = await startListener(t, {
       limits: { handshakeFailuresPerAddress: 1 },

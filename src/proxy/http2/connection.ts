@@ -192,6 +192,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     const peer = currentPeer(this.peer, generation, clock.nowMs())
     if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
     this.peer = peer
+    if (this.#context.overload.sheds(peer.principal)) return this.#shed(stream, head)
     const origin = { peer, input: this.#input }
     const admission = admit(head, origin, this.#context, generation)
     switch (admission.kind) {
@@ -244,6 +245,14 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     this.#record(
       factsOf(head, requestId, decisionId, startedMs, denial?.status ?? errorEntry(code).http),
       { outcome: denial?.evaluation.outcome ?? 'rejected', code },
+    )
+  }
+
+  #shed(stream: ServerHttp2Stream, head: RequestHead): void {
+    const id = requestIdOf(head.fields)
+    this.#tally.rejected(this, id, 'overloaded', 'http/2', head)
+    this.#context.overload.tell(() =>
+      this.guard(stream, () => sendOwnAnswer(stream, head, { code: 'overloaded', id })),
     )
   }
 

@@ -4,6 +4,7 @@ import type { ServerHttp2Stream } from 'node:http2'
 import { addAbortSignal } from 'node:stream'
 import { type ErrorCode, errorEntry } from '../../errors.ts'
 import type { Fields } from '../../http/fields.ts'
+import { retryAfterOf } from '../respond.ts'
 import { grpcStatusOf, isGrpc, statusFields } from './grpc.ts'
 
 export interface OwnAnswer {
@@ -33,6 +34,12 @@ export function sendOwnAnswer(
     list.push(name, value)
   }
   list.push('x-postern-decision-id', answer.id, 'date', new Date().toUTCString())
+  const retryAfter = retryAfterOf(answer.code)
+  if (retryAfter !== undefined) {
+    list.push('retry-after', String(retryAfter))
+    // What gRPC clients with a retry policy heed (gRPC proposal A6).
+    if (grpc) list.push('grpc-retry-pushback-ms', String(retryAfter * 1_000))
+  }
   if (grpc) {
     const message = answer.body ?? JSON.stringify({ error: answer.code, id: answer.id })
     list.push('content-type', 'application/grpc')

@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { Overload } from '../../src/proxy/overload.ts'
+
+const TICK_MS = 100
+
+interface Change {
+  readonly active: boolean
+  readonly shed: number
+}
+
+/** A data thread whose time passes as the test says. */
+function setUp(limitMs = 100) {
+  let nowMs = 10_000
+  let turns = 0
+  let busyMs = 0
+  const steps: (() => void)[] = []
+  const changes: Change[] = []
+  const limit = { ms: limitMs }
+  const overload = new Overload({
+    limitMs: () => limit.ms,
+    nowMs: () => nowMs,
+    readLoop: () => ({ turns, busyMs }),
+    later: (step) => void steps.push(step),
+    changed: ({ active, shed }) => void changes.push({ active, shed }),
+  })
+  /** Turns of one length until a tick is due, and the tick. */
+  const tickAfterTurnsOf = (turnMs: number): void => {
+    const count = Math.max(1, Math.floor(TICK_MS / turnMs))
+    turns += count
+    busyMs += count * turnMs
+    nowMs += Math.max(TICK_MS, turnMs)
+    overload.tick()
+  }
+  const ticks = (count: number, turnMs: number): void => {
+    for (let i = 0; i < count; i++) tickAfterTurnsOf(turnMs)
+  }
+  /** One turn in which principals ask for so much, each request taking so long. */
+  const turn = (requests: Readonly<Record<string, number>>, costMs: number) => {
+    const admitted: Record<string, number> = {}
+    for (const [principal, count] of Object.entries(requests)) {
+      admitted[principal] = 0
+      for (let i = 0; i < count; i++) {
+        if (overload.sheds(principal)) continue
+        admitted[principal]++
+        nowMs += costMs
+      }
+    }
+    for (const step of steps.splice(0)) step()
+    return admitted
+  }
+  const overloaded = (): void => {
+    ticks(10, 200)
+    assert.ok(overload.active)
+  }
+  return {
+    overload,
+    limit,
+    changes,
+    steps,
+    ticks,
+    turn,
+    overloaded,
+    pass: (ms: number) => (nowMs += ms),
+  }
+}
+
+describe('overload', () => {
+  it('is what long turns of the event loop are that follow on each other', () => {
+    const { overload, changes, ticks } = setUp()
+    ticks(4, 150)
+    assert.ok(!overload.active)
+    ticks(1, 150)
+    assert.ok(overload.active)
+    assert.deepEqual(changes, [{ active: true, shed: 0 }])
+  })
+
+  it('is not a single long turn, nor two', () => {
+    const { overload, ticks } = setUp()
+    for (let i = 0; i < 10; i++) {
+      ticks(2, 3_000)
+      ticks(1, 5)
+    }
+    ticks(50, 99)
+    assert.ok(!overload.active)
+    assert.ok(!overload.sheds('a'))
+  })
+
+  it('is nothing where it is switched off, and ends when that happens', () => {
+    const { overload, limit, ticks, overloaded, changes } = setUp(0)
+    ticks(50, 5_000)
+    assert.ok(!overload.active)
+    limit.ms = 100
+    overloaded()
+    limit.ms = 0
+    ticks(1, 5_000)
+    assert.ok(!overload.active)
+    assert.equal(changes.length, 2)
+  })
+
+  it('is over when nothing was refused for a second', () => {
+    const { overload, changes, ticks, turn, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 20; i++) {
+      turn({ noisy: 100 }, 10)
+      ticks(1, 5)
+    }
+    assert.ok(overload.active)
+    ticks(12, 5)
+    assert.ok(!overload.active)
+    assert.equal(changes.length, 2)
+    assert.ok(changes[1]!.shed > 0)
+    assert.deepEqual(turn({ noisy: 100 }, 10), { noisy: 100 })
+  })
+
+  it('goes on while handshakes have to wait', () => {
+    const { overload, ticks, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 50; i++) {
+      overload.press()
+      ticks(1, 5)
+    }
+    assert.ok(overload.active)
+  })
+})
+
+describe('the requests of an overloaded thread', () => {
+  it('are as many as fit into a turn, whatever one takes', () => {
+    const { turn, overloaded } = setUp()
+    overloaded()
+    for (const costMs of [1, 10, 0.1]) {
+      const settled = Array.from({ length: 400 }, () => turn({ noisy: 5_000 }, costMs)).slice(-20)
+      for (const { noisy } of settled) {
+        const turnMs = noisy! * costMs
+        assert.ok(turnMs > 70 && turnMs < 110, `${noisy} requests of ${costMs} ms`)
+      }
+    }
+  })
+
+  it('are refused to those who send most', () => {
+    const { turn, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 200; i++) {
+      const { modest, busy, noisy } = turn({ noisy: 500, busy: 40, modest: 3 }, 1)
+      assert.equal(modest, 3)
+      if (i < 50) continue
+      assert.equal(busy, 40)
+      assert.ok(noisy! >= 40 && noisy! < 70, `${noisy}`)
+    }
+  })
+
+  it('are one of each at the least', () => {
+    const { turn, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 50; i++) turn({ a: 5, b: 5, c: 5 }, 80)
+    assert.deepEqual(turn({ a: 5, b: 5, c: 5 }, 80), { a: 1, b: 1, c: 1 })
+  })
+})
+
+describe('the answers to refused requests', () => {
+  it('leave as far as time is for them, the oldest first, and none waits for long', () => {
+    const { overload, turn, overloaded, pass } = setUp()
+    overloaded()
+    for (let i = 0; i < 50; i++) turn({ noisy: 200 }, 1)
+    const told: number[] = []
+    const waits = (from: number, count: number): void => {
+      for (let i = from; i < from + count; i++) {
+        overload.tell(() => {
+          pass(1)
+          told.push(i)
+        })
+      }
+    }
+    waits(0, 200)
+    turn({ noisy: 100 }, 1)
+    assert.ok(told.length >= 4 && told.length <= 12, `${told.length} in a turn of 100 ms`)
+    for (let i = 0; i < 60; i++) turn({ noisy: 100 }, 1)
+    assert.deepEqual(
+      told,
+      Array.from({ length: 200 }, (_, i) => i),
+    )
+  })
+
+  it('leave in the end though no more requests come', () => {
+    const { overload, steps, ticks, overloaded } = setUp()
+    overloaded()
+    let told = 0
+    for (let i = 0; i < 1_000; i++) overload.tell(() => void told++)
+    ticks(100, 1)
+    assert.equal(told, 1_000)
+    assert.equal(steps.length, 0, 'nothing keeps the loop busy')
+  })
+})
