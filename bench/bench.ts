@@ -7,6 +7,7 @@ import { contest } from './contest.ts'
 import { handshakeRates } from './handshakes.ts'
 import { latencyAtHalfLoad } from './latency.ts'
 import { Load } from './load.ts'
+import { overload } from './overload.ts'
 import { L4_PEERS, missingPrograms, PEERS, type ProxyVariant, posternVariants } from './proxies.ts'
 import { machine, type Telling, tellContest } from './report.ts'
 import { SCENARIOS, type Scenario } from './scenarios.ts'
@@ -28,6 +29,7 @@ const OTHERS = {
   latency: latencyAtHalfLoad,
   threads: threadScaling,
   handshakes: handshakeRates,
+  overload,
 } as const satisfies Record<
   string,
   (options: BenchOptions, stage: Stage, load: Load) => Promise<void>

@@ -33,6 +33,12 @@ export interface Handshakes extends ClientCredentials {
   readonly head: string
 }
 
+export interface Pressing {
+  readonly settlingSeconds: number
+  readonly seconds: number
+  readonly ratePerSecond?: number
+}
+
 export type LoadCommand =
   | ({ readonly kind: 'open' } & Opening)
   /**
@@ -40,18 +46,34 @@ export type LoadCommand =
    * with one, as many a second, however long the answers take.
    */
   | { readonly kind: 'drive'; readonly requests: number; readonly ratePerSecond?: number }
+  /**
+   * For so long, of which the first seconds do not count. With a rate as many a second; who finds no connection free gives up, as the requests
+   * that wait would be ever more.
+   */
+  | ({ readonly kind: 'press' } & Pressing)
   | ({ readonly kind: 'handshakes' } & Handshakes)
   | { readonly kind: 'close' }
 
 export type LoadReport =
   | { readonly kind: 'opened' | 'closed' }
   | ({ readonly kind: 'driven' } & Driven)
+  | ({ readonly kind: 'pressed' } & Pressed)
   | { readonly kind: 'failed'; readonly message: string }
 
 export interface Driven {
   readonly elapsedMs: number
   readonly p50Ms: number
   readonly p99Ms: number
+}
+
+/** Of requests that were answered, others apart. */
+export interface Pressed extends Driven {
+  readonly answered: number
+  /** With 503. */
+  readonly refused: number
+  readonly refusedP50Ms: number
+  /** That were sent, or were due and found no connection. */
+  readonly offered: number
 }
 
 export class Load {
@@ -78,6 +100,18 @@ export class Load {
       requests,
       ...(ratePerSecond === undefined ? {} : { ratePerSecond }),
     })
+  }
+
+  /** More than the proxy can do: that it refuses some is part of it. */
+  async press(settlingSeconds: number, seconds: number, ratePerSecond?: number): Promise<Pressed> {
+    const report = await this.#ask({
+      kind: 'press',
+      settlingSeconds,
+      seconds,
+      ...(ratePerSecond === undefined ? {} : { ratePerSecond }),
+    })
+    if (report.kind !== 'pressed') throw new Error('the load generator answered out of turn')
+    return report
   }
 
   /** Full handshakes, or resumed ones, one after the other, each with one request and a close. */

@@ -64,6 +64,9 @@ export function posternVariant(
 /** All that a data thread needs for the smallest configuration. */
 export const ALLOW = POSTERN['postern-allow']
 
+/** The sample policy. */
+export const SAMPLE = POSTERN['postern-policy']
+
 export const PEERS: readonly ProxyVariant[] = [
   { name: 'http-proxy', programs: [], share: 0.5, start: startHttpProxy },
   {
@@ -123,16 +126,18 @@ export function posternConfig(
   service: Service = 'plain',
 ): Record<string, unknown> {
   const { certificate, privateKey, trustBundle } = stage.files
+  const { inbound, ...others } = own as { readonly inbound?: object }
   return {
     inbound: {
       listen: `127.0.0.1:${port}`,
       forward: `${SCHEMES[service]}://127.0.0.1:${stage.workload.ports[service]}`,
+      ...inbound,
     },
     identity: { certificate, privateKey },
     trust: { bundles: [{ trustDomain: 'example.org', file: trustBundle }] },
     admin: { listen: 'off' },
     metrics: { listen: `127.0.0.1:${metricsPort}` },
-    ...own,
+    ...others,
   }
 }
 

@@ -10,6 +10,8 @@ export interface ClientEvents {
   ready(client: Client): void
   /** One request is complete. */
   answered(client: Client, durationMs: number): void
+  /** It was told 503. */
+  refused(client: Client, durationMs: number): void
   failed(message: string): void
 }
 

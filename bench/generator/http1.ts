@@ -12,6 +12,7 @@ export class Http1Client implements Client {
   /** Of the answer that is coming in; -1 while its head is incomplete. */
   #bytesLeft = -1
   #part = ''
+  #refused = false
   /** Head and body of the last answer whose head came in one piece. */
   #wholeBytes = 0
   #dueMs = 0
@@ -70,12 +71,17 @@ export class Http1Client implements Client {
 
   #answered(): void {
     this.#bytesLeft = -1
-    this.#events.answered(this, performance.now() - this.#dueMs)
+    const durationMs = performance.now() - this.#dueMs
+    if (!this.#refused) return this.#events.answered(this, durationMs)
+    this.#refused = false
+    this.#wholeBytes = 0
+    this.#events.refused(this, durationMs)
   }
 
   #bodyLength(head: string): number {
     const length = CONTENT_LENGTH.exec(head)?.[1]
-    if (!head.startsWith('HTTP/1.1 200 ') || length === undefined) {
+    this.#refused = head.startsWith('HTTP/1.1 503 ')
+    if (!(this.#refused || head.startsWith('HTTP/1.1 200 ')) || length === undefined) {
       this.#events.failed(`unexpected answer: ${JSON.stringify(head.slice(0, 200))}`)
       return 0
     }

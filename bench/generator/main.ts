@@ -6,6 +6,7 @@ import { drivenIn } from './driven.ts'
 import { handshakes } from './handshakes.ts'
 import { Http1Client } from './http1.ts'
 import { Http2Client } from './http2.ts'
+import { Press } from './press.ts'
 import { TunnelClient } from './tunnel.ts'
 
 const HANDSHAKES_AT_ONCE = 8
@@ -22,6 +23,8 @@ class GeneratedLoad implements ClientEvents {
   #startedMs = 0
   /** Undefined in a closed loop: whoever has an answer sends the next request. */
   #pace: Pace | undefined
+  /** Takes every answer while it lasts. */
+  #press: Press | undefined
 
   constructor(report: (report: LoadReport) => void) {
     this.#report = report
@@ -33,6 +36,14 @@ class GeneratedLoad implements ClientEvents {
         return this.#open(command)
       case 'drive':
         return this.#drive(command.requests, command.ratePerSecond)
+      case 'press':
+        this.#press = new Press(this.#clients, command, (pressed) => {
+          // The answers that are still to come are nobody's.
+          this.#drop()
+          this.#press = undefined
+          this.#report({ kind: 'pressed', ...pressed })
+        })
+        return
       case 'handshakes':
         handshakes(command).then(
           (driven) => this.#report({ kind: 'driven', ...driven }),
@@ -55,7 +66,13 @@ class GeneratedLoad implements ClientEvents {
     this.#report({ kind: 'failed', message })
   }
 
+  refused(client: Client, durationMs: number): void {
+    if (this.#press === undefined) this.failed('unexpected answer: 503')
+    else this.#press.refused(client, durationMs)
+  }
+
   answered(client: Client, durationMs: number): void {
+    if (this.#press !== undefined) return this.#press.answered(client, durationMs)
     this.#durationsMs[this.#answers++] = durationMs
     if (this.#answers === this.#durationsMs.length) return this.#driven()
     if (this.#pace !== undefined) return this.#pace.vacant(client)
