@@ -8,9 +8,9 @@ FROM node:26.12.1-trixie-slim AS build
 WORKDIR /build
 COPY package.json package-lock.json ./
 COPY tools/runtime/package.json tools/runtime/
-# With optional dependencies: the compiler is one, for each platform.
+# With optional dependencies: the bundler is one, for each platform.
 RUN npm ci --ignore-scripts
-COPY tsconfig.json tsconfig.build.json ./
+COPY tools/build.ts tools/
 COPY src src
 RUN npm run build
 # What the image consists of, for whoever scans it: /app/dist/sbom.cdx.json.

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 const SRC = fileURLToPath(new URL('../src', import.meta.url))
 
 /** Modules that belong to no room: the tables and types that rooms share. */
-const LEAVES = ['errors', 'field-names', 'metrics', 'pattern', 'threads', 'version']
+const LEAVES = ['errors', 'field-names', 'metrics', 'package', 'pattern', 'threads', 'version']
 
 /** For each room, the rooms whose code it may import, and those of which only types. */
 const ROOMS: Readonly<

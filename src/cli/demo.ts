@@ -8,6 +8,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { Command } from 'commander'
 import { stringify } from 'yaml'
+import { packageFile } from '../package.ts'
 import { send } from './call/send.ts'
 import { type EchoWorkload, startEchoWorkload } from './demo/echo-workload.ts'
 import { type SidecarProcess, startSidecarProcess } from './demo/sidecar-process.ts'
@@ -57,7 +58,7 @@ interface Stage {
   readonly sidecar: SidecarProcess
 }
 
-const POLICY = fileURLToPath(new URL('../../policies/bundle.tar.gz', import.meta.url))
+const POLICY = fileURLToPath(packageFile('policies/bundle.tar.gz'))
 const TRUST_DOMAIN = 'example.org'
 const WORKLOAD_ID = `spiffe://${TRUST_DOMAIN}/ns/default/sa/orders`
 /** The sample policy lets it read below /api, and not write. */

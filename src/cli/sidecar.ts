@@ -22,6 +22,7 @@ import { MetricsRegistry } from '../observe/metrics.ts'
 import { RecordSink } from '../observe/records.ts'
 import { createRedactor } from '../observe/redaction.ts'
 import { isRunning, type RunningServer, removeStaleSocket } from '../observe/server.ts'
+import { moduleFile } from '../package.ts'
 import { probeAddress } from '../proxy/port.ts'
 import type { DecisionRecord } from '../threads.ts'
 import { VERSION } from '../version.ts'
@@ -116,7 +117,7 @@ export class Sidecar {
     this.#decisions = decisions
     this.#unsafeOptions = options.unsafeOptions
     this.#supervisor = new Supervisor({
-      dataThreadUrl: DATA_THREAD,
+      dataThreadUrl: moduleFile('proxy/data-thread'),
       threads: config.workers,
       stallMs: config.stallMs,
       monotonicMs: () => performance.now(),
@@ -496,12 +497,6 @@ export class Sidecar {
 
 /** Records wait only for masks that take long. */
 const LAST_RECORDS_MS = 2_000
-
-/** Beside this file in `src/`, and as JavaScript beside it in `dist/`. */
-const DATA_THREAD = new URL(
-  `../proxy/data-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`,
-  import.meta.url,
-)
 
 /** Read at every record, because a reload may change it. */
 const logSettings = (config: () => Config): Pick<Config['log'], 'access' | 'decisions'> => ({

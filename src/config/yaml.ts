@@ -1,8 +1,7 @@
-// The YAML library, loaded when a file is to be read or written: 30 ms and 10 MiB (measured on Node
-// 26.10) that a start from flags alone does without.
-import { createRequire } from 'node:module'
-import type * as Yaml from 'yaml'
+// The YAML library, loaded when a file is to be read or written: 10 MiB that a start from flags alone
+// does without.
+import { requireModule } from '../package.ts'
 
-const require = createRequire(import.meta.url)
+type Yaml = typeof import('./yaml-library.ts')
 
-export const loadYaml = (): typeof Yaml => require('yaml')
+export const loadYaml = (): Yaml => requireModule<Yaml>('config/yaml-library')

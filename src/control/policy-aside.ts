@@ -2,6 +2,7 @@
 // answering while 20 MB of data take their seconds. The result is the same.
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
+import { moduleFile } from '../package.ts'
 import { type BundleEntries, type ReadPart, readBundlePart } from '../policy/bundle.ts'
 import { type LoadedPolicy, loadBundle } from '../policy/load.ts'
 
@@ -32,7 +33,7 @@ export async function loadBundleAside(
 }
 
 async function inThread(job: PolicyJob): Promise<unknown> {
-  const worker = new Worker(WORKER, { name: 'policy' })
+  const worker = new Worker(moduleFile('control/policy-thread'), { name: 'policy' })
   try {
     const exit = once(worker, 'exit').then(() => {
       throw new Error('the thread that reads bundles ended before it was done')
@@ -51,8 +52,3 @@ async function inThread(job: PolicyJob): Promise<unknown> {
 export function asBuffer({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
   return Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength)
 }
-
-const WORKER = new URL(
-  `./policy-thread${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`,
-  import.meta.url,
-)

@@ -1,21 +1,17 @@
 // The builtins that Postern supplies, and those that it refuses with the reason. What is in neither
 // table is either native in wasm or unknown; the activation gate compares by name. The code of a
 // builtin is loaded when a policy first calls for it: all of it is more than the rest of the program.
-import { createRequire } from 'node:module'
+import { requireModule } from '../../package.ts'
 import type { Builtin } from './builtin.ts'
 import { RegoNumber, RegoObject } from './value.ts'
 
 type Row = readonly [name: string, builtin: () => Builtin]
 
-/** Synchronous: a policy host is made in one go. `.ts` in a checkout, `.js` beside it in `dist/`. */
-const require = createRequire(import.meta.url)
-const EXTENSION = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
-
-/** Rows whose builtins are all in one module, `M`. */
+/** Rows whose builtins are all in one module, `M`. Loaded synchronously: a policy host is made in one go. */
 function from<M>(module: string, rows: Readonly<Record<string, (module: M) => Builtin>>): Row[] {
   return Object.entries(rows).map(([name, pick]) => [
     name,
-    () => pick(require(`./${module}.${EXTENSION}`) as M),
+    () => pick(requireModule<M>(`policy/builtins/${module}`)),
   ])
 }
 
