@@ -4,41 +4,86 @@
 // round would be most of what a tight loop costs.
 import type { WasmReader } from './wasm-module.ts'
 
-/**
- * @param body reads it, from behind its size to its end
- * @param parameters how many the function has
- * @returns what to write instead, without the size
- */
-export function meteredBody(
-  body: WasmReader,
-  parameters: number,
-  fuelGlobal: number,
-): readonly Uint8Array[] {
-  const { bytes, at: start } = body
-  const groups = body.u32()
-  const firstGroup = body.at
-  let locals = parameters
-  for (let left = groups; left > 0; left--) {
-    locals += body.u32()
-    body.byte()
+/** Writes the counters of one module. A module is read once, by code that is still cold: little of it. */
+export class Meter {
+  readonly #global: readonly number[]
+  readonly #spend: Uint8Array
+
+  constructor(fuelGlobal: number) {
+    this.#global = unsignedLeb(fuelGlobal)
+    this.#spend = spendOf(this.#global)
   }
-  const code = body.at
-  const places = placesOf(body, tightLoops(body))
-  const instructions = instructionsOf(unsignedLeb(fuelGlobal), unsignedLeb(locals))
-  const oneMore = [
-    Uint8Array.from(unsignedLeb(groups + 1)),
-    bytes.subarray(firstGroup, code),
-    ONE_I32,
-  ]
-  const parts = places.some(({ what }) => what === 'load') ? oneMore : [bytes.subarray(start, code)]
-  let from = code
-  for (const { at, what } of places) {
-    parts.push(bytes.subarray(from, at), instructions[what])
-    from = at
+
+  /**
+   * @param body reads it, from behind its size to its end
+   * @param parameters how many the function has
+   * @returns what to write instead, without the size
+   */
+  body(body: WasmReader, parameters: number): readonly Uint8Array[] {
+    const { bytes, at: start } = body
+    const groups = body.u32()
+    const firstGroup = body.at
+    let locals = parameters
+    for (let left = groups; left > 0; left--) {
+      locals += body.u32()
+      body.byte()
+    }
+    const code = body.at
+    const { behindLoops, tight } = loopsOf(body)
+    const parts: Uint8Array[] = []
+    let from = code
+    if (tight.size === 0) {
+      parts.push(bytes.subarray(start, code), this.#spend)
+      for (const at of behindLoops) {
+        parts.push(bytes.subarray(from, at), this.#spend)
+        from = at
+      }
+    } else {
+      const instructions = this.#instructions(unsignedLeb(locals))
+      parts.push(
+        Uint8Array.from(unsignedLeb(groups + 1)),
+        bytes.subarray(firstGroup, code),
+        ONE_I32,
+      )
+      for (const { at, what } of placesOf(body, tight)) {
+        parts.push(bytes.subarray(from, at), instructions[what])
+        from = at
+      }
+    }
+    parts.push(bytes.subarray(from, body.end))
+    return parts
   }
-  parts.push(bytes.subarray(from, body.end))
-  return parts
+
+  #instructions(local: readonly number[]): Readonly<Record<Place['what'], Uint8Array>> {
+    const store = [...[0x20, ...local], ...[0x24, ...this.#global]] // local.get, global.set fuel
+    const load = [...[0x23, ...this.#global], ...[0x21, ...local]] // global.get fuel, local.set
+    return {
+      load: Uint8Array.from(load),
+      store: Uint8Array.from(store),
+      spend: this.#spend,
+      spendLocal: Uint8Array.of(
+        ...[0x20, ...local],
+        ...LESS_ONE,
+        ...[0x22, ...local], // local.tee
+        ...IS_SPENT,
+        ...[0x04, 0x40, ...store, 0x00, 0x0b], // if, store, unreachable, end
+      ),
+    }
+  }
 }
+
+const LESS_ONE = [0x41, 0x01, 0x6b] // i32.const 1, i32.sub
+const IS_SPENT = [0x41, 0x00, 0x48] // i32.const 0, i32.lt_s
+
+const spendOf = (global: readonly number[]): Uint8Array =>
+  Uint8Array.of(
+    ...[0x23, ...global],
+    ...LESS_ONE,
+    ...[0x24, ...global],
+    ...[0x23, ...global],
+    ...IS_SPENT,
+    ...[0x04, 0x40, 0x00, 0x0b], // if, unreachable, end
+  )
 
 /** A group of local variables. */
 const ONE_I32 = Uint8Array.of(0x01, 0x7f)
@@ -62,22 +107,43 @@ const CALL_INDIRECT = 0x11
 
 const opens = (opcode: number): boolean => opcode >= BLOCK && opcode <= IF
 
-/** Where the loops are that call nothing. */
-function tightLoops(body: WasmReader): ReadonlySet<number> {
+interface Loops {
+  /** Where the first instruction in each is. */
+  readonly behindLoops: readonly number[]
+  /** Where those begin that call nothing. */
+  readonly tight: ReadonlySet<number>
+}
+
+function loopsOf(body: WasmReader): Loops {
   const reader = body.from(body.at)
+  const behindLoops: number[] = []
   const tight = new Set<number>()
-  const open: { at: number | undefined; calls: boolean }[] = []
+  /** Of each open block: where it begins if it is a loop that has called nothing so far, else -1. */
+  const open: number[] = []
   while (reader.at < reader.end) {
     const { at } = reader
     const opcode = reader.byte()
     reader.skipImmediates(opcode)
-    if (opens(opcode)) open.push({ at: opcode === LOOP ? at : undefined, calls: false })
-    if (opcode === CALL || opcode === CALL_INDIRECT) for (const block of open) block.calls = true
-    if (opcode !== END) continue
-    const block = open.pop()
-    if (block?.at !== undefined && !block.calls) tight.add(block.at)
+    switch (opcode) {
+      case LOOP:
+        behindLoops.push(reader.at)
+        open.push(at)
+        break
+      case BLOCK:
+      case IF:
+        open.push(-1)
+        break
+      case CALL:
+      case CALL_INDIRECT:
+        open.fill(-1)
+        break
+      case END: {
+        const loop = open.pop() ?? -1
+        if (loop >= 0) tight.add(loop)
+      }
+    }
   }
-  return tight
+  return { behindLoops, tight }
 }
 
 /** In the order of the code, which ends behind the last of them. */
@@ -121,35 +187,6 @@ function leaves(opcode: number, immediates: WasmReader, depth: number): boolean 
     }
     default:
       return false
-  }
-}
-
-function instructionsOf(
-  global: readonly number[],
-  local: readonly number[],
-): Readonly<Record<Place['what'], Uint8Array>> {
-  const store = [...[0x20, ...local], ...[0x24, ...global]] // local.get, global.set fuel
-  const load = [...[0x23, ...global], ...[0x21, ...local]] // global.get fuel, local.set
-  const lessOne = [0x41, 0x01, 0x6b] // i32.const 1, i32.sub
-  const isSpent = [0x41, 0x00, 0x48] // i32.const 0, i32.lt_s
-  return {
-    load: Uint8Array.from(load),
-    store: Uint8Array.from(store),
-    spend: Uint8Array.of(
-      ...[0x23, ...global],
-      ...lessOne,
-      ...[0x24, ...global],
-      ...[0x23, ...global],
-      ...isSpent,
-      ...[0x04, 0x40, 0x00, 0x0b], // if, unreachable, end
-    ),
-    spendLocal: Uint8Array.of(
-      ...[0x20, ...local],
-      ...lessOne,
-      ...[0x22, ...local], // local.tee
-      ...isSpent,
-      ...[0x04, 0x40, ...store, 0x00, 0x0b], // if, store, unreachable, end
-    ),
   }
 }
 

@@ -3,7 +3,7 @@
 // can multiply without a loop); and a trap leaves the C stack pointer where it was, so that after
 // some thousand of them every evaluation fails (measured with OPA 1.10 modules): the pointer is
 // exported and the host resets it before each call.
-import { meteredBody, unsignedLeb } from './metering.ts'
+import { Meter, unsignedLeb } from './metering.ts'
 import { SECTION, type Section, sectionsOf, WasmFormatError, WasmReader } from './wasm-module.ts'
 
 export const FUEL_EXPORT = 'postern_fuel'
@@ -33,7 +33,9 @@ export function meterModule(bytes: Uint8Array): Rewritten {
   }
 }
 
-function rewrite(bytes: Uint8Array): Rewritten {
+function rewrite(module: Uint8Array): Rewritten {
+  // A part of a Buffer is made at several times the cost.
+  const bytes = new Uint8Array(module.buffer, module.byteOffset, module.length)
   const sections = sectionsOf(bytes)
   const imports = readImports(bytes, single(sections, SECTION.import))
   const globals = single(sections, SECTION.global)
@@ -135,12 +137,13 @@ function meterCode(
   const reader = new WasmReader(bytes, section.start, section.end)
   const count = reader.u32()
   if (count !== parameters.length) throw new WasmFormatError('module has other code than functions')
+  const meter = new Meter(fuelGlobal)
   const parts: Uint8Array[] = [Uint8Array.from(unsignedLeb(count))]
   for (const own of parameters) {
     const size = reader.u32()
     const body = new WasmReader(bytes, reader.at, reader.at + size)
     reader.skip(size)
-    const metered = meteredBody(body, own, fuelGlobal)
+    const metered = meter.body(body, own)
     const length = metered.reduce((sum, part) => sum + part.length, 0)
     parts.push(Uint8Array.from(unsignedLeb(length)), ...metered)
   }
