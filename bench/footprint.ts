@@ -1,6 +1,7 @@
 // `npm run bench:footprint`: how long Postern takes to be ready, next to the shortest life that a Node
 // process can have, and what it occupies while nothing happens, next to a bare node:tls server.
 import { type ChildProcess, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import fs from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -120,9 +121,9 @@ async function startTimes(
       const started = performance.now()
       const child = await startPostern(main, configFile, environment(cache, stage))
       const ms = performance.now() - started
-      await end(child)
-      // The first start of each kind fills caches.
       if (round > 0) times.get(name)?.push(ms)
+      // The first start of each kind fills caches, which Node writes when a process ends by itself.
+      await (round > 0 ? end(child) : drained(child))
     }
   }
   const all = [...times].map(([name, of]) => ({
@@ -150,6 +151,12 @@ async function startPostern(
   })
   await posternReady(child)
   return child
+}
+
+async function drained(child: ChildProcess): Promise<void> {
+  const gone = once(child, 'close')
+  child.kill('SIGTERM')
+  await gone
 }
 
 async function startBare(stage: Stage, port: number): Promise<ChildProcess> {
