@@ -261,10 +261,15 @@ export class UpstreamConnection {
 
   /** As `destroy`, but the workload sees that the bytes it got are not all. */
   reset(): void {
-    if (!this.socket.destroyed && this.#options.address.kind === 'tcp') {
-      this.socket.resetAndDestroy()
-    }
-    this.destroy()
+    const { socket } = this
+    const { kind } = this.#options.address
+    if (socket.destroyed || this.connecting || kind !== 'tcp') return this.destroy()
+    this.user = undefined
+    // While its end is on the way a handle cannot be reset, and Node.js 26.10 would never close it.
+    if (socket.writableEnded && !socket.writableFinished && socket.writableLength === 0) {
+      socket.once('finish', () => socket.resetAndDestroy())
+    } else socket.resetAndDestroy()
+    this.#leave()
   }
 
   connectTimedOut(): void {
