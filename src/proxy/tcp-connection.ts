@@ -177,7 +177,9 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     this.#tunnel = tunnel
     socket.on('data', (chunk: Buffer) => this.guarded(() => tunnel.clientData(chunk)))
     socket.on('drain', () => this.guarded(() => tunnel.clientDrain()))
-    socket.on('end', () => this.guarded(() => tunnel.clientEnd()))
+    // A client that had nothing to say may have ended its side before anybody listened.
+    if (socket.readableEnded) tunnel.clientEnd()
+    else socket.on('end', () => this.guarded(() => tunnel.clientEnd()))
   }
 
   #proxyHeader(): Buffer {
