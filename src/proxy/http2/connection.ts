@@ -189,6 +189,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
       return sendOwnAnswer(stream, askedFor(list), { code: head.code, id })
     }
     this.#requests++
+    this.#idleSinceMs = this.#context.tickMs
     const peer = currentPeer(this.peer, generation, clock.nowMs())
     if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
     this.peer = peer
