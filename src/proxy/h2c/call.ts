@@ -1,7 +1,7 @@
 // One call on an HTTP/2 connection to the workload: a stream with its two windows. What the answer
 // must be is RFC 9113 section 8: one status, lower-case names, a body as long as it says.
 import type { ErrorCode } from '../../errors.ts'
-import { isToken } from '../../field-names.ts'
+import { isFramingField, isToken } from '../../field-names.ts'
 import { type Fields, isFieldValue, removeHopByHop } from '../../http/fields.ts'
 import { CHUNKED, type Framing, NO_BODY } from '../../http/framing.ts'
 import { dataFrameHeader, FRAME_HEADER_BYTES, H2_ERROR, MAX_WINDOW } from '../../http/h2/frames.ts'
@@ -151,7 +151,7 @@ export class H2cCall implements Call {
     if (this.#over || this.#answerEnded) return
     if (tooLarge) return this.misbehaved(H2_ERROR.enhanceYourCalm)
     if (this.#head) {
-      if (!endStream || !areFields(fields)) return this.misbehaved(H2_ERROR.protocol)
+      if (!endStream || !areTrailers(fields)) return this.misbehaved(H2_ERROR.protocol)
       return this.ended(removeHopByHop(fields))
     }
     const answer = answerOf(fields)
@@ -292,6 +292,11 @@ function areFields(fields: Fields): boolean {
     if (CONNECTION_SPECIFIC.has(name)) return false
   }
   return true
+}
+
+/** A trailer cannot frame what has gone before it (RFC 9110 section 6.5.1). */
+function areTrailers(fields: Fields): boolean {
+  return areFields(fields) && !fields.some((name, i) => i % 2 === 0 && isFramingField(name))
 }
 
 const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
