@@ -157,6 +157,13 @@ export function settingsAckFrame(): Buffer {
   return out
 }
 
+/** Its payload says nothing: whoever hears anything at all knows enough. */
+export function pingFrame(): Buffer {
+  const out = Buffer.alloc(FRAME_HEADER_BYTES + 8)
+  writeFrameHeader(out, 8, FRAME.ping, 0, 0)
+  return out
+}
+
 /** @param payload eight bytes */
 export function pingAckFrame(payload: Buffer): Buffer {
   const out = Buffer.allocUnsafe(FRAME_HEADER_BYTES + 8)

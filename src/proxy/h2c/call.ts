@@ -18,6 +18,7 @@ export class H2cCall implements Call {
   readonly #request: CallRequest
   #session: H2cSession | undefined
   #id = 0
+  #startedMs = 0
   #sendWindow = 0
   readonly #waiting: Buffer[] = []
   #waitingBytes = 0
@@ -55,6 +56,7 @@ export class H2cCall implements Call {
     if (this.#over) return
     this.#session = session
     this.#id = session.open(this)
+    this.#startedMs = session.nowMs
     this.#sendWindow = session.initialWindow
     const { method, scheme, authority, target, fields, body, expectContinue } = this.#request
     const all: string[] = [':method', method, ':scheme', scheme, ':authority', authority]
@@ -106,6 +108,7 @@ export class H2cCall implements Call {
   abandon(): void {
     if (this.#over) return
     this.#over = true
+    this.#session?.gaveUp(this.#startedMs)
     this.#session?.reset(this.#id, H2_ERROR.cancel)
   }
 

@@ -43,7 +43,10 @@ export class H2cPool {
     for (const session of this.#sessions) {
       if (session.connecting && nowMs - session.openedMs >= this.#options.connectTimeoutMs) {
         session.close('upstream_connect_timeout')
-      } else if (session.calls === 0 && nowMs - session.idleSinceMs >= IDLE_MS) session.close()
+      } else if (session.calls === 0) {
+        const idleMs = session.silent ? this.#options.connectTimeoutMs : IDLE_MS
+        if (nowMs - session.idleSinceMs >= idleMs) session.close()
+      }
     }
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
       if (!first.call.over && nowMs - first.sinceMs < this.#options.connectTimeoutMs) break

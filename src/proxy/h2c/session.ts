@@ -17,6 +17,7 @@ import {
   MAX_WINDOW,
   PREFACE,
   pingAckFrame,
+  pingFrame,
   readFrameHeader,
   readUint31,
   resetStreamFrame,
@@ -60,6 +61,8 @@ const LAST_STREAM_ID = 2 ** 31 - 1
 const MAX_BLOCK_BYTES = 256 * 1024
 /** PING, SETTINGS and empty frames between two frames that bring something. */
 const MAX_IDLE_FRAMES = 1_000
+/** Who gives a call up sooner than that says nothing about the workload. */
+const SILENCE_MS = 500
 
 export class H2cSession {
   readonly socket: net.Socket
@@ -85,6 +88,10 @@ export class H2cSession {
   #unacknowledged = 0
   #idleFrames = 0
   #sawSettings = false
+  /** When something was last read; undefined: never. */
+  #heardMs: number | undefined
+  /** A sign of life was asked for and has not come. */
+  #silent = false
   /** The workload has changed the size of its table, and waits for us to say so too. */
   #tableChanged = false
   // The frame that is being read.
@@ -141,7 +148,15 @@ export class H2cSession {
 
   /** Another call may begin here. */
   get vacant(): boolean {
-    return this.usable && this.#streams.size < this.maxStreams
+    return this.usable && !this.#silent && this.#streams.size < this.maxStreams
+  }
+
+  get silent(): boolean {
+    return this.#silent
+  }
+
+  get nowMs(): number {
+    return this.#options.nowMs()
   }
 
   get usable(): boolean {
@@ -187,6 +202,17 @@ export class H2cSession {
     else this.#events.vacancy(this)
   }
 
+  /**
+   * A call that began at `sinceMs` was given up. Where nothing was heard since, no other begins here
+   * before something is: a connection can be dead though the workload is not.
+   */
+  gaveUp(sinceMs: number): void {
+    if (this.#closed || this.#silent || this.nowMs - sinceMs < SILENCE_MS) return
+    if (this.#heardMs !== undefined && this.#heardMs > sinceMs) return
+    this.#silent = true
+    this.send(pingFrame())
+  }
+
   reset(id: number, code: number): void {
     if (!this.#closed) this.send(resetStreamFrame(id, code))
     this.left(id)
@@ -220,6 +246,11 @@ export class H2cSession {
   // Reading.
 
   #read(buffer: Buffer, length: number): void {
+    this.#heardMs = this.nowMs
+    if (this.#silent) {
+      this.#silent = false
+      this.#events.vacancy(this)
+    }
     let bytes = buffer
     let at = 0
     let end = length
