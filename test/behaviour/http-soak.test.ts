@@ -1,41 +1,18 @@
 import assert from 'node:assert/strict'
-import { createHash, randomInt } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type net from 'node:net'
 import { before, describe, it } from 'node:test'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { type Message, openResettableClient, startScriptedWorkload } from '../support/http1.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
+import { type Randomness, randomness, SEED } from '../support/randomness.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 
-/** Set POSTERN_SEED to repeat a run. */
-const SEED = Number(process.env['POSTERN_SEED'] ?? randomInt(2 ** 31))
 const CLIENTS = 12
 const CONNECTIONS_EACH = 10
 const MOST_REQUESTS = 12
 const MOST_BODY = 40_000
-
-/** mulberry32: small, and good enough to shuffle a test. */
-function randomness(seed: number) {
-  let state = seed
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-  return {
-    below: (limit: number): number => Math.floor(next() * limit),
-    chance: (of: number): boolean => next() < of,
-    text: (length: number): string =>
-      Math.floor(next() * 2 ** 52)
-        .toString(36)
-        .padEnd(8, 'x')
-        .repeat(Math.ceil(length / 8))
-        .slice(0, length),
-  }
-}
-type Randomness = ReturnType<typeof randomness>
 
 const digest = (bytes: Buffer | string): string => createHash('sha256').update(bytes).digest('hex')
 
