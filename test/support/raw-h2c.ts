@@ -46,6 +46,8 @@ export interface RawH2cOptions {
   readonly accept?: (socket: net.Socket, connection: number) => boolean
   /** Whether what is received on a stream is given back to its window. */
   readonly credit?: (stream: RawStream) => boolean
+  /** Whether it is given back to the connection's; what is not, is when the stream is reset. */
+  readonly creditConnection?: (stream: RawStream) => boolean
 }
 
 /** @param answer is called with each request as soon as its head is there */
@@ -62,7 +64,7 @@ export async function startRawH2cWorkload(
     socket.on('end', () => socket.end())
     if (options.accept?.(socket, connection) === true) return void socket.resume()
     socket.write(settingsFrame(options.settings ?? []))
-    readFrames(socket, answer, goAways, options.credit ?? (() => true))
+    readFrames(socket, answer, goAways, options)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.after(() => {
@@ -78,7 +80,7 @@ function readFrames(
   socket: net.Socket,
   answer: (stream: RawStream) => void,
   goAways: number[],
-  credit: (stream: RawStream) => boolean,
+  { credit = () => true, creditConnection = () => true }: RawH2cOptions,
 ): void {
   const decoder = new HpackDecoder()
   const streams = new Map<number, Mutable<RawStream>>()
@@ -124,10 +126,11 @@ function readFrames(
       else if (type === FRAME.goAway) goAways.push(payload.readUInt32BE(4))
       else if (type === FRAME.resetStream && stream !== undefined) {
         stream.reset = payload.readUInt32BE(0)
+        if (!creditConnection(stream)) send(windowUpdateFrame(0, stream.body.length))
       } else if (type === FRAME.data && stream !== undefined) {
         stream.body = Buffer.concat([stream.body, payload])
         stream.ended = ended
-        if (length > 0) send(windowUpdateFrame(0, length))
+        if (length > 0 && creditConnection(stream)) send(windowUpdateFrame(0, length))
         if (length > 0 && !ended && credit(stream)) send(windowUpdateFrame(id, length))
       }
       if (block === undefined || (flags & FLAG.endHeaders) === 0) continue
