@@ -48,6 +48,8 @@ export class LineWriter implements LineSink {
   #tallies: (LineTally | undefined)[] = []
   #pending = 0
   #batch: Buffer | undefined
+  /** A write ended in the middle of a line: the next one must not begin on it. */
+  #torn = false
   #scheduled = false
   #closed = false
   #lost = 0
@@ -200,7 +202,7 @@ export class LineWriter implements LineSink {
       return
     }
     const { text, tallies } = this.#take()
-    this.#batch = Buffer.from(text)
+    this.#batch = Buffer.from(this.#torn ? `\n${text}` : text)
     this.#writeRest(0, (result) => {
       if (result === 'lost') this.#lost += tallies.length
       settle(tallies, result)
@@ -219,10 +221,12 @@ export class LineWriter implements LineSink {
         // Not kept alive by this: a process that wants its last lines out awaits flush().
         setTimeout(() => this.#writeRest(offset, done), RETRY_MS).unref()
       } else if (error) {
+        this.#torn ||= offset > 0
         done('lost')
       } else if (offset + written < batch.length) {
         this.#writeRest(offset + written, done)
       } else {
+        this.#torn = false
         done('written')
       }
     })
@@ -232,6 +236,7 @@ export class LineWriter implements LineSink {
     if (this.#replacement === undefined) return
     fs.closeSync(this.#fd)
     this.#fd = this.#replacement
+    this.#torn = false
     this.#replacement = undefined
   }
 

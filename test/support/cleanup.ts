@@ -10,7 +10,16 @@ export interface Cleanup {
 export function suiteCleanup(): Cleanup {
   const pending: (() => unknown)[] = []
   after(async () => {
-    for (const one of pending.reverse()) await one()
+    const failures: unknown[] = []
+    // All of them: a process that nobody ends would keep the file from its end.
+    for (const one of pending.reverse()) {
+      try {
+        await one()
+      } catch (error) {
+        failures.push(error)
+      }
+    }
+    if (failures.length > 0) throw failures[0]
   })
   return { after: (cleanup) => void pending.push(cleanup) }
 }

@@ -39,6 +39,11 @@ export interface Process {
   readonly errors: () => string
   readonly exited: Promise<number | null>
   signal(name: NodeJS.Signals): void
+  /** Leaves what it writes to standard output where it is, until `readOn`. */
+  stopReading(): void
+  readOn(): void
+  /** Whether the test has sent a signal that ends it. */
+  wasSignalled(): boolean
 }
 
 /**
@@ -59,6 +64,7 @@ export function spawnPostern(
   const lines: LogLine[] = []
   let rest = ''
   let errors = ''
+  let signalled = false
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     const parts = (rest + text).split('\n')
     rest = parts.pop() ?? ''
@@ -83,7 +89,13 @@ export function spawnPostern(
     lines,
     errors: () => errors,
     exited,
-    signal: (name) => void child.kill(name),
+    signal: (name) => {
+      signalled ||= name !== 'SIGHUP'
+      child.kill(name)
+    },
+    stopReading: () => void child.stdout.pause(),
+    readOn: () => void child.stdout.resume(),
+    wasSignalled: () => signalled,
   }
 }
 
@@ -167,7 +179,7 @@ export async function startSidecar(t: Cleanup, setup: SidecarSetup): Promise<Tes
   const adminPort = portOf('admin')
   const metrics = async (): Promise<string> =>
     (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text()
-  return {
+  const sidecar: TestSidecar = {
     ...child,
     directory,
     authority,
@@ -206,6 +218,7 @@ export async function startSidecar(t: Cleanup, setup: SidecarSetup): Promise<Tes
       ...(client === undefined ? {} : { cert: client.chainPem, key: client.privateKeyPem }),
     }),
   }
+  return sidecar
 }
 
 /** What a new handshake shows. */
