@@ -289,6 +289,10 @@ export class Sidecar {
       },
       'Ready',
     )
+    // The libraries of a scrape are loaded by the first one: not when descriptors have run out.
+    if (config.metrics !== undefined) {
+      this.#metrics.text().catch((error) => logger.error({ event: 'fault', err: error }, 'Metrics'))
+    }
     return undefined
   }
 
