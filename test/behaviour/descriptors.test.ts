@@ -29,7 +29,7 @@ describe('a process that has no descriptor left', { skip: process.platform !== '
   before(async () => {
     sidecar = await startSidecar(t, {
       forward: (await startWorkload(t)).url,
-      through: ['prlimit', `--nofile=${DESCRIPTORS}:${DESCRIPTORS}`],
+      launcher: ['prlimit', `--nofile=${DESCRIPTORS}:${DESCRIPTORS}`],
       config: { log: { decisions: 'off' } },
     })
     web = await sidecar.authority.svid('web')
