@@ -294,6 +294,12 @@ describe('the upload of decisions', () => {
     ['answers 500', (_, response) => void response.writeHead(500).end()],
     ['takes the body and resets', (request) => void request.socket.destroy()],
     ['refuses with an answer that has no end', (_, response) => void endless(response, 503)],
+    ['answers nonsense', ({ socket }) => void socket.end('what was the question?\r\n\r\n')],
+    ['closes without a word', ({ socket }) => void socket.end()],
+    [
+      'sends it elsewhere',
+      (_, response) => void response.writeHead(307, { location: '/elsewhere' }).end(),
+    ],
   ] as const satisfies readonly (readonly [string, Temper])[]) {
     it(`is tried again when the server ${what}, and nothing is lost or slowed`, async () => {
       const { server, sidecar } = setup
@@ -329,6 +335,26 @@ describe('the upload of decisions', () => {
     )
     assert.deepEqual(uploaded(server, from).sort(), requestIds.sort(), 'once')
     server.temper = take
+  })
+
+  it('is in no hurry with a server that answers late: requests go on, and each event is sent once', async () => {
+    const { server, sidecar } = setup
+    const made = (await balance(sidecar, 'upload')).made
+    const answers: (() => void)[] = []
+    server.temper = (_, response) => void answers.push(() => response.writeHead(200).end())
+    const from = server.bodies.length
+    const first = await decide(setup, 10)
+    await eventually('it has been asked', () => answers.length === 1)
+    const second = await decide(setup, 50)
+    const { deliveries } = await balanced(sidecar, 'upload', made + 60)
+    assert.equal(deliveries.get('upload written'), made)
+    assert.equal(answers.length, 1, 'one request at a time')
+    server.temper = take
+    answers[0]?.()
+    await eventually('all are written', async () => {
+      return (await balance(sidecar, 'upload')).deliveries.get('upload written') === made + 60
+    })
+    assert.deepEqual(uploaded(server, from).sort(), [...first, ...second].sort(), 'once')
   })
 
   it('sends what is left before the program ends', async () => {
