@@ -15,8 +15,8 @@ import { SteadyClient } from '../support/steady-client.ts'
 import { startWorkload } from '../support/workload.ts'
 
 const OTHERS = '127.0.0.2'
-/** CHURN=70 for a hundred thousand. */
-const CONNECTIONS = 1_500 * Number(process.env['CHURN'] ?? 1)
+/** CHURN=100 for a hundred thousand of each. */
+const CONNECTIONS = 1_000 * Number(process.env['CHURN'] ?? 1)
 const AT_ONCE = 50
 /** What allocator and garbage collector keep for the next time. */
 const MOST_GROWTH_MIB = 40
@@ -72,7 +72,7 @@ describe('connections by the thousand', { skip: process.platform !== 'linux' }, 
       new SteadyClient(t, sidecar, web, { pauseMs: 20, keepAlive: false }),
     ]
     // Once through everything, so that what is compared is not the first time.
-    await churn(200)
+    await churn(100)
     await quiet(1)
     baseline = {
       descriptors: await descriptorsOf(sidecar.pid),
@@ -117,7 +117,8 @@ describe('connections by the thousand', { skip: process.platform !== 'linux' }, 
   async function churn(connections: number): Promise<void> {
     let left = connections
     const one = async (): Promise<void> => {
-      while (left > 0) await ways[left-- % ways.length]?.()
+      // One that is turned away has come and gone as well.
+      while (left > 0) await ways[left-- % ways.length]?.().catch(() => {})
     }
     await Promise.all(Array.from({ length: AT_ONCE }, one))
   }
@@ -150,7 +151,7 @@ describe('connections by the thousand', { skip: process.platform !== 'linux' }, 
     t.after(() => {
       for (const socket of sockets) socket.destroy()
     })
-    for (let i = 0; i < 2_000; i++) {
+    for (let i = 0; i < CONNECTIONS; i++) {
       const socket = connect()
       sockets.push(socket)
       await once(socket, 'connect')
