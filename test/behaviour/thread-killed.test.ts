@@ -25,6 +25,7 @@ describe('a data thread that dies', () => {
     sidecar = await startSidecar(t, {
       forward: (await startWorkload(t)).url,
       env: killer.env,
+      threadsDie: true,
       config: { workers: 2, log: { access: 'all', decisions: 'off' } },
     })
     web = await sidecar.authority.svid('web')

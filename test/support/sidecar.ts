@@ -18,6 +18,7 @@ import {
   testAuthority,
   writeFiles,
 } from './pki.ts'
+import { assertSoundEnd, startedFor } from './sound-end.ts'
 
 /** With `POSTERN_MAIN`: what was built, instead of the sources. */
 const MAIN = resolve(
@@ -110,6 +111,8 @@ export interface SidecarSetup {
   readonly env?: Record<string, string>
   /** See `spawnPostern`. */
   readonly launcher?: readonly string[]
+  /** The test kills data threads. */
+  readonly threadsDie?: true
 }
 
 export interface TestSidecar extends Process {
@@ -162,7 +165,12 @@ export async function startSidecar(t: Cleanup, setup: SidecarSetup): Promise<Tes
   const { 'postern.yaml': configFile } = await writeFiles(directory, {
     'postern.yaml': stringify(config),
   })
-  const child = spawnPostern(t, ['run', '--config', configFile], setup.env, setup.launcher)
+  let inspect = async (): Promise<void> => {}
+  // While the process still lives, whichever way round `t` clears up.
+  const inspected: Cleanup = {
+    after: (kill) => t.after(() => inspect().finally(kill as () => Promise<void>)),
+  }
+  const child = spawnPostern(inspected, ['run', '--config', configFile], setup.env, setup.launcher)
   const ready = await eventually(
     'the sidecar is ready',
     async () => {
@@ -218,6 +226,8 @@ export async function startSidecar(t: Cleanup, setup: SidecarSetup): Promise<Tes
       ...(client === undefined ? {} : { cert: client.chainPem, key: client.privateKeyPem }),
     }),
   }
+  startedFor(setup.forward)
+  inspect = () => assertSoundEnd(sidecar, setup)
   return sidecar
 }
 

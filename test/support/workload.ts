@@ -21,6 +21,11 @@ export interface Workload {
   connections(): Promise<number>
 }
 
+const SEEN = new Map<string, readonly SeenRequest[]>()
+
+/** How many requests have come to a workload of `startWorkload`; undefined for any other. */
+export const requestsSeenAt = (url: string): number | undefined => SEEN.get(url)?.length
+
 /** Answers 200 with the request as JSON, unless `answer` says otherwise; remembers every request. */
 export async function startWorkload(
   t: Cleanup,
@@ -54,8 +59,10 @@ export async function startWorkload(
     server.close()
   })
   const { port } = server.address() as AddressInfo
+  const url = `http://127.0.0.1:${port}`
+  SEEN.set(url, seen)
   return {
-    url: `http://127.0.0.1:${port}`,
+    url,
     port,
     seen,
     connections: () =>
