@@ -247,9 +247,15 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     return openCall(this.#context, user, request, fresh, this.peer.principal)
   }
 
-  writeToClient(bytes: Buffer | string): boolean {
+  writeToClient(text: string): boolean {
     this.#context.turn.hold(this.socket)
-    return typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes)
+    return this.socket.write(text, 'latin1')
+  }
+
+  copyToClient(before: string, buffer: Buffer, start: number, end: number, after: string): boolean {
+    const { turn, pool } = this.#context
+    turn.hold(this.socket)
+    return pool.copies.write(this.socket, before, buffer, start, end, after)
   }
 
   pauseClient(): void {

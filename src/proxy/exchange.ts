@@ -1,7 +1,13 @@
 // One HTTP/1.1 request and its answer: from a Permit to the last byte in both directions, with a call
 // to the workload in between. Bodies are passed on as they come, and framing is written anew.
 import type { ErrorCode } from '../errors.ts'
-import { ChunkedDecoder, encodeChunkHeader, encodeTrailers, LAST_CHUNK } from '../http/chunked.ts'
+import {
+  CHUNK_END,
+  ChunkedDecoder,
+  encodeChunkHeader,
+  encodeTrailers,
+  LAST_CHUNK,
+} from '../http/chunked.ts'
 import { type Fields, fieldValue } from '../http/fields.ts'
 import type { RequestHead } from '../http/head.ts'
 import { responseHeadText } from '../http/serialise.ts'
@@ -16,7 +22,9 @@ import type { UpstreamConnection } from './upstream.ts'
 /** What an exchange asks of the client connection it runs on. */
 export interface ExchangeClient {
   /** @returns false when the client reads slower than we write; `clientDrain` follows */
-  writeToClient(bytes: Buffer | string): boolean
+  writeToClient(text: string): boolean
+  /** As `writeToClient`, in one piece with text around it; the bytes are lent. */
+  copyToClient(before: string, buffer: Buffer, start: number, end: number, after: string): boolean
   pauseClient(): void
   resumeClient(): void
   /** True when the connection must not be used after this exchange. */
@@ -219,10 +227,16 @@ export class Exchange implements UpgradeUser {
     this.responseBytes += end - start
     const before = this.#headText ?? ''
     this.#headText = undefined
-    const bytes = this.#rechunk
-      ? joined(`${before}${encodeChunkHeader(end - start)}`, buffer, start, end, '\r\n')
-      : joined(before, buffer, start, end, '')
-    if (!this.#client.writeToClient(bytes)) this.#call?.pause()
+    const room = this.#rechunk
+      ? this.#client.copyToClient(
+          `${before}${encodeChunkHeader(end - start)}`,
+          buffer,
+          start,
+          end,
+          CHUNK_END,
+        )
+      : this.#client.copyToClient(before, buffer, start, end, '')
+    if (!room) this.#call?.pause()
   }
 
   callEnd(trailers: Fields): void {
@@ -321,13 +335,4 @@ export class Exchange implements UpgradeUser {
     this.progressMs = this.#client.nowMs()
     this.#retry.answered()
   }
-}
-
-/** One new buffer of text, bytes and text. */
-function joined(before: string, buffer: Buffer, start: number, end: number, after: string): Buffer {
-  const out = Buffer.allocUnsafe(before.length + end - start + after.length)
-  let at = before === '' ? 0 : out.write(before, 'latin1')
-  at += buffer.copy(out, at, start, end)
-  if (after !== '') out.write(after, at, 'latin1')
-  return out
 }

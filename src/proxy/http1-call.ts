@@ -133,10 +133,12 @@ export class Http1Call implements Call, UpstreamUser {
     )
     const unsent = this.#unsent ?? []
     this.#unsent = undefined
-    const flowing =
-      unsent.length === 0
+    const [first] = unsent
+    let flowing =
+      first === undefined
         ? socket.write(head, 'latin1')
-        : socket.write(Buffer.concat([Buffer.from(head, 'latin1'), ...unsent]))
+        : this.#pool.copies.write(socket, head, first, 0, first.length, '')
+    for (const bytes of unsent.slice(1)) flowing = socket.write(bytes)
     if (!this.#full || !flowing) return
     this.#full = false
     this.#user.callDrain()

@@ -138,8 +138,7 @@ export class Tunnel implements UpstreamUser {
     const frames = this.#frames
     const stop = frames?.take(buffer, start, end, this.#leaving !== undefined) ?? end
     this.toClientBytes += stop - start
-    // The pool's read buffer is reused: the socket gets a copy.
-    const room = this.#client.socket.write(Buffer.from(buffer.subarray(start, stop)))
+    const room = this.#upstream.copies.write(this.#client.socket, '', buffer, start, stop, '')
     if (this.#leaving !== undefined && frames?.atBoundary === true) this.#tell(frames)
     else if (!room) this.#upstream.socket.pause()
   }

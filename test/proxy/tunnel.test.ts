@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { Cells, cellOf } from '../../src/metrics.ts'
+import { Copies } from '../../src/proxy/copies.ts'
 import { Tunnel, type TunnelClient, type TunnelKind } from '../../src/proxy/tunnel.ts'
 import type { UpstreamConnection } from '../../src/proxy/upstream.ts'
 
@@ -50,6 +51,7 @@ function setUp(kind: TunnelKind = 'websocket') {
   }
   const upstream = {
     socket: there,
+    copies: new Copies(),
     reset: () => {
       there.wasReset = true
     },
