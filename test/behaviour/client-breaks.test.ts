@@ -139,7 +139,9 @@ function breaksEverywhere(
 const CONFIG = {
   inbound: {
     limits: { handshakeFailuresPerAddress: 10_000, handshakesPerAddress: 64 },
-    timeouts: { handshake: '2s' },
+    // A reset that overtakes a write of ours may leave Node.js 26.10 waiting for that write (one in a
+    // thousand): then it is the idle time that ends the connection.
+    timeouts: { handshake: '2s', idle: '3s', tunnelIdle: '3s' },
   },
   log: { decisions: 'off' },
 }
