@@ -17,12 +17,10 @@ RUN npm run build
 COPY Dockerfile ./
 COPY tools/sbom.ts tools/
 RUN npm run -s sbom > dist/sbom.cdx.json
-# Without them: the Node.js of a checkout is one, and the image has its own. bare-* is native code for
-# another JavaScript runtime; Node.js never loads it.
+# Without them: the Node.js of a checkout is one, and the image has its own.
 RUN rm -rf node_modules \
  && npm ci --omit=dev --omit=optional --ignore-scripts \
- && rm -rf node_modules/.bin node_modules/.package-lock.json node_modules/postern-runtime \
- && rm -rf node_modules/bare-*
+ && rm -rf node_modules/.bin node_modules/.package-lock.json node_modules/postern-runtime
 # Node.js links against libatomic since version 25; the base image below does not carry it.
 RUN lib="/usr/lib/$(uname -m)-linux-gnu" \
  && install -D -t "/runtime$lib" "$lib/libatomic.so.1" \
