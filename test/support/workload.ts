@@ -23,8 +23,14 @@ export interface Workload {
 
 const SEEN = new Map<string, readonly SeenRequest[]>()
 
-/** How many requests have come to a workload of `startWorkload`; undefined for any other. */
-export const requestsSeenAt = (url: string): number | undefined => SEEN.get(url)?.length
+/**
+ * How many requests have come to a workload of `startWorkload`, by their ids: one that was asked once
+ * more is one; undefined for any other workload.
+ */
+export function requestsSeenAt(url: string): number | undefined {
+  const ids = SEEN.get(url)?.map(({ headers }) => headers['x-request-id'])
+  return ids && new Set(ids).size
+}
 
 /** Answers 200 with the request as JSON, unless `answer` says otherwise; remembers every request. */
 export async function startWorkload(
