@@ -22,9 +22,10 @@ import { type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import type { PolicyMaterial } from './material.ts'
 import { canRemember, Memo } from './memo.ts'
 import { type Denial, type Evaluation, issuePermit, NO_MUTATIONS, type Permit } from './permit.ts'
-import { projectionOf } from './projection.ts'
+import { projectionOf, wholeDocument } from './projection.ts'
 import { type PolicyResult, readResult } from './result.ts'
 
+const WRITTEN = { text: undefined, reason: undefined }
 const MOST_RESULTS = 256
 const LONGEST_KEPT_RESULT = 1_024
 /** Said of what is remembered, where measuring would be most of the time. */
@@ -55,6 +56,7 @@ export class PolicyEngine {
   readonly #policyPending: boolean
   /** What the policy reads of the input; undefined where it is given all of it. */
   readonly #projection: Projection | undefined
+  readonly #whole = wholeDocument()
   readonly #memo: Memo | undefined
   readonly #descriptors: GrpcDescriptors | undefined
   readonly #monotonicMs: () => number
@@ -141,11 +143,14 @@ export class PolicyEngine {
     const key = this.#memo && projection?.keyOf?.(request)
     const known = key && this.#memo?.find(key)
     if (known) return known
-    const { text, reason } = inputOrReason(request, projection, this.#descriptors)
-    if (reason !== undefined) return badInput(text, reason)
-    const input = projection === undefined ? text : ''
+    const { text, reason } = this.#inputFor(host, request, isAlone, projection)
+    if (reason !== undefined) return badInput(text ?? '', reason)
+    const input = projection === undefined ? (text ?? '') : ''
     const startMs = this.#monotonicMs()
-    const outcome = host.evaluate(text, request.timeMs)
+    const outcome =
+      text === undefined
+        ? host.evaluateWritten(request.timeMs)
+        : host.evaluate(text, request.timeMs)
     // 0 stands for no policy asked.
     const evalNs = Math.max(1, Math.round((this.#monotonicMs() - startMs) * 1e6))
     if (outcome.kind === 'too_large') return badInput(input, 'the input document is too large')
@@ -155,6 +160,23 @@ export class PolicyEngine {
       this.#memo?.remember(key, verdict(result, outcome.text, input, REMEMBERING_NS))
     }
     return verdict(result, outcome.text, input, evalNs)
+  }
+
+  /** The text is undefined where the host has been given the input already. */
+  #inputFor(
+    host: PolicyHost,
+    request: PolicyRequest,
+    isAlone: boolean,
+    projection: Projection | undefined,
+  ): { text: string | undefined; reason: string | undefined } {
+    try {
+      const { templateOf } = projection ?? this.#whole
+      if (isAlone && host.write(templateOf(request.connection), request)) return WRITTEN
+      return { text: buildInput(request, projection, this.#descriptors), reason: undefined }
+    } catch (error) {
+      if (error instanceof InputError) return { text: '', reason: error.message }
+      throw error
+    }
   }
 
   #isRefusedByRules({ connection }: PolicyRequest): boolean {
@@ -243,19 +265,6 @@ function badInput(input: string, reason: string): Denial {
     error: reason,
     evalNs: 0,
   })
-}
-
-function inputOrReason(
-  request: PolicyRequest,
-  projection: Projection | undefined,
-  descriptors: GrpcDescriptors | undefined,
-): { text: string; reason: string | undefined } {
-  try {
-    return { text: buildInput(request, projection, descriptors), reason: undefined }
-  } catch (error) {
-    if (error instanceof InputError) return { text: '', reason: error.message }
-    throw error
-  }
 }
 
 function denial(code: Denial['code'], reason: string, evaluation: Evaluation): Denial {

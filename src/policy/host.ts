@@ -10,8 +10,13 @@ import type { Regex } from './builtins/regex.ts'
 import { BUILTINS } from './builtins/table.ts'
 import { type RegoValue, readValue, writeValue } from './builtins/value.ts'
 import { INPUT_BYTES, PAGE } from './image.ts'
+import type { RequestFacts } from './input.ts'
 import type { PolicyMaterial } from './material.ts'
+import type { Template } from './projection.ts'
 import { FUEL_EXPORT, STACK_POINTER_EXPORT, STACK_TOP } from './rewrite.ts'
+import { ValueInput } from './value-input.ts'
+import { simpleResult } from './value-layout.ts'
+import { CONTEXT } from './value-proof.ts'
 
 export type EvaluationOutcome =
   /** The value of the entrypoint as JSON text. */
@@ -59,10 +64,12 @@ export class PolicyHost {
   #copied = 0
   #shrunkAtMs = Number.NEGATIVE_INFINITY
   #instance: Instance | undefined
+  readonly #values: ValueInput | undefined
 
   constructor(material: PolicyMaterial, recycled: () => void = () => {}) {
     this.#material = material
     this.#recycled = recycled
+    this.#values = material.data.values === 0 ? undefined : new ValueInput(material.data)
   }
 
   get memoryBytes(): number {
@@ -95,8 +102,32 @@ export class PolicyHost {
     new Uint8Array(this.#memory.buffer).set(from, data.from + this.#copied)
     this.#copied += length
     if (this.#copied < data.bytes.byteLength) return false
-    this.#instance = new Instance(this.#material, this.#memory, this.#caches)
+    this.#instance = new Instance(this.#material, this.#memory, this.#caches, this.#values)
     return true
+  }
+
+  /**
+   * Puts the input for `evaluateWritten` into memory, without a text being made of it.
+   * @returns false where only `evaluate` can be used
+   * @throws InputError
+   */
+  write(template: Template, request: RequestFacts): boolean {
+    if (this.#values === undefined || !this.#isThere()) return false
+    return (this.#instance as Instance).write(template, request)
+  }
+
+  /** False where there can be no instance, which `evaluate` then says. */
+  #isThere(): boolean {
+    try {
+      return this.prepare(Number.POSITIVE_INFINITY)
+    } catch {
+      return false
+    }
+  }
+
+  /** What `write` wrote; like `evaluate`, and once. */
+  evaluateWritten(nowMs: number): EvaluationOutcome {
+    return this.#evaluate(nowMs, (instance) => instance.evaluateWritten(nowMs))
   }
 
   /**
@@ -109,9 +140,16 @@ export class PolicyHost {
     nowMs: number,
     entrypoint = this.#material.entrypointId,
   ): EvaluationOutcome {
+    return this.#evaluate(nowMs, (instance) => instance.evaluate(input, nowMs, entrypoint))
+  }
+
+  #evaluate(
+    nowMs: number,
+    evaluation: (instance: Instance) => EvaluationOutcome,
+  ): EvaluationOutcome {
     try {
       if (this.#instance === undefined) this.prepare(Number.POSITIVE_INFINITY)
-      const outcome = (this.#instance as Instance).evaluate(input, nowMs, entrypoint)
+      const outcome = evaluation(this.#instance as Instance)
       if (this.#shouldShrink(nowMs)) this.#recycle(nowMs)
       return outcome
     } catch (error) {
@@ -153,6 +191,9 @@ export class PolicyHost {
 }
 
 interface Exports {
+  readonly eval: (context: number) => number
+  readonly opa_heap_ptr_set: (address: number) => void
+  readonly opa_json_dump: (address: number) => number
   readonly opa_eval: (
     reserved: number,
     entrypoint: number,
@@ -183,18 +224,23 @@ class Instance {
   readonly #exports: Exports
   readonly #stackPointer: WebAssembly.Global
   readonly #context: BuiltinContext
+  readonly #values: ValueInput | undefined
   #nowMs = 0
   #view: Buffer
+  #words: DataView
 
   /** @param memory with the data in it; what else is in it is left from the instance before */
   constructor(
     material: PolicyMaterial,
     memory: WebAssembly.Memory,
     caches: Pick<BuiltinContext, 'regexes' | 'jwtKeys'>,
+    values: ValueInput | undefined,
   ) {
     this.#material = material
+    this.#values = values
     this.#memory = memory
     this.#view = Buffer.from(memory.buffer)
+    this.#words = new DataView(memory.buffer)
     // Stack and static variables begin as in new memory. The start function then reads how much of
     // it there is, so that what has grown before is used again.
     this.#view.fill(0, 0, material.data.start)
@@ -211,6 +257,7 @@ class Instance {
       drawn: new Map(),
       spend: (iterations) => this.#spend(iterations),
     }
+    values?.begin(memory.buffer)
   }
 
   get memoryBytes(): number {
@@ -221,11 +268,7 @@ class Instance {
     const length = this.#writeInput(input)
     if (length < 0) return TOO_LARGE
     const { data } = this.#material
-    this.#stackPointer.value = STACK_TOP
-    this.fuel.value = this.#material.fuel
-    this.#nowMs = nowMs
-    this.hasReadTime = false
-    this.#context.drawn.clear()
+    this.#start(nowMs)
     const result = this.#exports.opa_eval(
       0,
       entrypoint,
@@ -236,6 +279,37 @@ class Instance {
       FORMAT_JSON,
     )
     return this.#readResult(result)
+  }
+
+  write(template: Template, request: RequestFacts): boolean {
+    this.#bytes()
+    return this.#values?.write(template, request, this.#material.entrypointId) ?? false
+  }
+
+  evaluateWritten(nowMs: number): EvaluationOutcome {
+    const { context } = this.#values as ValueInput
+    this.#start(nowMs)
+    this.#exports.opa_heap_ptr_set(this.#material.data.heap)
+    if (this.#exports.eval(context) !== 0) return { kind: 'error', reason: 'the module failed' }
+    this.#bytes()
+    const result = this.#words.getUint32(context + CONTEXT.result, true)
+    switch (simpleResult(this.#words, result)) {
+      case true:
+        return TRUE
+      case false:
+        return FALSE
+      case 'none':
+        return UNDEFINED
+    }
+    return this.#readResult(this.#exports.opa_json_dump(result))
+  }
+
+  #start(nowMs: number): void {
+    this.#stackPointer.value = STACK_TOP
+    this.fuel.value = this.#material.fuel
+    this.#nowMs = nowMs
+    this.hasReadTime = false
+    if (this.#context.drawn.size > 0) this.#context.drawn.clear()
   }
 
   #timeNs(): bigint {
@@ -333,7 +407,11 @@ class Instance {
 
   /** Growth detaches the buffer; wasm grows its memory itself. */
   #bytes(): Buffer {
-    if (this.#view.length === 0) this.#view = Buffer.from(this.#memory.buffer)
+    if (this.#view.length === 0) {
+      this.#view = Buffer.from(this.#memory.buffer)
+      this.#words = new DataView(this.#memory.buffer)
+      this.#values?.use(this.#memory.buffer)
+    }
     return this.#view
   }
 }

@@ -2,6 +2,7 @@
 // activation; what evaluates only copies the bytes, which is twenty times as fast and can be done a
 // piece at a time. Layout is the same in every instance: all of it follows from the module.
 import { FUEL_EXPORT } from './rewrite.ts'
+import { type ProofExports, provesLayout } from './value-proof.ts'
 
 export interface MemoryImage {
   /** What the values of the document are made of; they begin at `from`. */
@@ -13,14 +14,22 @@ export interface MemoryImage {
   readonly pages: number
   /** Address of the document. */
   readonly data: number
-  /** Address of the place for the input, `INPUT_BYTES` long. */
+  /** Address of the place for the text of an input, `INPUT_BYTES` long. */
   readonly input: number
+  /** Address of the place for an input of values, `VALUE_BYTES` long; 0: there cannot be one. */
+  readonly values: number
   /** From where an evaluation may write. */
   readonly heap: number
 }
 
 /** Bytes that an input document may have: its place in memory is reserved, so nothing grows. */
 export const INPUT_BYTES = 256 * 1024
+
+/**
+ * Bytes that an input may have as values, with what does not change. Six to one byte of these are at
+ * most what a text has, so that none fits here whose text would be too large.
+ */
+export const VALUE_BYTES = 64 * 1024
 
 export const PAGE = 65_536
 /** What `opa build` itself assumes; the rest is grown on demand. */
@@ -31,7 +40,7 @@ export class DataError extends Error {
   override readonly name = 'DataError'
 }
 
-interface Exports {
+interface Exports extends ProofExports {
   readonly opa_malloc: (size: number) => number
   readonly opa_json_parse: (address: number, length: number) => number
   readonly opa_heap_ptr_get: () => number
@@ -69,6 +78,7 @@ export function memoryImage(
   const length = Buffer.byteLength(dataJson)
   // The text lies where the input will be, so that it is no part of what is copied.
   const input = exports.opa_malloc(Math.max(INPUT_BYTES, length))
+  const values = (exports.opa_malloc(VALUE_BYTES + 8) + 7) & ~7
   const from = exports.opa_heap_ptr_get()
   Buffer.from(memory.buffer).write(dataJson, input, length, 'utf8')
   const data = exports.opa_json_parse(input, length)
@@ -76,5 +86,7 @@ export function memoryImage(
   const heap = (exports.opa_heap_ptr_get() + 15) & ~15
   const bytes = new SharedArrayBuffer(heap - from)
   new Uint8Array(bytes).set(new Uint8Array(memory.buffer, from, heap - from))
-  return { bytes, from, start, pages: memory.buffer.byteLength / PAGE, data, input, heap }
+  const pages = memory.buffer.byteLength / PAGE
+  const isProven = provesLayout(exports, memory, { input, values, heap })
+  return { bytes, from, start, pages, data, input, values: isProven ? values : 0, heap }
 }

@@ -8,6 +8,7 @@ import { textIfUtf8 } from './body/text.ts'
 import { InputError } from './input-error.ts'
 import { type InputSettings, PLAIN_INPUT } from './input-settings.ts'
 import { quote } from './json-text.ts'
+import type { Template } from './projection.ts'
 
 export { InputError } from './input-error.ts'
 export { quote } from './json-text.ts'
@@ -157,6 +158,8 @@ export interface Projection {
    * which costs less than the text. Absent where hardly two are the same; undefined of some requests.
    */
   readonly keyOf: ((request: RequestFacts) => string | undefined) | undefined
+  /** The same as values. Requests have to be checked, see `checkRequest`. */
+  templateOf(connection: ConnectionTexts): Template
 }
 
 /**
@@ -274,35 +277,63 @@ export const isMadeHeader = (name: string): boolean =>
 const Members = function Members() {} as unknown as new () => Record<string, string>
 Members.prototype = Object.create(null)
 
+export function headers(
+  request: RequestFacts,
+  partialBody: string | undefined,
+  wanted?: WantedHeaders,
+): string {
+  return JSON.stringify(headerValues(request, partialBody, wanted))
+}
+
+/** By their names. */
+export interface WantedHeaders {
+  has(name: string): boolean
+}
+
 /**
  * As Envoy shows them: repeated lines are joined, and Host is there as `:authority` alone.
  * @param partialBody for the field of this name
  * @param wanted these names only
+ * @throws InputError
  */
-export function headers(
+export function headerValues(
   request: RequestFacts,
   partialBody: string | undefined,
-  wanted?: { has(name: string): boolean },
-): string {
+  wanted?: WantedHeaders,
+): Record<string, string> {
+  const values = new Members()
+  forEachHeader(request, partialBody, wanted, (name, value, isMade) => {
+    const before = isMade ? undefined : values[name]
+    values[name] = before === undefined ? value : before + separator(name) + value
+  })
+  return values
+}
+
+/**
+ * Each line by itself; what is made comes behind the lines of the client and stands for them.
+ * @throws InputError
+ */
+export function forEachHeader(
+  request: RequestFacts,
+  partialBody: string | undefined,
+  wanted: WantedHeaders | undefined,
+  take: (name: string, value: string, isMade: boolean) => void,
+): void {
   const { fields, connection } = request
   const shown = connection.headers
   if (hasManyFields(fields)) throw new InputError(`more than ${MAX_FIELDS} header lines`)
-  const values = new Members()
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i] as string
     if (name === PARTIAL_BODY || name === 'host' || (wanted && !wanted.has(name))) continue
     if (shown !== undefined && !shown.includes(name)) continue
-    const value = fields[i + 1] as string
-    const before = values[name]
-    values[name] = before === undefined ? value : before + separator(name) + value
+    take(name, fields[i + 1] as string, false)
   }
   for (const [name, make] of MADE_HEADERS) {
     const value = wanted && !wanted.has(name) ? undefined : make(request)
-    if (value !== undefined) values[name] = value
+    if (value !== undefined) take(name, value, true)
   }
   const showsPartial = partialBody !== undefined && (wanted?.has(PARTIAL_BODY) ?? true)
-  if (showsPartial) values[PARTIAL_BODY] = partialBody
-  return JSON.stringify(values)
+  if (showsPartial) take(PARTIAL_BODY, partialBody, true)
 }
 
 /** Cookie is the one field whose lines are not a comma list (RFC 9113 section 8.2.3). */
@@ -326,7 +357,8 @@ export function pathSegments(path: string): readonly string[] {
   return decodedPath(path).split('/')
 }
 
-function decodedPath(path: string): string {
+/** What `parsed_path` is split from. @throws InputError */
+export function decodedPath(path: string): string {
   const decoded = percentDecoded(path, 'path')
   // OPA compiled to wasm lets no `*` of glob.match stand for it, OPA itself does (measured, 1.22):
   // a rule that denies by such a pattern would let it pass.

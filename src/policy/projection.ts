@@ -5,22 +5,27 @@ import {
   type ConnectionTexts,
   checkRequest,
   hasManyFields,
-  headers,
-  isDoubtfulPath,
-  isDoubtfulQuery,
-  PARTIAL_BODY,
   type Projection,
-  parsedPath,
-  parsedQuery,
-  quote,
   type RequestFacts,
-  timeText,
 } from './input.ts'
+import {
+  ConnectionDocument,
+  type ConnectionPart,
+  doubtfulPath,
+  doubtfulQuery,
+  type OfRequest,
+  type Part,
+  partsRead,
+  RAW,
+  WHOLE,
+} from './input-parts.ts'
 import type { InputReads } from './reads.ts'
+import { type ValueTemplate, valueTemplate } from './value-template.ts'
+import type { ValueWriter } from './value-writer.ts'
 
 /** Undefined where the whole document is made: it is all read, or a part of it that is not known here. */
 export function projectionOf(reads: InputReads): Projection | undefined {
-  const root = partOf(DOCUMENT, reads, [])
+  const root = partsRead(reads)
   if (root === undefined) return undefined
   const templates = new Templates(root)
   return {
@@ -29,146 +34,14 @@ export function projectionOf(reads: InputReads): Projection | undefined {
       return templates.of(request.connection).textOf(request)
     },
     keyOf: keyOf(root, templates),
+    templateOf: (connection) => templates.of(connection),
   }
 }
 
-type OfRequest = (request: RequestFacts) => string
-
-type Part =
-  | { readonly kind: 'object'; readonly members: readonly (readonly [string, Part])[] }
-  | { readonly kind: 'connection'; readonly path: readonly string[]; readonly reads: InputReads }
-  | {
-      readonly kind: 'request'
-      /** JSON text; '' where the document has nothing there. */
-      readonly text: OfRequest
-      readonly mayBeEmpty: boolean
-      /** What the text is made of, see `Raw`; undefined of what hardly ever is the same twice. */
-      readonly raws: readonly OfRequest[] | undefined
-    }
-
-/** How the parts of the document are made that may be made alone, of a request without its body. */
-type Shape = ((reads: InputReads, path: readonly string[]) => Part) | Shapes
-interface Shapes {
-  readonly [key: string]: Shape
-}
-
-/** No two sequences of them are the same text, whatever a client writes. */
-const withLength = (value: string): string => `${value.length}:${value}`
-
-const RAW = {
-  method: ({ method }: RequestFacts) => withLength(method),
-  target: ({ target }: RequestFacts) => withLength(target),
-  path: ({ path }: RequestFacts) => withLength(path),
-  query: ({ query }: RequestFacts) => withLength(query ?? ''),
-  host: ({ host }: RequestFacts) => withLength(host),
-  scheme: ({ scheme }: RequestFacts) => withLength(scheme),
-  protocol: ({ protocol }: RequestFacts) => withLength(protocol),
-  bodySize: ({ bodySize }: RequestFacts) => `${bodySize};`,
-}
-/** What is refused is refused for what stands here, where it does not stand in the key already. */
-const doubtfulPath: OfRequest = ({ path }) => withLength(isDoubtfulPath(path) ? path : '')
-const doubtfulQuery: OfRequest = ({ query }) =>
-  withLength(isDoubtfulQuery(query) ? (query ?? '') : '')
-
-const made =
-  (text: OfRequest, raws: readonly OfRequest[] | undefined, mayBeEmpty = false): Shape =>
-  () => ({ kind: 'request', text, raws, mayBeEmpty })
-
-const DOCUMENT: Shape = {
-  attributes: {
-    source: ofConnection,
-    destination: ofConnection,
-    contextExtensions: ofConnection,
-    metadataContext: ofConnection,
-    tlsSession: ofConnection,
-    context_extensions: ofConnection,
-    metadata_context: ofConnection,
-    request: {
-      time: made(({ timeMs }) => timeText(timeMs), undefined),
-      http: {
-        id: made(({ requestId }) => quote(requestId), undefined),
-        method: made(({ method }) => quote(method), [RAW.method]),
-        headers: someHeaders,
-        path: made(({ target }) => quote(target), [RAW.target]),
-        host: made(({ host }) => quote(host), [RAW.host]),
-        scheme: made(({ scheme }) => quote(scheme), [RAW.scheme]),
-        protocol: made(({ protocol }) => quote(protocol), [RAW.protocol]),
-        size: made(
-          ({ bodySize }) => (bodySize === 0 ? '' : String(bodySize)),
-          [RAW.bodySize],
-          true,
-        ),
-        body: nothing,
-        rawBody: nothing,
-      },
-    },
-  },
-  parsed_path: made(({ path }) => parsedPath(path), [RAW.path]),
-  parsed_query: made(({ query }) => parsedQuery(query), [RAW.query]),
-  parsed_body: made(() => 'null', []),
-  truncated_body: made(({ bodySize }) => String(bodySize !== 0), [RAW.bodySize]),
-  source_principal: ofConnection,
-  version: ofConnection,
-}
-
-function nothing(): Part {
-  return { kind: 'request', text: () => '', raws: [], mayBeEmpty: true }
-}
-
-/** What is said once a connection, see `connectionInput`. */
-function ofConnection(reads: InputReads, path: readonly string[]): Part {
-  return { kind: 'connection', reads, path }
-}
-
-function partOf(shape: Shape, reads: InputReads, path: readonly string[]): Part | undefined {
-  if (typeof shape === 'function') return shape(reads, path)
-  if (reads === 'all') return undefined
-  const members: (readonly [string, Part])[] = []
-  for (const [key, inner] of reads) {
-    const part = Object.hasOwn(shape, key) && partOf(shape[key] as Shape, inner, [...path, key])
-    if (!part) return undefined
-    members.push([`${JSON.stringify(key)}:`, part])
-  }
-  return { kind: 'object', members }
-}
-
-/** Headers that hardly ever say the same twice. */
-const CHANGING_HEADERS: readonly string[] = ['x-request-id', 'traceparent']
-
-/** What those are made of that are no fields of a request. */
-const RAW_HEADERS: readonly (readonly [string, readonly OfRequest[]])[] = [
-  [':authority', [RAW.host]],
-  [':method', [RAW.method]],
-  [':path', [RAW.target]],
-  ['content-length', [RAW.bodySize]],
-  ['transfer-encoding', [RAW.bodySize, RAW.protocol]],
-  [PARTIAL_BODY, [RAW.bodySize]],
-]
-
-function someHeaders(reads: InputReads): Part {
-  const wanted = reads === 'all' ? undefined : new Map([...reads.keys()].map(numbered))
-  const text: OfRequest = (request) =>
-    headers(request, request.bodySize === 0 ? undefined : 'true', wanted)
-  const part = { kind: 'request', text, mayBeEmpty: false } as const
-  if (wanted === undefined || CHANGING_HEADERS.some((name) => wanted.has(name))) {
-    return { ...part, raws: undefined }
-  }
-  const made = RAW_HEADERS.filter(([name]) => wanted.has(name)).flatMap(([, raws]) => raws)
-  return { ...part, raws: [rawHeaders(wanted), ...made] }
-}
-
-const numbered = (name: string, index: number) => [name, `${index},`] as const
-
-/** Which of the wanted lines there are, and what each says. */
-function rawHeaders(wanted: ReadonlyMap<string, string>): OfRequest {
-  return ({ fields }) => {
-    let raw = ''
-    for (let i = 0; i < fields.length; i += 2) {
-      const number = wanted.get(fields[i] as string)
-      if (number !== undefined) raw += number + withLength(fields[i + 1] as string)
-    }
-    return `${raw};`
-  }
+/** The whole document, which is as text what `buildInput` makes. */
+export function wholeDocument(): Pick<Projection, 'templateOf'> {
+  const templates = new Templates(WHOLE)
+  return { templateOf: (connection) => templates.of(connection) }
 }
 
 /** What the text is made of, without what is the same for all; and what may be refused. */
@@ -220,21 +93,31 @@ class Templates {
     // JSON text has no line feed of its own.
     const what = [String(connection.headers), ...pieces.constants].join('\n')
     const template = this.#known.get(what, () => {
-      return new Template(pieces, `${++this.#made};`)
+      return new Template(this.#root, connection, pieces, `${++this.#made};`)
     })
     this.#ofConnection.set(connection, template)
     return template
   }
 }
 
-/** The text for the requests of a connection: what is the same for all, and between what is not. */
-class Template {
+/** The document for the requests of a connection: what is the same for all, and between what is not. */
+export class Template {
   /** No other template of the projection has it, forgotten ones neither. */
   readonly number: string
   readonly #first: string
   readonly #then: readonly { readonly text: OfRequest; readonly constant: string }[]
 
-  constructor({ constants, texts }: Pieces, number: string) {
+  readonly #root: Part
+  readonly #connection: ConnectionTexts
+
+  constructor(
+    root: Part,
+    connection: ConnectionTexts,
+    { constants, texts }: Pieces,
+    number: string,
+  ) {
+    this.#root = root
+    this.#connection = connection
     this.number = number
     this.#first = constants[0] as string
     this.#then = texts.map((text, i) => ({ text, constant: constants[i + 1] as string }))
@@ -245,21 +128,25 @@ class Template {
     for (const { text, constant } of this.#then) all += text(request) + constant
     return all
   }
+
+  /** The same as values, see value-template.ts. */
+  layOut(writer: ValueWriter): ValueTemplate {
+    return valueTemplate(this.#root, new ConnectionDocument(this.#connection), writer)
+  }
 }
 
 class Pieces {
   readonly constants: string[] = ['']
   readonly texts: OfRequest[] = []
-  readonly #connection: ConnectionTexts
-  #document: unknown
+  readonly #connection: ConnectionDocument
 
   constructor(connection: ConnectionTexts) {
-    this.#connection = connection
+    this.#connection = new ConnectionDocument(connection)
   }
 
   add(part: Part): void {
     if (part.kind === 'object') return this.#addObject(part.members)
-    if (part.kind === 'connection') return this.#addConstant(this.#ofConnection(part))
+    if (part.kind === 'connection') return this.#addConstant(this.#textOf(part) ?? '')
     this.texts.push(part.text)
     this.constants.push('')
   }
@@ -274,11 +161,11 @@ class Pieces {
     this.#addConstant('{')
     for (const [key, part] of members) {
       if (part.kind === 'request' && part.mayBeEmpty) {
-        uncertain.push([key, part.text])
+        uncertain.push([`${JSON.stringify(key)}:`, part.text])
         continue
       }
-      if (part.kind === 'connection' && this.#ofConnection(part) === '') continue
-      this.#addConstant(comma + key)
+      if (part.kind === 'connection' && this.#textOf(part) === undefined) continue
+      this.#addConstant(`${comma}${JSON.stringify(key)}:`)
       this.add(part)
       comma = ','
     }
@@ -289,12 +176,9 @@ class Pieces {
     this.#addConstant('}')
   }
 
-  /** '' where the document has nothing there. */
-  #ofConnection({ path, reads }: Part & { kind: 'connection' }): string {
-    const { beforeRequest, afterRequest, ending } = this.#connection
-    this.#document ??= JSON.parse(`${beforeRequest}null${afterRequest}${ending}`)
-    const value = path.reduce(valueAt, this.#document)
-    return value === undefined ? '' : JSON.stringify(pruned(value, reads))
+  #textOf(part: ConnectionPart): string | undefined {
+    const value = this.#connection.valueOf(part)
+    return value === undefined ? undefined : JSON.stringify(value)
   }
 }
 
@@ -310,19 +194,3 @@ function uncertainMembers(
   }
   return all
 }
-
-/** A value that is no object is read whole, whichever keys it was asked for. */
-function pruned(value: unknown, reads: InputReads): unknown {
-  if (reads === 'all' || !isObject(value)) return value
-  const kept = Object.create(null) as Record<string, unknown>
-  for (const [key, part] of reads) {
-    if (Object.hasOwn(value, key)) kept[key] = pruned(value[key], part)
-  }
-  return kept
-}
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
-const valueAt = (value: unknown, key: string): unknown =>
-  isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined

@@ -12,19 +12,33 @@ const MAX_VALUES = 1_024
  * @throws InputError
  */
 export function formForInput(text: string, where: string): string {
+  const lists = new ValueLists(where)
+  for (const [key, values] of formValues(text, where)) {
+    for (const value of values) lists.add(key, quote(value))
+  }
+  return lists.text
+}
+
+/** The same as what it stands for. */
+export function formValues(text: string, where: string): ReadonlyMap<string, readonly string[]> {
   if (text.includes(';')) throw new InputError(`a raw semicolon in the ${where}`)
   const parts = text.split('&', MAX_VALUES + 1)
   if (parts.length > MAX_VALUES) {
     throw new InputError(`more than ${MAX_VALUES} ${where} parameters`)
   }
-  const values = new ValueLists(where)
+  const lists = new Map<string, string[]>()
   for (const part of parts) {
     if (part === '') continue
     const equals = part.indexOf('=')
     const key = unescaped(equals < 0 ? part : part.slice(0, equals), where)
-    values.add(key, quote(equals < 0 ? '' : unescaped(part.slice(equals + 1), where)))
+    const value = equals < 0 ? '' : unescaped(part.slice(equals + 1), where)
+    const known = lists.get(key)
+    if (known !== undefined) known.push(value)
+    else if (lists.size === MOST_FORM_KEYS) {
+      throw new InputError(`more than ${MOST_FORM_KEYS} ${where} keys`)
+    } else lists.set(key, [value])
   }
-  return values.text
+  return lists
 }
 
 /** `{"key":[value, value]}` from values that are JSON text already. */
