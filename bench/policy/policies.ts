@@ -1,5 +1,9 @@
 // The policies and inputs that `npm run bench:policy` measures, as Rego and data.
-import { connectionInput, type PolicyRequest } from '../../src/policy/input.ts'
+import {
+  type ConnectionInput,
+  connectionInput,
+  type PolicyRequest,
+} from '../../src/policy/input.ts'
 
 export interface BenchPolicy {
   readonly name: string
@@ -79,9 +83,22 @@ const flat = (texts: readonly string[]): string[] => JSON.parse(JSON.stringify(t
 
 const certificate = (index: number) => `Hash=${String(index).padStart(64, 'a')}`
 
+const principal = 'spiffe://example.org/ns/default/sa/web'
+
+export const CONNECTIONS: readonly ConnectionInput[] = Array.from({ length: 16 }, (_, i) =>
+  connectionInput({
+    peer: { principal, uris: [principal], dnsNames: [], commonName: undefined },
+    remoteAddress: '10.244.1.17',
+    remotePort: 49_152 + i,
+    localAddress: '10.244.2.9',
+    localPort: 8443,
+    serverName: 'orders.example.org',
+    destinationPrincipal: 'spiffe://example.org/ns/default/sa/orders',
+  }),
+)
+
 /** A request whose document has about 1.4 KB, or with `headers` as many more of 200 bytes. */
 function requestWith(headers: number): PolicyRequest {
-  const principal = 'spiffe://example.org/ns/default/sa/web'
   return {
     requestId: '5f0c2a44-7b1e-4f0e-9d53-0d2f0f0a7c11',
     timeMs: Date.UTC(2026, 10, 1),
@@ -109,15 +126,7 @@ function requestWith(headers: number): PolicyRequest {
       ...Array.from({ length: headers }, (_, i) => [`x-more-${i}`, 'v'.repeat(186)]).flat(),
     ]),
     bodySize: 0,
-    connection: connectionInput({
-      peer: { principal, uris: [principal], dnsNames: [], commonName: undefined },
-      remoteAddress: '10.244.1.17',
-      remotePort: 49_152,
-      localAddress: '10.244.2.9',
-      localPort: 8443,
-      serverName: 'orders.example.org',
-      destinationPrincipal: 'spiffe://example.org/ns/default/sa/orders',
-    }),
+    connection: CONNECTIONS[0] as ConnectionInput,
   }
 }
 

@@ -11,12 +11,12 @@ import { Worker } from 'node:worker_threads'
 import { unpackArchive } from '../../src/policy/bundle.ts'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { PolicyHost } from '../../src/policy/host.ts'
-import { buildInput } from '../../src/policy/input.ts'
+import { buildInput, type PolicyRequest } from '../../src/policy/input.ts'
 import { loadPolicy } from '../../src/policy/load.ts'
 import type { PolicyMaterial } from '../../src/policy/material.ts'
-import { projectionOf } from '../../src/policy/projection.ts'
+import { projectionOf, wholeDocument } from '../../src/policy/projection.ts'
 import { findOpa, run } from '../../tools/opa.ts'
-import { type BenchPolicy, LARGE_DATA, POLICIES, RBAC_POLICY } from './policies.ts'
+import { type BenchPolicy, CONNECTIONS, LARGE_DATA, POLICIES, RBAC_POLICY } from './policies.ts'
 import type { Swap, SwapTask } from './swap.ts'
 
 const HELP = `Usage: npm run bench:policy -- [options]
@@ -122,11 +122,18 @@ function measure(
     clock: { nowMs: () => request.timeMs },
   })
   const projection = projectionOf(material.reads)
+  const whole = wholeDocument()
+  const asked = requestsLike(request)
+  const decide = ({ templateOf }: typeof whole, one: PolicyRequest) => {
+    if (!host.write(templateOf(one.connection), one)) throw new Error('not as values')
+    return host.evaluateWritten(one.timeMs)
+  }
   const contenders = new Map<string, () => unknown>([
     [NPM, () => npm.evaluate(document, material.entrypointId)],
-    ['full input', () => host.evaluate(buildInput(request), request.timeMs)],
+    ['full input', () => decide(whole, asked())],
+    ['full input as text', () => host.evaluate(buildInput(asked()), request.timeMs)],
     ['  of which evaluation', () => host.evaluate(text, request.timeMs)],
-    ['projected', () => host.evaluate(buildInput(request, projection), request.timeMs)],
+    ['projected', () => decide(projection ?? whole, asked())],
     ['memoised', () => engine.decide(request)],
   ])
   const times = new Map([...contenders.keys()].map((name) => [name, [] as number[]]))
@@ -142,6 +149,13 @@ function measure(
     }
   }
   return times
+}
+
+/** They come by turns on connections of which each has another port. */
+function requestsLike(request: PolicyRequest): () => PolicyRequest {
+  const all = CONNECTIONS.map((connection) => ({ ...request, connection }))
+  let next = 0
+  return () => all[next++ % all.length] as PolicyRequest
 }
 
 function report({ name }: BenchPolicy, times: Times): void {
