@@ -63,7 +63,7 @@ export function decodeUrlQueryObject(
   for (const part of parts) {
     if (part.includes(';')) throw new BuiltinError('invalid semicolon separator in query')
     if (part === '') continue
-    context.spend(50)
+    context.spend(250)
     const equals = part.indexOf('=')
     const name = unescapeQuery(equals < 0 ? part : part.slice(0, equals))
     const value = equals < 0 ? '' : unescapeQuery(part.slice(equals + 1))

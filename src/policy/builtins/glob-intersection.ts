@@ -15,7 +15,7 @@ type Glob = readonly Token[]
 
 export function globsMatch(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
   const [left, right] = [stringArgument(args[0], 1), stringArgument(args[1], 2)]
-  context.spend(20 * (left.length + right.length))
+  context.spend(40 * (left.length + right.length))
   return new Intersection(parseGlob(left), parseGlob(right), context).exists()
 }
 

@@ -1,11 +1,13 @@
 // graph.reachable_paths: every way from the given vertices until there is none on, or a cycle.
 import { type BuiltinContext, BuiltinError, objectArgument } from './builtin.ts'
-import { RegoObject, RegoSet, type RegoValue } from './value.ts'
+import { RegoObject, RegoSet, type RegoValue, writeValue } from './value.ts'
 
 type Path = readonly RegoValue[]
 
-/** Of one vertex in one path, in loop iterations of wasm: it is copied, written and read again. */
-const VERTEX_COST = 10
+/** Of one vertex in one path, in loop iterations of wasm: it is copied, looked up, written and read. */
+const VERTEX_COST = 60
+/** Of a character of its name, which is written and read each time. */
+const CHARACTER_COST = 1
 
 export function reachablePaths(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
   const graph = objectArgument(args[0], 1)
@@ -14,8 +16,20 @@ export function reachablePaths(args: readonly RegoValue[], context: BuiltinConte
     throw new BuiltinError('operand 2 must be one of {array, set}')
   }
   const paths = new RegoObject()
+  const lengths = new Map<RegoValue, number>()
+  const lengthOf = (vertex: RegoValue): number => {
+    if (typeof vertex === 'string') return vertex.length
+    const known = lengths.get(vertex) ?? writeValue(vertex).length
+    lengths.set(vertex, known)
+    return known
+  }
+  const spend = (path: Path) => {
+    let cost = VERTEX_COST
+    for (const vertex of path) cost += VERTEX_COST + CHARACTER_COST * lengthOf(vertex)
+    context.spend(cost)
+  }
   const add = (path: Path) => {
-    context.spend(VERTEX_COST * (path.length + 1))
+    spend(path)
     paths.set(path, true)
   }
 
@@ -26,7 +40,7 @@ export function reachablePaths(args: readonly RegoValue[], context: BuiltinConte
       return
     }
     const path = [...before, vertex]
-    context.spend(VERTEX_COST * path.length)
+    spend(path)
     const next = verticesOf(edges)
     if (next.length === 0) add(path)
     const seen = new RegoObject()

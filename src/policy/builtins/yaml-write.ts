@@ -10,6 +10,11 @@ import { plainValue } from './yaml-read.ts'
 /** Of one value and one character, in loop iterations of wasm. */
 const VALUE_COST = 50
 const CHARACTER_COST = 10
+/** Of a number, which is read and written anew. */
+const NUMBER_COST = 400
+/** Of two keys that are compared, and of a character of either. */
+const COMPARE_COST = 400
+const COMPARED_CHARACTER_COST = 5
 const MAX_RESULT_LENGTH = 1024 * 1024
 /** A key that is longer, or has several lines, stands behind a question mark. */
 const MAX_KEY_BYTES = 128
@@ -58,9 +63,15 @@ class Writer {
   /** Of a list without a key; undefined where it is a scalar. */
   #members(value: RegoValue): (readonly [string | undefined, RegoValue])[] | undefined {
     if (value instanceof RegoObject) {
-      return jsonEntries(value).sort(([a], [b]) => compareKeys(a, b))
+      return jsonEntries(value).sort(([a], [b]) => {
+        this.#context.spend(COMPARE_COST + COMPARED_CHARACTER_COST * (a.length + b.length))
+        return compareKeys(a, b)
+      })
     }
-    const list = value instanceof RegoSet ? value.members.toSorted(compareValues) : value
+    const list =
+      value instanceof RegoSet
+        ? value.members.toSorted((a, b) => compareValues(a, b, this.#context.spend))
+        : value
     return Array.isArray(list) ? list.map((one) => [undefined, one] as const) : undefined
   }
 
@@ -70,7 +81,10 @@ class Writer {
   }
 
   #scalar(value: RegoValue, depth: number): string {
-    if (value instanceof RegoNumber) return numberText(value.literal)
+    if (value instanceof RegoNumber) {
+      this.#context.spend(NUMBER_COST)
+      return numberText(value.literal)
+    }
     if (typeof value !== 'string') return String(value)
     this.#context.spend(CHARACTER_COST * value.length)
     return value.includes('\n') ? lines(value, depth) : inline(value)

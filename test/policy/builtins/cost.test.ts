@@ -34,6 +34,9 @@ const text = 'x'.repeat(50_000)
 const deep = (depth: number): unknown => (depth === 0 ? 1 : { a: deep(depth - 1) })
 const items = times(5_000, 1)
 
+const chain = (length: number) =>
+  Object.fromEntries(Array.from({ length }, (_, i) => [String(i), [String(i + 1)]]))
+
 const CALLS: Readonly<Record<string, readonly [name: string, ...args: unknown[]]>> = {
   'a long replacement that is empty': ['regex.replace', 'a'.repeat(9_000), 'a', '$$'.repeat(999)],
   'rows that are nearly the same': ['object.subset', times(300, row), [...times(150, row), 0]],
@@ -47,6 +50,8 @@ const CALLS: Readonly<Record<string, readonly [name: string, ...args: unknown[]]
     manyNames,
     { patternProperties: { '^x': true, '^y': true } },
   ],
+  'keys that are put in order': ['yaml.marshal', manyNames],
+  'long ways through a graph': ['graph.reachable_paths', chain(300), ['0']],
   'a name that is missing in each round': [
     'strings.render_template',
     '{{range .items}}{{$.missing}}{{end}}',
