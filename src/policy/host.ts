@@ -374,9 +374,7 @@ class Instance {
       if (error instanceof BuiltinError) return 0
       throw error
     }
-    const text = writeValue(result)
-    this.#spend(text.length)
-    return this.#parse(text)
+    return this.#parse(writeValue(result, this.#context.spend))
   }
 
   #dump(address: number): RegoValue {

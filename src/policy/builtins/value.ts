@@ -76,27 +76,45 @@ export class ValueSyntaxError extends Error {
 
 const MAX_DEPTH = 512
 
-/** Text that `opa_value_parse` reads. */
-export function writeValue(value: RegoValue): string {
-  if (value === null || typeof value === 'boolean') return String(value)
-  if (typeof value === 'string') return JSON.stringify(value.toWellFormed())
-  if (value instanceof RegoNumber) return value.literal
+/**
+ * Text that `opa_value_parse` reads.
+ * @param spend is told about each character before there is much of it: what a value has in several
+ *   places is written as often, so that a small one can be a text without end
+ */
+export function writeValue(value: RegoValue, spend: (characters: number) => void = free): string {
   if (value instanceof RegoSet) {
-    return value.members.length === 0 ? 'set()' : `{${writeList(value.members)}}`
+    return value.members.length === 0
+      ? leaf('set()', spend)
+      : `{${writeList(value.members, spend)}}`
   }
   if (value instanceof RegoObject) {
     let text = ''
+    spend(2)
     for (const [key, one] of value.entries()) {
-      text += `${text === '' ? '' : ','}${writeValue(key)}:${writeValue(one)}`
+      spend(2)
+      text += `${text === '' ? '' : ','}${writeValue(key, spend)}:${writeValue(one, spend)}`
     }
     return `{${text}}`
   }
-  return `[${writeList(value)}]`
+  if (Array.isArray(value)) return `[${writeList(value, spend)}]`
+  if (typeof value === 'string') return leaf(JSON.stringify(value.toWellFormed()), spend)
+  return leaf(value instanceof RegoNumber ? value.literal : String(value), spend)
 }
 
-function writeList(values: readonly RegoValue[]): string {
+function leaf(text: string, spend: (characters: number) => void): string {
+  spend(text.length)
+  return text
+}
+
+function free(): void {}
+
+function writeList(values: readonly RegoValue[], spend: (characters: number) => void): string {
   let text = ''
-  for (const value of values) text += text === '' ? writeValue(value) : `,${writeValue(value)}`
+  spend(2)
+  for (const value of values) {
+    spend(1)
+    text += text === '' ? writeValue(value, spend) : `,${writeValue(value, spend)}`
+  }
   return text
 }
 

@@ -5,25 +5,27 @@ import { test } from 'node:test'
 import { BoundedCache } from '../../../src/policy/builtins/bounded-cache.ts'
 import { FuelSpent } from '../../../src/policy/builtins/builtin.ts'
 import { BUILTINS } from '../../../src/policy/builtins/table.ts'
-import { readJson } from '../../../src/policy/builtins/value.ts'
+import { readJson, writeValue } from '../../../src/policy/builtins/value.ts'
 import { FUEL } from '../support.ts'
 
 /** @returns what it spent */
 function call(name: string, args: readonly unknown[]): number {
   let left = FUEL
-  BUILTINS.get(name)?.(
+  const spend = (iterations: number) => {
+    left -= iterations
+    if (left < 0) throw new FuelSpent('spent')
+  }
+  const result = BUILTINS.get(name)?.(
     args.map((one) => readJson(JSON.stringify(one))),
     {
       timeNs: 0n,
       regexes: new BoundedCache(100),
       jwtKeys: new BoundedCache(100),
       drawn: new Map(),
-      spend: (iterations) => {
-        left -= iterations
-        if (left < 0) throw new FuelSpent('spent')
-      },
+      spend,
     },
   )
+  if (result !== undefined) writeValue(result, spend)
   return FUEL - left
 }
 
@@ -44,6 +46,11 @@ const CALLS: Readonly<Record<string, readonly [name: string, ...args: unknown[]]
     'json.patch',
     deep(400),
     [{ op: 'remove', path: [...times(399, 'a'), ...times(210_000, 'b')] }],
+  ],
+  'copies of what has been copied into itself': [
+    'json.patch',
+    { a: 1 },
+    Array.from({ length: 60 }, (_, i) => ({ op: 'copy', from: '', path: `/a${i}` })),
   ],
   'many patterns for many names': [
     'json.match_schema',
