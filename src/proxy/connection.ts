@@ -342,7 +342,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#pending = undefined
       const rest = this.#take(bytes)
       if (rest === undefined) {
-        this.#pending = bytes
+        this.#pending = inOwnMemory(bytes)
         break
       }
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)
@@ -703,6 +703,17 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 interface Upgraded {
   readonly tunnel: Tunnel
   readonly exchange: Exchange
+}
+
+/**
+ * Bytes that have to wait, without what else was read with them: node:tls reads for all connections
+ * into pieces of 64 KiB, and one byte of each would keep them all.
+ */
+function inOwnMemory(bytes: Buffer): Buffer {
+  if (bytes.buffer.byteLength <= 2 * bytes.length) return bytes
+  const own = Buffer.allocUnsafeSlow(bytes.length)
+  bytes.copy(own)
+  return own
 }
 
 /** How a tunnel has ended whose client's connection was closed for `reason`. */

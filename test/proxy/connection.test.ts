@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { TLSSocket } from 'node:tls'
+import v8 from 'node:v8'
+import vm from 'node:vm'
 import type { PeerRejection, VerifiedPeer } from '../../src/identity/peer.ts'
 import { Cells, cellOf } from '../../src/metrics.ts'
 import type { ConnectionInput } from '../../src/policy/input.ts'
@@ -164,5 +166,26 @@ describe('a client connection', () => {
     assert.equal(decisions, 1)
     await eventually('all three are answered', () => decisions === 3)
     assert.equal(socket.written.match(/HTTP\/1.1 504/g)?.length, 3)
+  })
+})
+
+describe('a head that comes in pieces', () => {
+  it('does not keep the memory of what was read with its beginning', async () => {
+    v8.setFlagsFromString('--expose-gc')
+    const collectGarbage = vm.runInNewContext('gc') as () => void
+    const { connection, socket } = setUp()
+    // As node:tls reads: one piece of memory for what comes, of this connection and of others.
+    const give = (): WeakRef<ArrayBufferLike> => {
+      const memory = Buffer.allocUnsafeSlow(64 * 1024).fill('GET / HTTP/1.1', 0, 14, 'latin1')
+      connection.onData(memory.subarray(0, 14))
+      return new WeakRef(memory.buffer)
+    }
+    const memory = give()
+    await eventually('it is free', () => {
+      collectGarbage()
+      return memory.deref() === undefined
+    })
+    connection.onData(Buffer.from('\n\r\n'))
+    assert.match(socket.written, /^HTTP\/1.1 400 /, 'its bytes were kept')
   })
 })
