@@ -27,6 +27,7 @@ import { encodeOwnResponse } from './respond.ts'
 import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient, type TunnelEnd } from './tunnel.ts'
+import type { Turn } from './turn.ts'
 import type { UpstreamConnection } from './upstream.ts'
 
 export type CloseReason = (typeof CLOSE_REASONS)[number]
@@ -237,6 +238,10 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) ||
       this.#outlived(this.#context.tickMs)
     )
+  }
+
+  get turn(): Turn {
+    return this.#context.turn
   }
 
   nowMs(): number {

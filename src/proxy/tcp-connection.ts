@@ -11,6 +11,7 @@ import { writeProxyHeader } from './proxy-protocol.ts'
 import type { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient } from './tunnel.ts'
+import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
 
 export class TcpConnection implements TunnelClient, UpstreamUser {
@@ -121,6 +122,10 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
 
   // The client's side of the tunnel.
 
+  get turn(): Turn {
+    return this.#context.turn
+  }
+
   nowMs(): number {
     return this.#context.tickMs
   }
@@ -203,6 +208,8 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
   #destroy(reason: CloseReason): void {
     if (this.socket.destroyed) return
     this.#closeReason = reason
+    // What came before the end is still held back.
+    this.#context.turn.release(this.socket)
     this.socket.destroy()
   }
 }

@@ -4,6 +4,7 @@
 import type { Duplex } from 'node:stream'
 import { CLOSE_CODE, closeFrame, WebSocketFrames } from '../http/websocket-frames.ts'
 import { type Cells, cellOf, cellsByLabel, TUNNEL_ENDS, TUNNEL_KINDS } from '../metrics.ts'
+import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
 
 export type TunnelKind = (typeof TUNNEL_KINDS)[number]
@@ -13,6 +14,8 @@ export type LeaveReason = 'idle' | 'lifetime' | 'drain'
 
 export interface TunnelClient {
   readonly socket: Duplex
+  /** Absent: what is written leaves at once. */
+  readonly turn?: Turn
   nowMs(): number
   /** Both directions have ended, or one of them broke. */
   tunnelDone(broken: boolean): void
@@ -66,7 +69,9 @@ export class Tunnel implements UpstreamUser {
   clientData(bytes: Buffer): void {
     this.progressMs = this.#client.nowMs()
     this.fromClientBytes += bytes.length
-    if (!this.#upstream.socket.write(bytes)) this.#client.socket.pause()
+    const { socket } = this.#upstream
+    this.#client.turn?.hold(socket)
+    if (!socket.write(bytes)) this.#client.socket.pause()
   }
 
   clientDrain(): void {
@@ -124,9 +129,10 @@ export class Tunnel implements UpstreamUser {
     if (this.#over) return
     const complete = this.#clientEnded && this.#upstreamEnded
     this.#ended(complete ? 'complete' : why)
+    const { socket } = this.#upstream
+    this.#client.turn?.release(socket)
     if (!complete) return this.#upstream.reset()
     // The workload may still be reading what the client sent before its end.
-    const { socket } = this.#upstream
     socket.setTimeout(LAST_BYTES_MS, () => this.#upstream.reset())
   }
 
@@ -138,7 +144,9 @@ export class Tunnel implements UpstreamUser {
     const frames = this.#frames
     const stop = frames?.take(buffer, start, end, this.#leaving !== undefined) ?? end
     this.toClientBytes += stop - start
-    const room = this.#upstream.copies.write(this.#client.socket, '', buffer, start, stop, '')
+    const { socket, turn } = this.#client
+    turn?.hold(socket)
+    const room = this.#upstream.copies.write(socket, '', buffer, start, stop, '')
     if (this.#leaving !== undefined && frames?.atBoundary === true) this.#tell(frames)
     else if (!room) this.#upstream.socket.pause()
   }

@@ -3,7 +3,9 @@ import { describe, it } from 'node:test'
 import { Cells, cellOf } from '../../src/metrics.ts'
 import { Copies } from '../../src/proxy/copies.ts'
 import { Tunnel, type TunnelClient, type TunnelKind } from '../../src/proxy/tunnel.ts'
+import { Turn } from '../../src/proxy/turn.ts'
 import type { UpstreamConnection } from '../../src/proxy/upstream.ts'
+import { eventually } from '../support/eventually.ts'
 
 const CLOSE_1001 = '880203e9'
 const CLOSE_1008 = '880203f0'
@@ -14,15 +16,29 @@ class Side {
   ended = false
   paused = false
   wasReset = false
+  writtenAtReset = ''
   destroyed = false
   writable = true
   writableNeedDrain = false
   room = true
   timeoutMs = 0
   onTimeout: () => void = () => {}
+  writableCorked = 0
+  held = ''
   write(bytes: Buffer): boolean {
-    this.written += bytes.toString('hex')
+    this.held += bytes.toString('hex')
+    if (this.writableCorked === 0) this.#flush()
     return this.room
+  }
+  cork(): void {
+    this.writableCorked++
+  }
+  uncork(): void {
+    if (--this.writableCorked === 0) this.#flush()
+  }
+  #flush(): void {
+    this.written += this.held
+    this.held = ''
   }
   end(): void {
     this.ended = true
@@ -39,13 +55,14 @@ class Side {
   }
 }
 
-function setUp(kind: TunnelKind = 'websocket') {
+function setUp(kind: TunnelKind = 'websocket', turn?: Turn) {
   const [here, there] = [new Side(), new Side()]
   const clock = { nowMs: 0 }
   const cells = Cells.allocate()
   const done: boolean[] = []
   const client = {
     socket: here,
+    turn,
     nowMs: () => clock.nowMs,
     tunnelDone: (broken: boolean) => void done.push(broken),
   }
@@ -54,6 +71,7 @@ function setUp(kind: TunnelKind = 'websocket') {
     copies: new Copies(),
     reset: () => {
       there.wasReset = true
+      there.writtenAtReset = there.written
     },
     destroy: () => {
       there.destroyed = true
@@ -77,6 +95,23 @@ function setUp(kind: TunnelKind = 'websocket') {
 }
 
 describe('a tunnel', () => {
+  it('writes what comes in one turn of the event loop together, in both directions', async () => {
+    const { tunnel, here, there, say } = setUp('tcp', new Turn())
+    for (const hex of ['aa', 'bb']) {
+      tunnel.clientData(Buffer.from(hex, 'hex'))
+      say(hex)
+    }
+    assert.deepEqual([here.written, there.written], ['', ''])
+    await eventually('it has left', () => here.written === 'aabb' && there.written === 'aabb')
+  })
+
+  it('gives the workload what came before the client was gone', () => {
+    const { tunnel, there } = setUp('tcp', new Turn())
+    tunnel.clientData(Buffer.from('aa', 'hex'))
+    tunnel.abandon()
+    assert.equal(there.writtenAtReset, 'aa')
+  })
+
   it('does not reset a workload that still reads what came before the end of both sides', () => {
     const { tunnel, there, ended, open } = setUp()
     assert.equal(open(), 1)
