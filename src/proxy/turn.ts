@@ -3,8 +3,14 @@
 // of a request with policy, 2026-11).
 import type { Writable } from 'node:stream'
 
+/** Something that collects what it writes by itself. */
+export interface Collector {
+  flush(): void
+}
+
 export class Turn {
   #held: Writable[] = []
+  #collectors: Collector[] = []
   #ended = 0
 
   /** Differs between two turns if something was held in the first: then it has left. */
@@ -15,9 +21,15 @@ export class Turn {
   /** What is written to `stream` from now on leaves at the end of this turn, in order. */
   hold(stream: Writable): void {
     if (stream.writableCorked > 0) return
-    if (this.#held.length === 0) setImmediate(this.#releaseAll)
+    this.#begin()
     stream.cork()
     this.#held.push(stream)
+  }
+
+  /** `flush` is called at the end of this turn, once for each call of this. */
+  collect(collector: Collector): void {
+    this.#begin()
+    this.#collectors.push(collector)
   }
 
   /** Lets go now what is held back for `stream`, before it is destroyed. */
@@ -25,10 +37,17 @@ export class Turn {
     if (stream.writableCorked > 0) stream.uncork()
   }
 
+  #begin(): void {
+    if (this.#held.length + this.#collectors.length === 0) setImmediate(this.#releaseAll)
+  }
+
   readonly #releaseAll = (): void => {
     const held = this.#held
+    const collectors = this.#collectors
     this.#held = []
+    this.#collectors = []
     this.#ended++
+    for (const collector of collectors) collector.flush()
     // One that was released before has nothing more to let go, or holds what came after.
     for (const stream of held) this.release(stream)
   }

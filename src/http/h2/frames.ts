@@ -1,4 +1,4 @@
-// HTTP/2 frames (RFC 9113 section 4 and 6) as a client of the workload writes and reads them:
+// HTTP/2 frames (RFC 9113 section 4 and 6), as either side writes and reads them:
 // layout only, no state of a connection or a stream.
 
 export const FRAME = {
@@ -45,6 +45,8 @@ export const SETTING = {
   initialWindowSize: 4,
   maxFrameSize: 5,
   maxHeaderListSize: 6,
+  /** RFC 8441 section 3. */
+  enableConnectProtocol: 8,
 } as const
 
 export const FRAME_HEADER_BYTES = 9
@@ -83,20 +85,21 @@ export function readUint31(buffer: Buffer, at: number): number {
   )
 }
 
-/** Writes a frame header at the start of `out`. */
+/** Writes a frame header at `at`. */
 export function writeFrameHeader(
   out: Buffer,
   length: number,
   type: number,
   flags: number,
   stream: number,
+  at = 0,
 ): void {
-  out[0] = length >>> 16
-  out[1] = length >>> 8
-  out[2] = length
-  out[3] = type
-  out[4] = flags
-  writeUint32(out, 5, stream)
+  out[at] = length >>> 16
+  out[at + 1] = length >>> 8
+  out[at + 2] = length
+  out[at + 3] = type
+  out[at + 4] = flags
+  writeUint32(out, at + 5, stream)
 }
 
 function writeUint32(out: Buffer, at: number, value: number): void {

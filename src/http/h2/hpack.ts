@@ -1,6 +1,5 @@
-// HPACK (RFC 7541), as a client of the workload needs it: an encoder without state, and a decoder
+// HPACK (RFC 7541), as both sides of the data path need it: an encoder without state, and a decoder
 // that bounds what a header section may cost. Pure functions over bytes and one dynamic table.
-import { TOKEN_CHARACTERS } from '../../field-names.ts'
 import type { Fields } from '../fields.ts'
 import { decodeHuffman } from './huffman.ts'
 
@@ -34,13 +33,20 @@ export class HpackDecoder {
   #tableBytes = 0
   #capacity = TABLE_BYTES
   #at = 0
+  #end = 0
 
-  decode(block: Buffer, limits: DecodeLimits): HeaderBlock | BadBlock {
+  decode(
+    block: Buffer,
+    limits: DecodeLimits,
+    start = 0,
+    end = block.length,
+  ): HeaderBlock | BadBlock {
     const fields: Fields = []
     let listBytes = 0
     let tooLarge = false
-    this.#at = 0
-    while (this.#at < block.length) {
+    this.#at = start
+    this.#end = end
+    while (this.#at < end) {
       const first = block[this.#at]!
       let name: string | undefined
       let value: string | undefined
@@ -108,8 +114,8 @@ export class HpackDecoder {
     let value = block[this.#at++]! & mask
     if (value < mask) return value
     for (let shift = 0; shift <= 21; shift += 7) {
-      const byte = block[this.#at++]
-      if (byte === undefined) return undefined
+      if (this.#at >= this.#end) return undefined
+      const byte = block[this.#at++]!
       value += (byte & 0x7f) << shift
       if ((byte & 0x80) === 0) return value
     }
@@ -118,13 +124,13 @@ export class HpackDecoder {
 
   /** Section 5.2. As latin1: one character for each octet. */
   #string(block: Buffer): string | undefined {
-    const first = block[this.#at]
-    if (first === undefined) return undefined
+    if (this.#at >= this.#end) return undefined
+    const first = block[this.#at]!
     const length = this.#integer(block, 7)
     if (length === undefined || length > MAX_STRING_BYTES) return undefined
     const start = this.#at
     this.#at += length
-    if (this.#at > block.length) return undefined
+    if (this.#at > this.#end) return undefined
     return (first & 0x80) === 0
       ? block.toString('latin1', start, this.#at)
       : decodeHuffman(block, start, this.#at)
@@ -142,10 +148,20 @@ function bad(what: string): BadBlock {
  * @param fields names in lower case, pseudo-header fields first; values as latin1
  */
 export function encodeHeaderBlock(fields: readonly string[]): Buffer {
+  const out = Buffer.allocUnsafe(mostBlockBytes(fields))
+  return out.subarray(0, writeHeaderBlock(out, 0, fields))
+}
+
+/** What `writeHeaderBlock` may need. */
+export function mostBlockBytes(fields: readonly string[]): number {
   let size = 0
   for (let i = 0; i < fields.length; i++) size += fields[i]!.length + 6
-  const out = Buffer.allocUnsafe(size)
-  let at = 0
+  return size
+}
+
+/** As `encodeHeaderBlock`. @returns where the block ends */
+export function writeHeaderBlock(out: Buffer, from: number, fields: readonly string[]): number {
+  let at = from
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i]!
     const value = fields[i + 1]!
@@ -161,7 +177,7 @@ export function encodeHeaderBlock(fields: readonly string[]): Buffer {
     } else at = writeInteger(out, at, 0, 4, known.index)
     at = writeString(out, at, value)
   }
-  return out.subarray(0, at)
+  return at
 }
 
 /** Section 6.3: what a block begins with after the reader has changed the size of its table. */
@@ -169,8 +185,13 @@ export const EMPTY_TABLE: Buffer = Buffer.from([0x20])
 
 function writeString(out: Buffer, at: number, text: string): number {
   const from = writeInteger(out, at, 0, 7, text.length)
-  return from + out.write(text, from, 'latin1')
+  if (text.length > SHORT) return from + out.write(text, from, 'latin1')
+  // Cheaper than to cross into C++.
+  for (let i = 0; i < text.length; i++) out[from + i] = text.charCodeAt(i)
+  return from + text.length
 }
+
+const SHORT = 24
 
 function writeInteger(out: Buffer, at: number, flags: number, bits: number, value: number): number {
   const mask = 2 ** bits - 1
@@ -187,16 +208,6 @@ function writeInteger(out: Buffer, at: number, flags: number, bits: number, valu
   }
   out[next] = rest
   return next + 1
-}
-
-/** RFC 9113 section 8.2.1: a token in lower case. */
-export function isLowerCaseName(name: string): boolean {
-  if (name === '') return false
-  for (let i = 0; i < name.length; i++) {
-    const code = name.charCodeAt(i)
-    if (TOKEN_CHARACTERS[code] !== 1 || (code >= 0x41 && code <= 0x5a)) return false
-  }
-  return true
 }
 
 /** RFC 7541 appendix A: name, value, name, value. */

@@ -8,6 +8,7 @@ import type { HeadLimits, RequestHead } from '../head.ts'
 import { isHost } from '../host.ts'
 import { parseTarget } from '../path.ts'
 import { type Rejection, rejection } from '../rejection.ts'
+import { CONNECTION_SPECIFIC, isLowerCaseName, isPadded } from './fields.ts'
 
 /** What RFC 9113 section 6.5.2 counts for each field beside its text. */
 const FIELD_OVERHEAD = 32
@@ -37,9 +38,8 @@ export function readRequestList(
       pseudo.set(name, value)
       continue
     }
-    if (!isToken(name) || name !== name.toLowerCase() || CONNECTION_SPECIFIC.has(name)) {
-      return rejection('bad_header')
-    }
+    if (!isLowerCaseName(name) || CONNECTION_SPECIFIC.has(name)) return rejection('bad_header')
+    if (name === 'te' && value !== 'trailers') return rejection('bad_header')
     if (SINGLE.has(name)) {
       if (single.has(name)) return rejection(CODE_OF_SECOND.get(name) ?? 'duplicate_header')
       single.add(name)
@@ -130,21 +130,13 @@ function consistsOfValueCharacters(value: string): boolean {
   for (let i = 0; i < value.length; i++) {
     if (VALUE_CHARACTERS[value.charCodeAt(i)] !== 1) return false
   }
-  return value === value.trim()
+  return !isPadded(value)
 }
 
 const COLON = 0x3a
 const SLASH = 0x2f
 const WITHOUT_PROTOCOL: ReadonlySet<string> = new Set([':method', ':scheme', ':authority', ':path'])
 const WITH_PROTOCOL: ReadonlySet<string> = new Set([...WITHOUT_PROTOCOL, ':protocol'])
-/** Section 8.2.2; `te` may be there and says `trailers`, which is dropped like every hop-by-hop field. */
-const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
-  'connection',
-  'proxy-connection',
-  'keep-alive',
-  'transfer-encoding',
-  'upgrade',
-])
 const SINGLE: ReadonlySet<string> = new Set([
   'host',
   'authorization',

@@ -4,21 +4,15 @@
 import net from 'node:net'
 import type { Address } from '../../config/config.ts'
 import type { ErrorCode } from '../../errors.ts'
-import type { Fields } from '../../http/fields.ts'
 import {
   DEFAULT_WINDOW,
   FLAG,
   FRAME,
-  FRAME_HEADER_BYTES,
   goAwayFrame,
   H2_ERROR,
-  headersFrames,
-  MAX_FRAME_BYTES,
-  MAX_WINDOW,
   PREFACE,
   pingAckFrame,
   pingFrame,
-  readFrameHeader,
   readUint31,
   resetStreamFrame,
   SETTING,
@@ -26,13 +20,12 @@ import {
   settingsFrame,
   windowUpdateFrame,
 } from '../../http/h2/frames.ts'
-import {
-  type DecodeLimits,
-  EMPTY_TABLE,
-  encodeHeaderBlock,
-  HpackDecoder,
-} from '../../http/h2/hpack.ts'
+import { type DecodeLimits, HpackDecoder } from '../../http/h2/hpack.ts'
+import { FrameReader, type FrameUser } from '../../http/h2/reader.ts'
 import type { Repeatable } from '../call.ts'
+import { Outbox } from '../h2/outbox.ts'
+import { ReceiveWindow } from '../h2/receive-window.ts'
+import { Sending } from '../h2/sending.ts'
 import type { Turn } from '../turn.ts'
 import type { H2cCall } from './call.ts'
 
@@ -57,22 +50,20 @@ export const STREAM_WINDOW = 256 * 1024
 /** Of all streams together: large, so that a client that does not read holds up nobody else. */
 const CONNECTION_WINDOW = 16 * 1024 * 1024
 const LAST_STREAM_ID = 2 ** 31 - 1
-/** Header blocks come in CONTINUATION frames without end unless somebody counts. */
-const MAX_BLOCK_BYTES = 256 * 1024
 /** PING, SETTINGS and empty frames between two frames that bring something. */
 const MAX_IDLE_FRAMES = 1_000
 /** Who gives a call up sooner than that says nothing about the workload. */
 const SILENCE_MS = 500
+const BLOCK_LIMITS = { blockBytes: 256 * 1024, blockFrames: MAX_IDLE_FRAMES }
+/** A server sends SETTINGS first, and nothing before it. */
+const NO_PREFACE = Buffer.alloc(0)
 
-export class H2cSession {
+export class H2cSession implements FrameUser {
   readonly socket: net.Socket
   readonly openedMs: number
   idleSinceMs: number
   connecting = true
-  /** What calls read: the workload's settings, and the room of the connection. */
-  maxFrameBytes = MAX_FRAME_BYTES
-  initialWindow = DEFAULT_WINDOW
-  sendWindow = DEFAULT_WINDOW
+  readonly sending: Sending
   /** True from the second call on: the workload may be about to close. */
   reused = false
   maxStreams: number
@@ -80,27 +71,17 @@ export class H2cSession {
   readonly #events: SessionEvents
   readonly #decoder = new HpackDecoder()
   readonly #streams = new Map<number, H2cCall>()
-  /** Calls that wait for room in the connection's window, in turn. */
-  readonly #blocked = new Set<H2cCall>()
   #nextStream = 1
   #goneAway = false
   #closed = false
-  #unacknowledged = 0
+  readonly #window = new ReceiveWindow(CONNECTION_WINDOW)
   #idleFrames = 0
   #sawSettings = false
   /** When something was last read; undefined: never. */
   #heardMs: number | undefined
   /** A sign of life was asked for and has not come. */
   #silent = false
-  /** The workload has changed the size of its table, and waits for us to say so too. */
-  #tableChanged = false
-  // The frame that is being read.
-  #part: Buffer | undefined
-  #dataStream = 0
-  #dataLeft = 0
-  #paddingLeft = 0
-  #dataEnds = false
-  #block: { stream: number; endStream: boolean; parts: Buffer[]; bytes: number } | undefined
+  readonly #reader = new FrameReader(this, () => BLOCK_LIMITS, NO_PREFACE)
 
   /** @param maxStreams assumed until the workload says */
   constructor(
@@ -131,19 +112,21 @@ export class H2cSession {
     this.socket.on('connect', () => {
       this.connecting = false
     })
-    this.socket.on('drain', () => this.#guarded(() => this.#writable()))
+    this.socket.on('drain', () => this.#guarded(() => this.sending.pump()))
     this.socket.on('error', () => {})
     this.socket.on('end', () => this.close())
     this.socket.on('close', () => this.close())
-    this.send(Buffer.from(PREFACE, 'latin1'))
-    this.send(
+    const outbox = new Outbox(this.socket, options.turn)
+    this.sending = new Sending(outbox)
+    outbox.push(Buffer.from(PREFACE, 'latin1'))
+    outbox.push(
       settingsFrame([
         [SETTING.enablePush, 0],
         [SETTING.initialWindowSize, STREAM_WINDOW],
         [SETTING.maxHeaderListSize, options.limits().listBytes],
       ]),
     )
-    this.send(windowUpdateFrame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
+    outbox.push(windowUpdateFrame(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
   }
 
   /** Another call may begin here. */
@@ -176,26 +159,11 @@ export class H2cSession {
     return id
   }
 
-  /** Writes a frame; the frames of one turn of the loop leave together. */
-  send(frame: Buffer): boolean {
-    this.#options.turn.hold(this.socket)
-    return this.socket.write(frame)
-  }
-
-  sendHeaders(id: number, fields: Fields, last: boolean): void {
-    let block = encodeHeaderBlock(fields)
-    // RFC 7541 section 4.2: at the start of the next block, though we put nothing into the table.
-    if (this.#tableChanged) block = Buffer.concat([EMPTY_TABLE, block])
-    this.#tableChanged = false
-    this.send(headersFrames(block, id, last, this.maxFrameBytes))
-  }
-
   /** The stream has ended on both sides, or is of no interest any more. */
   left(id: number): void {
     const call = this.#streams.get(id)
     if (call === undefined) return
     this.#streams.delete(id)
-    this.#blocked.delete(call)
     if (this.#streams.size > 0) return this.#events.vacancy(this)
     this.idleSinceMs = this.#options.nowMs()
     if (this.#goneAway) this.close()
@@ -210,22 +178,17 @@ export class H2cSession {
     if (this.#closed || this.#silent || this.nowMs - sinceMs < SILENCE_MS) return
     if (this.#heardMs !== undefined && this.#heardMs > sinceMs) return
     this.#silent = true
-    this.send(pingFrame())
+    this.sending.outbox.push(pingFrame())
   }
 
   reset(id: number, code: number): void {
-    if (!this.#closed) this.send(resetStreamFrame(id, code))
+    if (!this.#closed) this.sending.outbox.push(resetStreamFrame(id, code))
     this.left(id)
-  }
-
-  /** The call has something to send and the connection has no room. */
-  block(call: H2cCall): void {
-    this.#blocked.add(call)
   }
 
   /** Gives the workload `bytes` of stream window again. */
   credit(id: number, bytes: number): void {
-    if (!this.#closed) this.send(windowUpdateFrame(id, bytes))
+    if (!this.#closed) this.sending.outbox.push(windowUpdateFrame(id, bytes))
   }
 
   /** Ends the connection; the calls on it learn `code`. */
@@ -233,10 +196,10 @@ export class H2cSession {
     if (this.#closed) return
     this.#closed = true
     const refused = this.connecting
+    this.#reader.stop()
     this.socket.destroy()
     const calls = [...this.#streams.values()]
     this.#streams.clear()
-    this.#blocked.clear()
     this.#events.closed(this)
     const told = refused && code === 'upstream_reset' ? 'upstream_refused' : code
     const repeatable: Repeatable = !refused && this.reused ? 'if_idempotent' : 'never'
@@ -251,200 +214,100 @@ export class H2cSession {
       this.#silent = false
       this.#events.vacancy(this)
     }
-    let bytes = buffer
-    let at = 0
-    let end = length
-    if (this.#part !== undefined) {
-      bytes = Buffer.concat([this.#part, buffer.subarray(0, length)])
-      end = bytes.length
-      this.#part = undefined
-    }
-    while (at < end && !this.#closed) {
-      if (this.#dataLeft + this.#paddingLeft > 0) {
-        at = this.#readData(bytes, at, end)
-        continue
-      }
-      if (end - at < FRAME_HEADER_BYTES) break
-      const frame = readFrameHeader(bytes, at)
-      if (frame.length > MAX_FRAME_BYTES) return this.#fail(H2_ERROR.frameSize)
-      if (this.#block !== undefined && frame.type !== FRAME.continuation) {
-        return this.#fail(H2_ERROR.protocol)
-      }
-      if (!this.#sawSettings && frame.type !== FRAME.settings) return this.#fail(H2_ERROR.protocol)
-      // The bytes of a body are passed on as they come; every other frame is read whole.
-      if (frame.type === FRAME.data) {
-        const padded = (frame.flags & FLAG.padded) !== 0
-        if (padded && end - at < FRAME_HEADER_BYTES + 1) break
-        const padding = padded ? bytes[at + FRAME_HEADER_BYTES]! : 0
-        if (this.#neverOpened(frame.stream) || (padded && padding >= frame.length)) {
-          return this.#fail(H2_ERROR.protocol)
-        }
-        this.#dataStream = frame.stream
-        this.#paddingLeft = padding
-        this.#dataLeft = frame.length - padding - (padded ? 1 : 0)
-        this.#dataEnds = (frame.flags & FLAG.endStream) !== 0
-        at += FRAME_HEADER_BYTES + (padded ? 1 : 0)
-        this.#received(frame.length)
-        if (padded) this.#streams.get(frame.stream)?.padding(padding + 1)
-        if (frame.length === 0 && !this.#dataEnds && this.#countIdle()) return
-        if (frame.length === 0 || this.#dataLeft + this.#paddingLeft === 0) this.#dataDone()
-        continue
-      }
-      if (end - at < FRAME_HEADER_BYTES + frame.length) break
-      const payload = at + FRAME_HEADER_BYTES
-      at = payload + frame.length
-      this.#control(bytes, payload, at, frame.type, frame.flags, frame.stream)
-    }
-    if (at < end && !this.#closed) this.#part = Buffer.from(bytes.subarray(at, end))
+    const code = this.#reader.read(buffer, length)
+    if (code !== H2_ERROR.none) return this.#fail(code)
+    if (!this.#closed) this.sending.pump()
   }
 
-  #readData(bytes: Buffer, at: number, end: number): number {
-    const length = Math.min(this.#dataLeft, end - at)
-    if (length > 0) {
-      this.#dataLeft -= length
-      this.#to(this.#dataStream, (call) => call.data(bytes, at, at + length))
-    }
-    const padding = this.#dataLeft === 0 ? Math.min(this.#paddingLeft, end - at - length) : 0
-    this.#paddingLeft -= padding
-    if (this.#dataLeft + this.#paddingLeft === 0) this.#dataDone()
-    return at + length + padding
+  dataBegins(id: number, length: number, padding: number, endStream: boolean): number {
+    if (this.#neverOpened(id)) return H2_ERROR.protocol
+    if (!this.#window.take(length)) return H2_ERROR.flowControl
+    // Given back at once: what a stream holds is bounded by its own window.
+    const due = this.#window.due()
+    if (due > 0) this.sending.outbox.push(windowUpdateFrame(0, due))
+    if (length > 0) this.#idleFrames = 0
+    this.#to(id, (call) => call.frame(length))
+    return length === padding && !endStream ? this.#countIdle() : H2_ERROR.none
   }
 
-  #dataDone(): void {
-    if (this.#dataEnds) this.#to(this.#dataStream, (call) => call.ended([]))
-    this.#dataEnds = false
+  data(id: number, bytes: Buffer, start: number, end: number): void {
+    this.#to(id, (call) => call.data(bytes, start, end))
   }
 
-  /** The connection's window is given back at once: what a stream holds is bounded by its own. */
-  #received(bytes: number): void {
-    if (bytes > 0) this.#idleFrames = 0
-    this.#unacknowledged += bytes
-    if (this.#unacknowledged < CONNECTION_WINDOW / 2) return
-    this.send(windowUpdateFrame(0, this.#unacknowledged))
-    this.#unacknowledged = 0
+  dataEnds(id: number): void {
+    this.#to(id, (call) => call.ended([]))
   }
 
-  #control(
+  headers(id: number, bytes: Buffer, start: number, end: number, endStream: boolean): number {
+    if (this.#neverOpened(id)) return H2_ERROR.protocol
+    this.#idleFrames = 0
+    // Also for a stream that nobody waits for: the table has to stay right.
+    const decoded = this.#decoder.decode(bytes, this.#options.limits(), start, end)
+    if (decoded.kind === 'bad_block') return H2_ERROR.compression
+    this.#to(id, (call) => call.headers(decoded.fields, decoded.tooLarge, endStream))
+    return H2_ERROR.none
+  }
+
+  control(
+    type: number,
+    flags: number,
+    id: number,
     bytes: Buffer,
     start: number,
     end: number,
-    type: number,
-    flags: number,
-    stream: number,
-  ): void {
+  ): number {
     switch (type) {
-      case FRAME.headers:
-        return this.#headers(bytes, start, end, flags, stream)
-      case FRAME.continuation:
-        return this.#continuation(bytes, start, end, flags, stream)
       case FRAME.resetStream: {
-        if (end - start !== 4 || this.#neverOpened(stream)) return this.#fail(H2_ERROR.protocol)
+        if (end - start !== 4 || this.#neverOpened(id)) return H2_ERROR.protocol
         const code = bytes.readUInt32BE(start)
-        return this.#to(stream, (call) => {
-          this.left(stream)
+        this.#to(id, (call) => {
+          this.left(id)
           call.wasReset(code)
         })
+        return H2_ERROR.none
       }
       case FRAME.settings:
-        return this.#settings(bytes, start, end, flags, stream)
+        return this.#settings(bytes, start, end, flags, id)
       case FRAME.ping:
-        if (end - start !== 8 || stream !== 0) return this.#fail(H2_ERROR.frameSize)
-        if ((flags & FLAG.ack) !== 0 || this.#countIdle()) return
-        this.send(pingAckFrame(bytes.subarray(start, end)))
-        return
+        if (end - start !== 8 || id !== 0) return H2_ERROR.frameSize
+        if ((flags & FLAG.ack) !== 0) return H2_ERROR.none
+        this.sending.outbox.push(pingAckFrame(bytes.subarray(start, end)))
+        return this.#countIdle()
       case FRAME.goAway:
-        if (end - start < 8 || stream !== 0) return this.#fail(H2_ERROR.frameSize)
-        return this.#goAway(readUint31(bytes, start))
+        if (end - start < 8 || id !== 0) return H2_ERROR.frameSize
+        this.#goAway(readUint31(bytes, start))
+        return H2_ERROR.none
       case FRAME.windowUpdate:
-        if (end - start !== 4) return this.#fail(H2_ERROR.frameSize)
-        return this.#windowUpdate(stream, readUint31(bytes, start))
+        if (end - start !== 4) return H2_ERROR.frameSize
+        return this.#windowUpdate(id, readUint31(bytes, start))
       case FRAME.pushPromise:
         // We said that we take none (section 8.4).
-        return this.#fail(H2_ERROR.protocol)
+        return H2_ERROR.protocol
       default:
         // PRIORITY is deprecated, and unknown types are to be ignored (section 4.1).
-        this.#countIdle()
+        return this.#countIdle()
     }
   }
 
-  #headers(bytes: Buffer, from: number, to: number, flags: number, stream: number): void {
-    let start = from
-    let end = to
-    if ((flags & FLAG.padded) !== 0) {
-      end -= bytes[start] ?? 0
-      start++
-    }
-    if ((flags & FLAG.priority) !== 0) start += 5
-    if (start > end || this.#neverOpened(stream)) {
-      return this.#fail(H2_ERROR.protocol)
-    }
-    this.#idleFrames = 0
-    const part = Buffer.from(bytes.subarray(start, end))
-    this.#block = {
-      stream,
-      endStream: (flags & FLAG.endStream) !== 0,
-      parts: [part],
-      bytes: part.length,
-    }
-    if ((flags & FLAG.endHeaders) !== 0) this.#blockDone()
-  }
-
-  #continuation(bytes: Buffer, start: number, end: number, flags: number, stream: number): void {
-    const block = this.#block
-    if (block === undefined || block.stream !== stream) return this.#fail(H2_ERROR.protocol)
-    block.parts.push(Buffer.from(bytes.subarray(start, end)))
-    block.bytes += end - start
-    if (block.bytes > MAX_BLOCK_BYTES || block.parts.length > MAX_IDLE_FRAMES) {
-      return this.#fail(H2_ERROR.enhanceYourCalm)
-    }
-    if ((flags & FLAG.endHeaders) !== 0) this.#blockDone()
-  }
-
-  #blockDone(): void {
-    const { stream, endStream, parts } = this.#block!
-    this.#block = undefined
-    // Also for a stream that nobody waits for: the table has to stay right.
-    const bytes = parts.length === 1 ? parts[0]! : Buffer.concat(parts)
-    const decoded = this.#decoder.decode(bytes, this.#options.limits())
-    if (decoded.kind === 'bad_block') return this.#fail(H2_ERROR.compression)
-    this.#to(stream, (call) => call.headers(decoded.fields, decoded.tooLarge, endStream))
-  }
-
-  #settings(bytes: Buffer, start: number, end: number, flags: number, stream: number): void {
+  #settings(bytes: Buffer, start: number, end: number, flags: number, id: number): number {
     const length = end - start
     const ack = (flags & FLAG.ack) !== 0
-    if (stream !== 0 || length % 6 !== 0 || (ack && length > 0)) {
-      return this.#fail(H2_ERROR.frameSize)
-    }
-    if (ack) return
-    if (this.#sawSettings && this.#countIdle()) return
+    if (id !== 0 || length % 6 !== 0 || (ack && length > 0)) return H2_ERROR.frameSize
+    if (ack) return H2_ERROR.none
+    const code = this.#sawSettings ? this.#countIdle() : H2_ERROR.none
     this.#sawSettings = true
+    if (code !== H2_ERROR.none) return code
+    const calls = [...this.#streams.values()]
     for (let at = start; at < end; at += 6) {
+      const name = (bytes[at]! << 8) | bytes[at + 1]!
       const value = bytes.readUInt32BE(at + 2)
-      switch ((bytes[at]! << 8) | bytes[at + 1]!) {
-        case SETTING.headerTableSize:
-          this.#tableChanged = true
-          break
-        case SETTING.maxConcurrentStreams:
-          this.maxStreams = value
-          break
-        case SETTING.initialWindowSize: {
-          if (value > MAX_WINDOW) return this.#fail(H2_ERROR.flowControl)
-          const change = value - this.initialWindow
-          this.initialWindow = value
-          for (const call of [...this.#streams.values()]) {
-            this.#tell(call, () => call.window(change))
-          }
-          break
-        }
-        case SETTING.maxFrameSize:
-          if (value < MAX_FRAME_BYTES || value > 0xffffff) return this.#fail(H2_ERROR.protocol)
-          this.maxFrameBytes = value
-          break
-      }
+      if (name === SETTING.maxConcurrentStreams) this.maxStreams = value
+      const wrong = this.sending.setting(name, value, calls)
+      if (wrong !== H2_ERROR.none) return wrong
     }
-    this.send(settingsAckFrame())
+    this.sending.outbox.push(settingsAckFrame())
     this.#events.vacancy(this)
+    return H2_ERROR.none
   }
 
   /** Calls above `last` were not looked at (section 6.8), and may go to another connection. */
@@ -458,17 +321,16 @@ export class H2cSession {
     if (this.#streams.size === 0) this.close()
   }
 
-  #windowUpdate(stream: number, increment: number): void {
-    if (stream !== 0) {
-      if (this.#neverOpened(stream)) return this.#fail(H2_ERROR.protocol)
-      return this.#to(stream, (call) => {
-        if (increment === 0) call.misbehaved(H2_ERROR.protocol)
-        else call.window(increment)
-      })
+  #windowUpdate(id: number, increment: number): number {
+    if (id === 0) {
+      return increment > 0 && this.sending.grow(increment) ? H2_ERROR.none : H2_ERROR.flowControl
     }
-    this.sendWindow += increment
-    if (increment === 0 || this.sendWindow > MAX_WINDOW) return this.#fail(H2_ERROR.flowControl)
-    this.#writable()
+    if (this.#neverOpened(id)) return H2_ERROR.protocol
+    this.#to(id, (call) => {
+      if (increment === 0) call.misbehaved(H2_ERROR.protocol)
+      else if (!call.grow(increment)) call.misbehaved(H2_ERROR.flowControl)
+    })
+    return H2_ERROR.none
   }
 
   /** Stream 0, an idle stream (RFC 9113 section 5.1), or one that only a server could open. */
@@ -476,26 +338,21 @@ export class H2cSession {
     return stream % 2 === 0 || stream >= this.#nextStream
   }
 
-  #writable(): void {
-    for (const call of [...this.#blocked]) {
-      if (this.sendWindow <= 0 || this.socket.writableNeedDrain) return
-      this.#blocked.delete(call)
-      this.#tell(call, () => call.flush())
-    }
-  }
-
-  /** @returns true when the connection was ended for it */
-  #countIdle(): boolean {
-    if (++this.#idleFrames <= MAX_IDLE_FRAMES) return false
-    this.#fail(H2_ERROR.enhanceYourCalm)
-    return true
+  #countIdle(): number {
+    return ++this.#idleFrames > MAX_IDLE_FRAMES ? H2_ERROR.enhanceYourCalm : H2_ERROR.none
   }
 
   #fail(code: number): void {
     if (this.#closed) return
-    this.socket.write(goAwayFrame(0, code))
-    this.#options.turn.release(this.socket)
+    this.sending.outbox.push(goAwayFrame(0, code))
+    this.sending.outbox.flush()
     this.close('upstream_bad_response')
+  }
+
+  /** What its user does with the call threw. */
+  faulted(call: H2cCall, error: unknown): void {
+    this.#options.fault(error)
+    call.faulted()
   }
 
   #guarded(step: () => void): void {
@@ -517,8 +374,7 @@ export class H2cSession {
     try {
       what()
     } catch (error) {
-      this.#options.fault(error)
-      call.faulted()
+      this.faulted(call, error)
     }
   }
 }
