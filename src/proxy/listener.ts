@@ -84,6 +84,7 @@ const connectionKey = Symbol('connection')
 /** A client that was let in, whatever it speaks. */
 type OpenConnection = ClientConnection | Http2Connection | TcpConnection
 type OwnedSocket = net.Socket & { [connectionKey]?: ClientConnection }
+type Http2Socket = net.Socket & { [connectionKey]?: Http2Connection }
 
 export class Listener {
   readonly connections = new Set<OpenConnection>()
@@ -396,8 +397,10 @@ export class Listener {
       return connection
     }
     if (isTls && socket.alpnProtocol === 'h2') {
-      socket.on('error', ignore)
-      return new Http2Connection(start, this.#context, this.#tally)
+      const connection = new Http2Connection(start, this.#context, this.#tally)
+      ;(socket as Http2Socket)[connectionKey] = connection
+      socket.on('data', onHttp2Data).on('drain', onHttp2Drain).on('error', ignore)
+      return connection
     }
     const connection = new ClientConnection(start, this.#context, this.#tally)
     ;(socket as OwnedSocket)[connectionKey] = connection
@@ -457,7 +460,7 @@ export class Listener {
   #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure): void {
     this.#refused.set(socket, this.#context.tickMs)
     socket.on('error', ignore).on('close', () => this.#refused.delete(socket))
-    if (socket.alpnProtocol === 'h2') return refuseOverHttp2(socket, reason)
+    if (socket.alpnProtocol === 'h2') return refuseOverHttp2(socket, reason, this.#context)
     let left = REFUSAL_LINGER_BYTES
     socket.on('data', (chunk: Buffer) => {
       left -= chunk.length
@@ -496,6 +499,14 @@ function onDrain(this: OwnedSocket): void {
 
 function onEnd(this: OwnedSocket): void {
   this[connectionKey]?.guarded((connection) => connection.onEnd())
+}
+
+function onHttp2Data(this: Http2Socket, chunk: Buffer): void {
+  this[connectionKey]?.guarded((connection) => connection.onData(chunk))
+}
+
+function onHttp2Drain(this: Http2Socket): void {
+  this[connectionKey]?.guarded((connection) => connection.onDrain())
 }
 
 const isUpperCase = (byte = 0): boolean => byte >= 0x41 && byte <= 0x5a

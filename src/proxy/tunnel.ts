@@ -12,8 +12,20 @@ export type TunnelEnd = (typeof TUNNEL_ENDS)[number]
 /** Why a WebSocket whose peer has done nothing wrong is asked to go. */
 export type LeaveReason = 'idle' | 'lifetime' | 'drain'
 
+/** A stream of HTTP/2, where it is no socket. */
+export interface TunnelStream {
+  readonly copiesWrites: true
+  readonly writable: boolean
+  readonly writableNeedDrain: boolean
+  /** @param bytes are lent. @returns false when enough waits to be sent */
+  write(bytes: Buffer): boolean
+  end(): void
+  pause(): void
+  resume(): void
+}
+
 export interface TunnelClient {
-  readonly socket: Duplex
+  readonly socket: Duplex | TunnelStream
   /** Absent: what is written leaves at once. */
   readonly turn?: Turn
   nowMs(): number
@@ -145,8 +157,12 @@ export class Tunnel implements UpstreamUser {
     const stop = frames?.take(buffer, start, end, this.#leaving !== undefined) ?? end
     this.toClientBytes += stop - start
     const { socket, turn } = this.#client
-    turn?.hold(socket)
-    const room = this.#upstream.copies.write(socket, '', buffer, start, stop, '')
+    let room: boolean
+    if ('copiesWrites' in socket) room = socket.write(buffer.subarray(start, stop))
+    else {
+      turn?.hold(socket)
+      room = this.#upstream.copies.write(socket, '', buffer, start, stop, '')
+    }
     if (this.#leaving !== undefined && frames?.atBoundary === true) this.#tell(frames)
     else if (!room) this.#upstream.socket.pause()
   }

@@ -1,6 +1,7 @@
-// An HTTP/2 client that writes frames of a test's own making over TLS, and keeps what comes back frame
+// An HTTP/2 client that writes frames of a test's own making, over TLS or in memory, and keeps what comes back frame
 // by frame: what no library would send, and what no library would show.
 import { once } from 'node:events'
+import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import {
   dataFrameHeader,
@@ -68,7 +69,7 @@ export const data = (stream: number, bytes: Buffer | string, endStream = false):
 }
 
 export class RawHttp2 {
-  readonly socket: tls.TLSSocket
+  readonly socket: Duplex
   readonly frames: Frame[] = []
   /** True once the server has ended the connection. */
   over = false
@@ -77,7 +78,7 @@ export class RawHttp2 {
   #block: { first: Frame; parts: Buffer[] } | undefined
 
   /** @param credit gives back the windows of what is received; false: the first window is the last */
-  constructor(socket: tls.TLSSocket, credit: boolean) {
+  constructor(socket: Duplex, credit: boolean) {
     this.socket = socket
     socket.on('error', () => {})
     socket.on('end', () => this.#end())
@@ -188,8 +189,15 @@ export async function openRawHttp2(
   } as tls.ConnectionOptions)
   t.after(() => socket.destroy())
   await once(socket, 'secureConnect')
-  const raw = new RawHttp2(socket, options.credit ?? true)
-  raw.send(Buffer.from(PREFACE, 'latin1'), settingsFrame(options.settings ?? []))
+  return begin(new RawHttp2(socket, options.credit ?? true), options.settings)
+}
+
+/** Sends the preface, with these settings. */
+export async function begin(
+  raw: RawHttp2,
+  settings: readonly (readonly [number, number])[] = [],
+): Promise<RawHttp2> {
+  raw.send(Buffer.from(PREFACE, 'latin1'), settingsFrame(settings))
   await eventually('the server sends its settings', () => raw.frames.length > 0 || raw.over)
   return raw
 }

@@ -1,35 +1,26 @@
 // An HTTP/2 request whose body is collected before policy is asked: reads the stream until there is
 // enough of it, and hands it on to whoever goes on from there.
-import type { ServerHttp2Stream } from 'node:http2'
 import type { ErrorCode } from '../../errors.ts'
+import type { Fields } from '../../http/fields.ts'
 import type { RequestHead } from '../../http/head.ts'
 import type { RequestBody } from '../request-body.ts'
+import type { Http2Stream, StreamUser } from './stream.ts'
 
 /** How far a request was read before there was an exchange. */
 export interface ReadSoFar {
   readonly bytes: Buffer
   /** That was all. */
   readonly done: boolean
-  readonly trailers: readonly string[]
+  readonly trailers: Fields
 }
 
 export interface CollectingEvents {
-  /** Runs what a stream event leads to; a fault in it ends this stream and no other. */
-  guard(stream: ServerHttp2Stream, step: () => void): void
   ready(collecting: StreamCollecting): void
   failed(collecting: StreamCollecting, code: ErrorCode): void
 }
 
-/**
- * Whether the client has sent all of its request, when `end` says so: that event is also there when
- * the client resets the stream or goes away (Node.js 26.10), behind the end of the stream as a whole.
- */
-export function isWhole(stream: ServerHttp2Stream): boolean {
-  return !stream.closed
-}
-
-export class StreamCollecting {
-  readonly stream: ServerHttp2Stream
+export class StreamCollecting implements StreamUser {
+  readonly stream: Http2Stream
   /** Without the expectation, which is met by us. */
   readonly head: RequestHead
   readonly body: RequestBody
@@ -38,13 +29,13 @@ export class StreamCollecting {
   readonly #nowMs: () => number
   readonly #bodyLimit: number
   readonly #events: CollectingEvents
-  #trailers: readonly string[] = []
+  #trailers: Fields = []
   #done = false
   #over = false
 
   /** @param bodyLimit inbound.limits.bodyBytes; 0: no limit */
   constructor(
-    stream: ServerHttp2Stream,
+    stream: Http2Stream,
     head: RequestHead,
     body: RequestBody,
     bodyLimit: number,
@@ -59,11 +50,13 @@ export class StreamCollecting {
     this.progressMs = times.nowMs()
     this.#bodyLimit = bodyLimit
     this.#events = events
-    if (head.expectContinue) stream.additionalHeaders({ ':status': 100 })
-    stream.on('trailers', this.#onTrailers)
-    stream.on('data', this.#onData)
-    stream.on('end', this.#onEnd)
-    stream.on('close', this.#onClose)
+  }
+
+  /** Begins to read. */
+  begin(expectContinue: boolean): void {
+    if (expectContinue) this.stream.inform([':status', '100'])
+    this.stream.user = this
+    if (this.stream.requestEnded && !this.#over) this.streamEnd([])
   }
 
   get read(): ReadSoFar {
@@ -74,35 +67,10 @@ export class StreamCollecting {
   stop(): void {
     if (this.#over) return
     this.#over = true
-    this.stream.pause()
-    this.stream.off('trailers', this.#onTrailers)
-    this.stream.off('data', this.#onData)
-    this.stream.off('end', this.#onEnd)
-    this.stream.off('close', this.#onClose)
+    this.stream.user = undefined
   }
 
-  readonly #onTrailers = (_headers: unknown, _flags: number, list?: string[]): void => {
-    this.#trailers = list ?? []
-  }
-
-  readonly #onData = (chunk: Buffer): void => {
-    this.#events.guard(this.stream, () => this.#take(chunk))
-  }
-
-  readonly #onEnd = (): void => {
-    this.#events.guard(this.stream, () => {
-      if (!isWhole(this.stream)) return
-      this.#done = true
-      this.body.end()
-      this.#ready()
-    })
-  }
-
-  readonly #onClose = (): void => {
-    this.#events.guard(this.stream, () => this.#fail('client_closed'))
-  }
-
-  #take(chunk: Buffer): void {
+  streamData(chunk: Buffer): void {
     this.progressMs = this.#nowMs()
     const collected = this.body.add(chunk, 0, chunk.length)
     if (collected === 'full') return this.#fail('body_memory_full')
@@ -112,12 +80,28 @@ export class StreamCollecting {
     if (collected === 'ready') this.#ready()
   }
 
+  streamEnd(trailers: Fields): void {
+    this.#done = true
+    this.#trailers = trailers
+    this.body.end()
+    this.#ready()
+  }
+
+  streamClosed(): void {
+    this.#fail('client_closed')
+  }
+
+  /** Nothing was sent that could be drained. */
+  streamDrain(): void {}
+
   #ready(): void {
+    if (this.#over) return
     this.stop()
     this.#events.ready(this)
   }
 
   #fail(code: ErrorCode): void {
+    if (this.#over) return
     this.stop()
     this.#events.failed(this, code)
   }

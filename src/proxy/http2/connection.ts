@@ -1,9 +1,12 @@
-// One client connection that speaks HTTP/2: frames and header compression are node:http2's, what is
-// let through is decided here, stream by stream, as it is for HTTP/1.1. Promises limits on what a
+// One client connection that speaks HTTP/2: frames and streams are its session's, what is let
+// through is decided here, stream by stream, as it is for HTTP/1.1. Promises limits on what a
 // client may have open or reset, and the same end for a peer that stops being acceptable.
-import http2, { type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import { type ErrorCode, errorEntry } from '../../errors.ts'
+import { httpDate } from '../../http/date.ts'
+import type { Fields } from '../../http/fields.ts'
+import { isMalformedRequest } from '../../http/h2/fields.ts'
+import { H2_ERROR } from '../../http/h2/frames.ts'
 import { readRequestList } from '../../http/h2/request.ts'
 import type { RequestHead } from '../../http/head.ts'
 import type { Peer } from '../../identity/anonymous-peer.ts'
@@ -29,30 +32,18 @@ import { Tunnel, type TunnelClient } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
 import { type CollectingEvents, type ReadSoFar, StreamCollecting } from './collecting.ts'
 import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
-import { breakOff, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
+import { type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
+import { Http2Session, type SessionEvents, type SessionFailure } from './session.ts'
+import type { Http2Stream } from './stream.ts'
 
-/** What the client may send of one stream before the workload has taken it. */
-const STREAM_WINDOW = 256 * 1024
-/** The library gives it back as bytes come: it bounds what is on its way, not what is held. */
-const CONNECTION_WINDOW = 1024 * 1024
-/** More resets than so many a second, after a burst, end the connection (CVE-2023-44487). */
-const RESET_BURST = 100
-const RESETS_PER_SECOND = 20
-/**
- * Frames and heads that end only their stream, in the life of a connection (CVE-2025-8671). Streams
- * that a client opens before it knows how many it may have are among them.
- */
-const INVALID_FRAMES = 1_000
 /** A head with so many times the fields allowed still gets an answer; a larger one a reset. */
 const ANSWERED_EXCESS = 4
-/** Of what waits to be sent, for all streams; each is bounded by its windows long before. */
-const SESSION_MEMORY_MB = 32
 /** A peer that was cut has so long to read why. */
 const CUT_MS = 500
 /** After the last frame a client has so long to close. */
 const LINGER_MS = 2_000
 
-export class Http2Connection implements ExchangeOwner, CollectingEvents {
+export class Http2Connection implements ExchangeOwner, CollectingEvents, SessionEvents {
   readonly socket: Socket
   readonly remoteAddress: string
   readonly remotePort: number
@@ -60,14 +51,12 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   readonly #context: ThreadContext
   readonly #tally: Tally
   readonly #input: ConnectionInput
-  readonly #session: ServerHttp2Session
+  readonly #session: Http2Session
   readonly #exchanges = new Set<Http2Exchange>()
   readonly #collecting = new Set<StreamCollecting>()
   readonly #bornMs: number
   #idleSinceMs: number
   #requests = 0
-  /** Streams that ended before their answer did, by the client or for what it did. */
-  #aborted = 0
   #leaving = false
   #cutMs: number | undefined
   #endedMs: number | undefined
@@ -88,27 +77,17 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     // A client that has ended its side is gone. Left half open, the session would not notice, and
     // its streams would go on towards the workload until they are idle.
     start.socket.allowHalfOpen = false
-    this.#session = http2.performServerHandshake(start.socket, {
-      settings: {
-        maxConcurrentStreams: limits.streamsPerConnection,
-        maxHeaderListSize: limits.headBytes,
-        initialWindowSize: STREAM_WINDOW,
-        enableConnectProtocol: true,
+    this.#session = new Http2Session(
+      start.socket,
+      {
+        maxStreams: limits.streamsPerConnection,
+        listLimits: { listBytes: limits.headBytes, count: ANSWERED_EXCESS * limits.headerCount },
+        turn: context.turn,
+        nowMs: () => context.tickMs,
+        fault: (error) => recordFault(context, error),
       },
-      maxHeaderListPairs: ANSWERED_EXCESS * limits.headerCount,
-      maxSessionInvalidFrames: INVALID_FRAMES,
-      maxSessionMemory: SESSION_MEMORY_MB,
-      streamResetBurst: RESET_BURST,
-      streamResetRate: RESETS_PER_SECOND,
-    })
-    this.#session.setLocalWindowSize(CONNECTION_WINDOW)
-    this.#session.on('stream', (stream, _headers, flags, list) => {
-      this.guarded(() => this.#stream(stream, flags, list))
-    })
-    this.#session.on('error', (error) => this.#broken(error))
-    // The last that is heard, after the socket's end and what was wrong.
-    this.#session.on('close', () => this.#tally.closed(this.#closeReason))
-    this.#session.on('frameError', () => {})
+      this,
+    )
   }
 
   /** Runs one step; a fault in it ends this connection and no other. */
@@ -121,8 +100,18 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     }
   }
 
+  onData(chunk: Buffer): void {
+    this.#session.read(chunk)
+  }
+
+  onDrain(): void {
+    this.#session.writable()
+  }
+
   onClose(): void {
     this.#closed = true
+    this.#session.closed()
+    this.#tally.closed(this.#closeReason)
   }
 
   // The thread: time, trust, drain.
@@ -133,7 +122,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
       if (nowMs - this.#cutMs >= CUT_MS) this.socket.destroy()
       return
     }
-    if (this.#session.destroyed) return this.#linger(nowMs, timeouts.idleMs)
+    if (this.#session.over) return this.#linger(nowMs, timeouts.idleMs)
     const leaving = this.#leavingFor(nowMs)
     for (const exchange of this.#exchanges) {
       if (leaving !== undefined) exchange.leaveTunnel(leaving)
@@ -176,18 +165,18 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
 
   // A request.
 
-  #stream(stream: ServerHttp2Stream, flags: number, list: readonly string[]): void {
-    stream.on('error', () => {})
+  sessionRequest(stream: Http2Stream, list: Fields, endStream: boolean): void {
     const { generation, clock } = this.#context
     const startedMs = clock.monotonicMs()
-    if (this.#cutMs !== undefined) return void stream.close(http2.constants.NGHTTP2_REFUSED_STREAM)
-    const endStream = (flags & http2.constants.NGHTTP2_FLAG_END_STREAM) !== 0
+    if (this.#cutMs !== undefined) return stream.reset(H2_ERROR.refusedStream)
     const head = readRequestList(list, endStream, generation.headLimits)
     if (head.kind === 'rejection') {
       const id = requestIdOf([])
       this.#tally.rejected(this, id, head.code, 'http/2')
+      if (isMalformedRequest(list, endStream)) return this.#session.malformed(stream)
       return sendOwnAnswer(stream, askedFor(list), { code: head.code, id })
     }
+    if (head.body.kind === 'length') stream.expect(head.body.length)
     this.#requests++
     this.#idleSinceMs = this.#context.tickMs
     const peer = currentPeer(this.peer, generation, clock.nowMs())
@@ -213,7 +202,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   }
 
   #forward(
-    stream: ServerHttp2Stream,
+    stream: Http2Stream,
     head: RequestHead,
     admitted: Admitted,
     startedMs: number,
@@ -226,21 +215,18 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     exchange.begin(read)
   }
 
-  #collect(
-    stream: ServerHttp2Stream,
-    head: RequestHead,
-    { need }: Waiting,
-    startedMs: number,
-  ): void {
+  #collect(stream: Http2Stream, head: RequestHead, { need }: Waiting, startedMs: number): void {
     const { generation, bodies } = this.#context
     const { totalBodyBytes } = generation.engine.inputSettings
     const { bodyBytes } = generation.snapshot.settings.inbound.limits
     const times = { startedMs, nowMs: () => this.#context.tickMs }
     const body = new RequestBody(need, bodies, totalBodyBytes)
-    this.#collecting.add(new StreamCollecting(stream, head, body, bodyBytes, times, this))
+    const collecting = new StreamCollecting(stream, head, body, bodyBytes, times, this)
+    this.#collecting.add(collecting)
+    collecting.begin(head.expectContinue)
   }
 
-  #refuse(stream: ServerHttp2Stream, head: RequestHead, refused: Refused, startedMs: number): void {
+  #refuse(stream: Http2Stream, head: RequestHead, refused: Refused, startedMs: number): void {
     const { code, denial, requestId, decisionId } = refused
     sendOwnAnswer(stream, head, ownAnswer(code, decisionId ?? requestId, refused))
     this.#record(
@@ -249,12 +235,16 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     )
   }
 
-  #shed(stream: ServerHttp2Stream, head: RequestHead): void {
+  #shed(stream: Http2Stream, head: RequestHead): void {
     const id = requestIdOf(head.fields)
     this.#tally.rejected(this, id, 'overloaded', 'http/2', head)
-    this.#context.overload.tell(() =>
-      this.guard(stream, () => sendOwnAnswer(stream, head, { code: 'overloaded', id })),
-    )
+    this.#context.overload.tell(() => {
+      try {
+        sendOwnAnswer(stream, head, { code: 'overloaded', id })
+      } catch (error) {
+        this.#session.faulted(stream, error)
+      }
+    })
   }
 
   // What collecting a body comes to.
@@ -281,7 +271,6 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   failed(collecting: StreamCollecting, code: ErrorCode): void {
     collecting.stop()
     this.#collecting.delete(collecting)
-    if (code === 'client_closed') this.#aborted++
     const { stream, head, body, startedMs } = collecting
     const id = requestIdOf(head.fields)
     const { http: status } = errorEntry(code)
@@ -294,19 +283,14 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
     body.release()
   }
 
-  guard(stream: ServerHttp2Stream, step: () => void): void {
-    try {
-      step()
-    } catch (error) {
-      recordFault(this.#context, error)
-      breakOff(stream)
-    }
-  }
-
   // What an exchange asks for.
 
   nowMs(): number {
     return this.#context.tickMs
+  }
+
+  date(): string {
+    return httpDate(this.#context.clock.nowMs())
   }
 
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call {
@@ -319,7 +303,6 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
 
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {
     this.#exchanges.delete(exchange)
-    if (code === 'client_closed') this.#aborted++
     this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
   }
 
@@ -342,7 +325,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
   #cut(
     rejection: PeerRejection,
     asked?: {
-      readonly stream: ServerHttp2Stream
+      readonly stream: Http2Stream
       readonly head: RequestHead
       readonly startedMs: number
     },
@@ -377,43 +360,45 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents {
       })
     }
     // GOAWAY now, the end when the answers are out or at the latest after CUT_MS.
-    if (!this.#session.destroyed) this.#session.close()
+    this.#session.leave()
   }
 
   /**
    * No more streams; those that are open go on to their end. GOAWAY names the last of them, so that
-   * the client knows which requests it may send elsewhere. Not first a GOAWAY that leaves this open
-   * (RFC 9113 section 6.8): node:http2 takes no stream after any GOAWAY, and what came would be lost.
+   * the client knows which requests it may send elsewhere.
    */
   #leave(reason: CloseReason): void {
-    if (this.#leaving || this.#session.destroyed) return
+    if (this.#leaving || this.#session.over) return
     this.#leaving = true
     this.#closeReason = reason
-    this.#session.close()
+    this.#session.leave()
   }
 
-  /** The connection broke, or the client broke a rule of the protocol that costs it the connection. */
-  #broken(error: NodeJS.ErrnoException): void {
-    if (this.#closeReason !== 'client' || error.code?.startsWith('ERR_HTTP2_') !== true) return
-    this.#closeReason = 'rejected'
-    const flood = this.#aborted >= RESET_BURST || FLOODS.has(error.errno ?? 0)
-    const code = flood ? 'h2_flood' : 'h2_protocol_error'
+  // What the session says.
+
+  sessionTooLarge(): void {
+    this.#tally.rejected(this, requestIdOf([]), 'head_too_large', 'http/2')
+  }
+
+  sessionFailed(code: SessionFailure): void {
+    if (this.#closeReason === 'client') this.#closeReason = 'rejected'
     this.#tally.rejected(this, requestIdOf([]), code, 'http/2')
+  }
+
+  sessionOver(): void {
+    this.#endedMs = this.#context.tickMs
   }
 
   #destroy(reason: CloseReason): void {
     this.#closeReason = reason
-    if (this.#session.destroyed) this.socket.destroy()
-    else this.#session.destroy()
+    if (this.#session.over) this.socket.destroy()
+    else this.#session.end(reason === 'error' ? H2_ERROR.internal : H2_ERROR.none)
   }
 
   #record(facts: RequestFacts, end: RequestEnd): void {
     this.#tally.request(this, facts, end)
   }
 }
-
-/** Numbers of nghttp2: too many invalid frames, a flood of answers to make, too many CONTINUATION. */
-const FLOODS: ReadonlySet<number> = new Set([-902, -904, -905])
 
 function ownAnswer(code: ErrorCode, id: string, { denial }: Refused): OwnAnswer {
   if (denial === undefined || denial.code !== 'denied') return { code, id }
@@ -437,8 +422,8 @@ const factsOf = (
 })
 
 /** What an answer has to know of a request that could not be read. */
-function askedFor(list: readonly string[]): { method: string; fields: string[] } {
-  const fields: string[] = []
+function askedFor(list: readonly string[]): { method: string; fields: Fields } {
+  const fields: Fields = []
   let method = ''
   for (let i = 0; i < list.length; i += 2) {
     if (list[i] === ':method') method = list[i + 1]!

@@ -1,9 +1,8 @@
 // One HTTP/2 request and its answer: from a permit to the stream's last frame, with a call to the
 // workload in between. Back-pressure goes both ways: a side that does not read stops the other.
 import { randomBytes } from 'node:crypto'
-import type { ServerHttp2Stream } from 'node:http2'
 import { type ErrorCode, errorEntry } from '../../errors.ts'
-import type { Fields } from '../../http/fields.ts'
+import { type Fields, fieldValue } from '../../http/fields.ts'
 import type { RequestHead } from '../../http/head.ts'
 import { keptTrailers } from '../../http/trailers.ts'
 import type { Permit } from '../../policy/permit.ts'
@@ -12,15 +11,16 @@ import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
 import { Retry } from '../retry.ts'
 import type { LeaveReason, Tunnel, TunnelClient } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
-import { isWhole, type ReadSoFar } from './collecting.ts'
+import type { ReadSoFar } from './collecting.ts'
 import { deadlineMsOf, isGrpc, statusFields } from './grpc.ts'
-import { breakOff, endUnread, endWithStatus, sendOwnAnswer } from './own-answer.ts'
+import { breakOff, endWithStatus, sendOwnAnswer } from './own-answer.ts'
+import type { Http2Stream, StreamUser } from './stream.ts'
 
 /** What an exchange asks of the connection that its stream is on. */
 export interface ExchangeOwner {
   nowMs(): number
-  /** Runs what a stream event leads to; a fault in it ends this stream and no other. */
-  guard(stream: ServerHttp2Stream, step: () => void): void
+  /** For an answer that has none. */
+  date(): string
   /** @param fresh on a connection to the workload that was never used before */
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call
   openTunnel(client: TunnelClient, upstream: UpstreamConnection, early: Buffer): Tunnel
@@ -37,8 +37,8 @@ export interface ExchangeTimeouts {
   readonly tunnelIdleMs: number
 }
 
-export class Http2Exchange implements UpgradeUser {
-  readonly stream: ServerHttp2Stream
+export class Http2Exchange implements UpgradeUser, StreamUser {
+  readonly stream: Http2Stream
   readonly head: RequestHead
   readonly requestId: string
   readonly decisionId: string | undefined
@@ -59,7 +59,6 @@ export class Http2Exchange implements UpgradeUser {
   #requestDone = false
   #clientPaused = false
   #requestTrailers: Fields = []
-  #answerTrailers: Fields = []
   #answered = false
   /** Nothing but a status can follow the answer's head: gRPC can be told why there is no more. */
   #endsInTrailers = false
@@ -69,7 +68,7 @@ export class Http2Exchange implements UpgradeUser {
   #progressMs: number
 
   constructor(
-    stream: ServerHttp2Stream,
+    stream: Http2Stream,
     request: {
       readonly head: RequestHead
       readonly permit: Permit
@@ -100,19 +99,18 @@ export class Http2Exchange implements UpgradeUser {
 
   /** Sends the request on its way. @param read what was read of its body before */
   begin(read?: ReadSoFar): void {
-    if (read === undefined && this.head.expectContinue) {
-      this.stream.additionalHeaders({ ':status': 100 })
-    }
+    if (read === undefined && this.head.expectContinue) this.stream.inform([':status', '100'])
     this.#open()
     // Its answer may already have failed: nothing is listened to then.
     if (this.#over) return
-    this.#listen()
-    if (read === undefined) return
-    if (read.trailers.length > 0) this.#takeTrailers(read.trailers)
+    // What the client of a WebSocket says before there is one waits, within its window.
+    if (this.head.upgrade !== undefined) this.stream.pause()
     // Copied: the memory it was collected in is given back.
-    if (read.bytes.length > 0) this.#clientData(Buffer.from(read.bytes))
-    if (read.done) this.#clientEnd()
-    else if (!this.#clientPaused) this.stream.resume()
+    if (read !== undefined && read.bytes.length > 0) this.streamData(Buffer.from(read.bytes))
+    if (read === undefined ? this.stream.requestEnded : read.done) {
+      this.streamEnd(read?.trailers ?? [])
+    }
+    if (!this.#over) this.stream.user = this
   }
 
   /** A deadline has passed. Called ten times a second. */
@@ -150,7 +148,7 @@ export class Http2Exchange implements UpgradeUser {
   fail(code: ErrorCode): void {
     if (this.#over) return
     this.#abandonCall()
-    if (this.status === 0 && !this.stream.destroyed) {
+    if (this.status === 0 && !this.stream.closed) {
       this.#over = true
       this.#owner.exchangeFailed(this, code)
     } else this.#reset(code)
@@ -164,10 +162,8 @@ export class Http2Exchange implements UpgradeUser {
     this.#abandonCall()
     this.#countTunnel()
     const id = this.decisionId ?? this.requestId
-    if (told) {
-      this.stream.end()
-      endUnread(this.stream)
-    } else if (this.status === 0) sendOwnAnswer(this.stream, this.head, { code, id })
+    if (told) this.stream.end()
+    else if (this.status === 0) sendOwnAnswer(this.stream, this.head, { code, id })
     else this.#breakOff(code)
   }
 
@@ -177,16 +173,13 @@ export class Http2Exchange implements UpgradeUser {
     this.#progressMs = this.#owner.nowMs()
     this.#retry.answered()
     // 100 was answered by us when it was asked for.
-    if (status === 100 || this.stream.destroyed) return
-    try {
-      this.stream.additionalHeaders({ ...headersOf(fields), ':status': status })
-    } catch {
-      this.fail('upstream_bad_response')
-    }
+    if (status === 100 || this.stream.closed) return
+    if (!areSingle(fields)) return this.fail('upstream_bad_response')
+    this.stream.inform([':status', String(status), ...fields])
   }
 
   callHead({ status, fields, body, trailers }: AnswerHead): void {
-    if (this.#over || this.stream.destroyed) return
+    if (this.#over || this.stream.closed) return
     this.#progressMs = this.#owner.nowMs()
     this.#retry.answered()
     // RFC 9110 sections 15.3.5 and 15.3.6; a client may take a length that is not kept for an error.
@@ -198,15 +191,10 @@ export class Http2Exchange implements UpgradeUser {
       if (!empty || fields[i] !== 'content-length') list.push(fields[i]!, fields[i + 1]!)
     }
     for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
-    try {
-      this.stream.respond(list, {
-        endStream: this.#bodiless,
-        waitForTrailers: trailers && !this.#bodiless,
-      })
-    } catch {
-      // What node:http2 will not send, such as a second content-type.
-      return this.fail('upstream_bad_response')
-    }
+    if (!areSingle(list)) return this.fail('upstream_bad_response')
+    // RFC 9110 section 6.6.1: whoever forwards an answer without one says when it came.
+    if (fieldValue(list, 'date') === undefined) list.push('date', this.#owner.date())
+    this.stream.respond(list)
     this.status = status
   }
 
@@ -215,8 +203,7 @@ export class Http2Exchange implements UpgradeUser {
     this.#progressMs = this.#owner.nowMs()
     if (this.#bodiless) return
     this.responseBytes += end - start
-    // The read buffer is used again: the stream gets a copy.
-    if (!this.stream.write(Buffer.from(buffer.subarray(start, end)))) this.#call?.pause()
+    if (!this.stream.write(buffer, start, end)) this.#call?.pause()
   }
 
   callEnd(trailers: Fields): void {
@@ -224,9 +211,7 @@ export class Http2Exchange implements UpgradeUser {
     this.#progressMs = this.#owner.nowMs()
     this.#call = undefined
     this.#answered = true
-    this.#answerTrailers = trailers
-    if (!this.stream.writableEnded) this.stream.end()
-    if (!this.#requestDone) endUnread(this.stream)
+    this.stream.end(this.#bodiless ? [] : trailers)
   }
 
   callDrain(): void {
@@ -255,16 +240,16 @@ export class Http2Exchange implements UpgradeUser {
       if (fields[i] !== 'sec-websocket-accept') list.push(fields[i]!, fields[i + 1]!)
     }
     for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
-    try {
-      this.stream.respond(list)
-    } catch {
+    if (!areSingle(list)) {
       upstream.destroy()
       return this.fail('upstream_bad_response')
     }
+    this.stream.allowHalfOpen = true
+    this.stream.respond(list)
     this.status = 200
     const tunnelDone = (broken: boolean): void => {
       if (broken && this.#tunnel?.leaving === undefined) this.#reset('upstream_reset')
-      else if (!this.stream.writableEnded) this.stream.end()
+      else this.stream.end()
     }
     const client = { socket: this.stream, nowMs: () => this.#owner.nowMs(), tunnelDone }
     this.#tunnel = this.#owner.openTunnel(client, upstream, early)
@@ -272,64 +257,38 @@ export class Http2Exchange implements UpgradeUser {
 
   // The client's stream.
 
-  #listen(): void {
-    const { stream } = this
-    const guarded = (step: () => void): void => this.#owner.guard(stream, step)
-    stream.on('drain', () => guarded(() => this.#clientDrain()))
-    stream.on('wantTrailers', () => {
-      // Without any it sends an empty last frame; close(), which is also allowed here, may leave
-      // that frame unsent until something else is (Node.js 26.10, over TLS).
-      guarded(() => {
-        if (!stream.destroyed) stream.sendTrailers(headersOf(this.#answerTrailers))
-      })
-    })
-    stream.on('close', () => guarded(() => this.#closed()))
-    // A head that ended the stream left nothing to read; reading it all the same costs a tenth of the
-    // request, as the stream is then destroyed before its last write is done (Node.js 26.10).
-    if (this.head.body.kind === 'none' && this.head.upgrade === undefined) return this.#clientEnd()
-    stream.on('trailers', (_headers, _flags, ...rest) => {
-      const [list] = rest as unknown as [string[] | undefined]
-      guarded(() => this.#takeTrailers(list ?? []))
-    })
-    stream.on('data', (chunk: Buffer) => guarded(() => this.#clientData(chunk)))
-    stream.on('end', () => guarded(() => isWhole(stream) && this.#clientEnd()))
-    // What the client of a WebSocket says before there is one waits, within its window.
-    if (this.head.upgrade !== undefined) stream.pause()
-  }
-
-  #takeTrailers(list: readonly string[]): void {
-    const kept = keptTrailers([...list])
-    if (kept === undefined) this.fail('bad_trailer')
-    else this.#requestTrailers = mutateTrailers(kept, this.#permit)
-  }
-
-  #clientDrain(): void {
+  streamData(bytes: Buffer): void {
     this.#progressMs = this.#owner.nowMs()
-    if (this.#tunnel === undefined) this.#call?.resume()
-    else this.#tunnel.clientDrain()
+    if (this.#tunnel !== undefined) return this.#tunnel.clientData(bytes)
+    this.requestBytes += bytes.length
+    if (this.#bodyLimit > 0 && this.requestBytes > this.#bodyLimit) {
+      return this.fail('body_too_large')
+    }
+    if (this.#call === undefined) return
+    this.#retry.keep(bytes)
+    if (this.#call.write(bytes)) return
+    this.#clientPaused = true
+    this.stream.pause()
   }
 
-  #clientEnd(): void {
+  streamEnd(trailers: Fields): void {
+    if (trailers.length > 0) {
+      const kept = keptTrailers(trailers)
+      if (kept === undefined) return this.fail('bad_trailer')
+      this.#requestTrailers = mutateTrailers(kept, this.#permit)
+    }
     this.#requestDone = true
     if (this.#tunnel === undefined) this.#call?.end(this.#requestTrailers)
     else this.#tunnel.clientEnd()
   }
 
-  #clientData(chunk: Buffer): void {
+  streamDrain(): void {
     this.#progressMs = this.#owner.nowMs()
-    if (this.#tunnel !== undefined) return this.#tunnel.clientData(chunk)
-    this.requestBytes += chunk.length
-    if (this.#bodyLimit > 0 && this.requestBytes > this.#bodyLimit) {
-      return this.fail('body_too_large')
-    }
-    if (this.#call === undefined) return
-    this.#retry.keep(chunk)
-    if (this.#call.write(chunk)) return
-    this.#clientPaused = true
-    this.stream.pause()
+    if (this.#tunnel === undefined) this.#call?.resume()
+    else this.#tunnel.clientDrain()
   }
 
-  #closed(): void {
+  streamClosed(): void {
     if (this.#over) return
     this.#over = true
     this.#abandonCall()
@@ -379,8 +338,8 @@ export class Http2Exchange implements UpgradeUser {
       return breakOff(this.stream, this.#tunnel !== undefined)
     }
     const id = this.decisionId ?? this.requestId
-    this.#answerTrailers = statusFields(errorEntry(code).grpc, JSON.stringify({ error: code, id }))
-    endWithStatus(this.stream)
+    const message = JSON.stringify({ error: code, id })
+    endWithStatus(this.stream, statusFields(errorEntry(code).grpc, message))
   }
 
   #countTunnel(): void {
@@ -408,12 +367,31 @@ const HANDSHAKE: ReadonlySet<string> = new Set([
   'sec-websocket-accept',
 ])
 
-function headersOf(fields: Fields): Record<string, string | string[]> {
-  const headers: Record<string, string | string[]> = Object.create(null)
+/** A client may take the first of two for the answer's, and a cache the second. */
+function areSingle(fields: Fields): boolean {
+  let seen = 0
   for (let i = 0; i < fields.length; i += 2) {
-    const name = fields[i]!
-    const known = headers[name]
-    headers[name] = known === undefined ? fields[i + 1]! : [known, fields[i + 1]!].flat()
+    const bit = SINGLE.get(fields[i]!)
+    if (bit === undefined) continue
+    if ((seen & bit) !== 0) return false
+    seen |= bit
   }
-  return headers
+  return true
 }
+
+const SINGLE: ReadonlyMap<string, number> = new Map(
+  [
+    'content-type',
+    'content-length',
+    'content-location',
+    'content-range',
+    'content-encoding',
+    'date',
+    'etag',
+    'last-modified',
+    'location',
+    'age',
+    'retry-after',
+    'expires',
+  ].map((name, i) => [name, 1 << i]),
+)

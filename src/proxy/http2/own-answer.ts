@@ -1,11 +1,11 @@
 // The answers that Postern makes itself, as HTTP/2: JSON with a code and an id, or for gRPC the same
 // in a status and a message, without a body ("trailers-only").
-import type { ServerHttp2Stream } from 'node:http2'
-import { addAbortSignal } from 'node:stream'
 import { type ErrorCode, errorEntry } from '../../errors.ts'
 import type { Fields } from '../../http/fields.ts'
+import { H2_ERROR } from '../../http/h2/frames.ts'
 import { retryAfterOf } from '../respond.ts'
 import { grpcStatusOf, isGrpc, statusFields } from './grpc.ts'
+import type { Http2Stream } from './stream.ts'
 
 export interface OwnAnswer {
   readonly code: ErrorCode
@@ -19,11 +19,11 @@ export interface OwnAnswer {
 
 /** @param asked method and fields of the request; a HEAD gets no body, a gRPC call a status */
 export function sendOwnAnswer(
-  stream: ServerHttp2Stream,
+  stream: Http2Stream,
   asked: { readonly method: string; readonly fields: Fields },
   answer: OwnAnswer,
 ): void {
-  if (stream.destroyed || stream.headersSent) return
+  if (stream.closed || stream.headersSent) return
   const status = answer.status ?? errorEntry(answer.code).http
   const grpc = isGrpc(asked.fields)
   const list: string[] = [':status', grpc ? '200' : String(status)]
@@ -44,7 +44,7 @@ export function sendOwnAnswer(
     const message = answer.body ?? JSON.stringify({ error: answer.code, id: answer.id })
     list.push('content-type', 'application/grpc')
     list.push(...statusFields(grpcStatusOf(answer.code, status), message))
-    stream.respond(list, { endStream: true })
+    stream.respond(list)
   } else {
     const own = answer.body === undefined
     const body = Buffer.from(
@@ -53,51 +53,30 @@ export function sendOwnAnswer(
     if (!typed) list.push('content-type', own ? 'application/json' : 'text/plain; charset=utf-8')
     const bodiless = asked.method === 'HEAD' || status === 204 || status === 304
     if (status !== 204 && status !== 304) list.push('content-length', String(body.length))
-    stream.respond(list, { endStream: bodiless })
-    if (!bodiless) stream.end(body)
+    stream.respond(list)
+    if (!bodiless) stream.write(body)
   }
-  endUnread(stream)
+  stream.end()
 }
 
 /**
- * The answer is complete: whatever of the request is still to come is of no use (RFC 9113 section
- * 8.1), and the stream must not stay open for it.
- */
-export function endUnread(stream: ServerHttp2Stream): void {
-  const end = (): void => {
-    if (stream.destroyed) return
-    // END_STREAM may still wait behind other frames, and RST_STREAM would go out in its place.
-    if (stream.state.localClose === 1) stream.close(NO_ERROR)
-    else setTimeout(end, AGAIN_MS)
-  }
-  if (stream.writableFinished) setImmediate(end)
-  else stream.once('finish', () => setImmediate(end))
-}
-
-/**
- * Part of an answer is sent and the rest will not come: RST_STREAM, at once. Not `close(code)`, which
- * first ends the stream as if the answer were complete.
+ * Part of an answer is sent and the rest will not come: RST_STREAM, at once.
  * @param tunnel where a TCP connection would be reset: CANCEL says so (RFC 8441 section 5)
  */
-export function breakOff(stream: ServerHttp2Stream, tunnel = false): void {
-  // The one way to have node:http2 send CANCEL without ending the stream first.
-  if (tunnel) addAbortSignal(AbortSignal.abort(), stream)
-  else stream.destroy(new Error('the answer cannot be completed'))
+export function breakOff(stream: Http2Stream, tunnel = false): void {
+  stream.reset(tunnel ? H2_ERROR.cancel : H2_ERROR.internal)
 }
 
 /**
  * The same for a gRPC answer, whose end can say that it is not complete: what is written goes out,
- * then the trailers that `wantTrailers` gives. A client that does not read gets the reset.
+ * then the status. A client that does not read gets the reset.
  */
-export function endWithStatus(stream: ServerHttp2Stream): void {
-  if (stream.destroyed) return
-  stream.setTimeout(STATUS_MS, () => breakOff(stream))
-  if (!stream.writableEnded) stream.end()
-  endUnread(stream)
+export function endWithStatus(stream: Http2Stream, status: Fields): void {
+  if (stream.closed) return
+  stream.end(status)
+  if (!stream.closed) setTimeout(() => breakOff(stream), STATUS_MS).unref()
 }
 
-const NO_ERROR = 0
-const AGAIN_MS = 20
 const STATUS_MS = 1_000
 
 /** Fields that this module writes, and those that HTTP/2 does not know; a policy cannot set them. */

@@ -1,27 +1,63 @@
 // Tells an HTTP/2 client why its certificate was refused: every request of it gets the same answer,
 // and no request is looked at. The listener ends the connection after a moment.
 import { randomUUID } from 'node:crypto'
-import http2 from 'node:http2'
 import type { TLSSocket } from 'node:tls'
 import { fieldValue } from '../../http/fields.ts'
+import { recordFault } from '../fault.ts'
 import type { HandshakeFailure } from '../handshake.ts'
 import { codeOfHandshakeFailure } from '../respond.ts'
+import type { ThreadContext } from '../thread-context.ts'
 import { sendOwnAnswer } from './own-answer.ts'
+import { Http2Session } from './session.ts'
 
 const MOST_STREAMS = 4
+const LIST_LIMITS = { listBytes: 8 * 1024, count: 100 }
+/** What it may send until it has read the answer: two windows of ours, for nobody vouches for it. */
+const MOST_BYTES = 512 * 1024
 
-export function refuseOverHttp2(socket: TLSSocket, reason: HandshakeFailure): void {
-  const session = http2.performServerHandshake(socket, {
-    settings: { maxConcurrentStreams: MOST_STREAMS, initialWindowSize: 0 },
-    maxSessionMemory: 1,
-  })
-  session.on('error', () => {})
-  session.on('stream', (stream, _headers, _flags, list) => {
-    stream.on('error', () => {})
-    const type = fieldValue(list, 'content-type')
-    const fields = type === undefined ? [] : ['content-type', type]
-    const code = codeOfHandshakeFailure(reason)
-    sendOwnAnswer(stream, { method: 'GET', fields }, { code, id: randomUUID() })
-    session.close()
-  })
+export function refuseOverHttp2(
+  socket: TLSSocket,
+  reason: HandshakeFailure,
+  context: ThreadContext,
+): void {
+  const code = codeOfHandshakeFailure(reason)
+  const fault = (error: unknown): void => recordFault(context, error)
+  const session = new Http2Session(
+    socket,
+    {
+      maxStreams: MOST_STREAMS,
+      listLimits: LIST_LIMITS,
+      turn: context.turn,
+      nowMs: () => context.tickMs,
+      fault,
+    },
+    {
+      sessionRequest: (stream, list) => {
+        const type = fieldValue(list, 'content-type')
+        const fields = type === undefined ? [] : ['content-type', type]
+        sendOwnAnswer(stream, { method: 'GET', fields }, { code, id: randomUUID() })
+        session.leave()
+      },
+      sessionTooLarge: () => {},
+      sessionFailed: () => {},
+      sessionOver: () => {},
+    },
+  )
+  const guarded = (step: () => void): void => {
+    try {
+      step()
+    } catch (error) {
+      fault(error)
+      socket.destroy()
+    }
+  }
+  let left = MOST_BYTES
+  socket
+    .on('data', (chunk: Buffer) => {
+      left -= chunk.length
+      if (left < 0) socket.destroy()
+      else guarded(() => session.read(chunk))
+    })
+    .on('drain', () => guarded(() => session.writable()))
+    .on('close', () => guarded(() => session.closed()))
 }

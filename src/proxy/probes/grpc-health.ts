@@ -4,7 +4,6 @@ import http2, { type ServerHttp2Session, type ServerHttp2Stream } from 'node:htt
 import type { Socket } from 'node:net'
 import { fieldValue } from '../../http/fields.ts'
 import { isGrpc, statusFields } from '../http2/grpc.ts'
-import { endUnread } from '../http2/own-answer.ts'
 import type { ProbeLimiter } from './limiter.ts'
 import type { ProbeAnswer, ProbedWorkload } from './workload.ts'
 
@@ -118,6 +117,24 @@ function refuse(stream: ServerHttp2Stream, status: number, message: string): voi
   stream.respond([...list, ...statusFields(status, message)], { endStream: true })
   endUnread(stream)
 }
+
+/**
+ * The answer is complete: whatever of the request is still to come is of no use (RFC 9113 section
+ * 8.1), and the stream must not stay open for it.
+ */
+function endUnread(stream: ServerHttp2Stream): void {
+  const end = (): void => {
+    if (stream.destroyed) return
+    // END_STREAM may still wait behind other frames, and RST_STREAM would go out in its place.
+    if (stream.state.localClose === 1) stream.close(NO_ERROR)
+    else setTimeout(end, AGAIN_MS)
+  }
+  if (stream.writableFinished) setImmediate(end)
+  else stream.once('finish', () => setImmediate(end))
+}
+
+const NO_ERROR = 0
+const AGAIN_MS = 20
 
 /** @returns undefined where it is not one request that names at most one service */
 export function serviceOf(message: Buffer): string | undefined {
