@@ -60,8 +60,12 @@ export interface ServedSession {
 export function serveSession(
   socket: Duplex,
   answer: (seen: SeenStream, complete: boolean) => void = () => {},
-  options: Partial<SessionOptions> = {},
+  options: Partial<SessionOptions> & {
+    /** How what comes is cut before it is read. */
+    readonly cut?: (chunk: Buffer) => Iterable<Buffer>
+  } = {},
 ): ServedSession {
+  const { cut = (chunk: Buffer) => [chunk], ...rest } = options
   const seen = new Map<number, SeenStream>()
   let over = false
   const events: SessionEvents = {
@@ -88,12 +92,14 @@ export function serveSession(
       turn: new Turn(),
       nowMs: () => 0,
       fault: (error) => faults.push(error),
-      ...options,
+      ...rest,
     },
     events,
   )
   socket.on('error', () => {})
-  socket.on('data', (chunk: Buffer) => session.read(chunk))
+  socket.on('data', (chunk: Buffer) => {
+    for (const piece of cut(chunk)) session.read(piece)
+  })
   socket.on('drain', () => session.writable())
   socket.on('end', () => socket.end())
   socket.on('close', () => session.closed())
@@ -110,7 +116,7 @@ export function serveSession(
 
 export async function inMemory(
   answer?: (seen: SeenStream, complete: boolean) => void,
-  options: Partial<SessionOptions> & {
+  options: Parameters<typeof serveSession>[2] & {
     readonly settings?: readonly (readonly [number, number])[]
     readonly credit?: boolean
   } = {},
