@@ -37,7 +37,8 @@ const PLATFORM: Readonly<Record<string, readonly (readonly [path: RegExp, why: s
     [/^observe\/line-writer\.ts$/, 'standard output may be a pipe or a socket'],
     [/^cli\//, 'free ports for the demo, isIP'],
   ],
-  'node:http2': [[/^proxy\//, 'the data path']],
+  // Ours is in http/h2/ and proxy/; node:http2 is for tests and benchmarks.
+  'node:http2': [],
   'node:http': [
     [/^control\/bundle-download\.ts$/, 'asks bundle servers; the control thread only'],
     [/^proxy\/probes\.ts$/, 'the probe listener is a small server of the control thread'],

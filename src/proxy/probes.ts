@@ -32,7 +32,7 @@ export function startProbes(
 ): Promise<ProbeServer | Problem> {
   const workload = new ProbedWorkload(forward, fault)
   const limiter = new ProbeLimiter(() => performance.now())
-  const health = new GrpcHealth(probes.grpcServices, workload, limiter)
+  const health = new GrpcHealth(probes.grpcServices, workload, limiter, fault)
   const paths = new HttpProbes(probes, workload, limiter)
   const server = http.createServer(
     {

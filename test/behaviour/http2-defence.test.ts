@@ -184,6 +184,17 @@ describe('an HTTP/2 client that stalls', () => {
     )
   })
 
+  it('loses an answer of which it takes a byte now and then', async () => {
+    const raw = await openRawHttp2(t, sidecar, web, { settings: [[4, 0]], credit: false })
+    raw.send(head(1, GET))
+    await eventually('it has begun', () => raw.answer(1).status === 200)
+    const drips = setInterval(() => raw.send(windowUpdateFrame(1, 1)), 20)
+    after(() => clearInterval(drips))
+    await eventually('it is reset', () => raw.answer(1).reset !== undefined)
+    assert.ok(raw.answer(1).body.length > 0)
+    clearInterval(drips)
+  })
+
   it('is told that its body does not come, and loses the stream alone', async () => {
     const raw = await openRawHttp2(t, sidecar, web)
     raw.send(head(1, requestFields({ ':method': 'POST', ':path': '/hang' }), false), data(1, 'x'))

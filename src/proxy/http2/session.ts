@@ -30,6 +30,7 @@ import { Http2Stream, STREAM_WINDOW, type StreamOwner } from './stream.ts'
 
 export interface SessionOptions {
   readonly maxStreams: number
+  readonly tolerance?: Tolerance
   /** Of a header list that is read at all; more is a reset. */
   readonly listLimits: DecodeLimits
   readonly turn: Turn
@@ -37,6 +38,20 @@ export interface SessionOptions {
   /** Something threw that is ours; the stream it happened on is reset. */
   readonly fault: (error: unknown) => void
 }
+
+/** How often a client may do what ends only a stream. */
+export interface Tolerance {
+  /** Resets, by the client or for what it did (CVE-2023-44487, CVE-2025-8671). */
+  readonly resetBurst: number
+  readonly resetsPerSecond: number
+  /**
+   * Heads that cannot be taken, in the life of a connection. Streams that a client opens before it
+   * knows how many it may have are among them.
+   */
+  readonly invalid: number
+}
+
+const TOLERANCE: Tolerance = { resetBurst: 100, resetsPerSecond: 20, invalid: 1_000 }
 
 /** `h2_flood`: nothing was wrong but the number. */
 export type SessionFailure = 'h2_flood' | 'h2_protocol_error'
@@ -53,14 +68,6 @@ export interface SessionEvents {
 
 /** Given back as bytes come: it bounds what is on its way, the streams' windows what is held. */
 const CONNECTION_WINDOW = 1024 * 1024
-/** More resets than so many a second, after a burst, end the connection (CVE-2023-44487). */
-const RESET_BURST = 100
-const RESETS_PER_SECOND = 20
-/**
- * Heads that end only their stream, in the life of a connection. Streams that a client opens before
- * it knows how many it may have are among them.
- */
-const MOST_INVALID = 1_000
 /** Frames that bring nothing; each that brings something, in either direction, is good for some. */
 const IDLE_BURST = 1_000
 const IDLE_PER_SECOND = 20
@@ -83,6 +90,7 @@ export class Http2Session implements FrameUser, StreamOwner {
   readonly #decoder = new HpackDecoder()
   readonly #streams = new Map<number, Http2Stream>()
   readonly #endedByUs = new Set<number>()
+  readonly #tolerance: Tolerance
   readonly #resets: Budget
   readonly #idle: Budget
   #invalid = 0
@@ -92,6 +100,8 @@ export class Http2Session implements FrameUser, StreamOwner {
   #clientLeaves = false
   #over = false
   readonly #window = new ReceiveWindow(CONNECTION_WINDOW)
+  reads = 0
+  readonly #later = new Set<Http2Stream>()
   #requestsThisTurn = 0
   #flood = false
 
@@ -101,7 +111,9 @@ export class Http2Session implements FrameUser, StreamOwner {
     this.#events = events
     this.sending = new Sending(new Outbox(socket, options.turn))
     const nowMs = options.nowMs()
-    this.#resets = new Budget(RESET_BURST, RESETS_PER_SECOND, nowMs)
+    this.#tolerance = options.tolerance ?? TOLERANCE
+    const { resetBurst, resetsPerSecond } = this.#tolerance
+    this.#resets = new Budget(resetBurst, resetsPerSecond, nowMs)
     this.#idle = new Budget(IDLE_BURST, IDLE_PER_SECOND, nowMs)
     const { listBytes } = options.listLimits
     const blocks = { blockBytes: BLOCK_EXTRA_BYTES + listBytes, blockFrames: MOST_BLOCK_FRAMES }
@@ -130,6 +142,7 @@ export class Http2Session implements FrameUser, StreamOwner {
 
   read(chunk: Buffer): void {
     if (this.#over) return
+    this.reads++
     this.#after(this.#reader.read(chunk))
   }
 
@@ -167,6 +180,10 @@ export class Http2Session implements FrameUser, StreamOwner {
   }
 
   // What streams ask for.
+
+  later(stream: Http2Stream): void {
+    this.#later.add(stream)
+  }
 
   credit(stream: Http2Stream, bytes: number): void {
     this.sending.outbox.push(windowUpdateFrame(stream.id, bytes))
@@ -312,6 +329,10 @@ export class Http2Session implements FrameUser, StreamOwner {
     if (code !== H2_ERROR.none) return this.#fail(code)
     if (this.#flood) return this.#fail(H2_ERROR.enhanceYourCalm)
     if (this.#over) return
+    for (const stream of this.#later) {
+      this.#later.delete(stream)
+      stream.handOver()
+    }
     // What windows have opened meanwhile is used once, however often they did.
     this.sending.pump()
     this.#requestsThisTurn = 0
@@ -423,6 +444,7 @@ export class Http2Session implements FrameUser, StreamOwner {
 
   #forget(stream: Http2Stream): void {
     if (!this.#streams.delete(stream.id)) return
+    this.#later.delete(stream)
     this.#close(stream)
     this.#endIfDone()
   }
@@ -438,6 +460,7 @@ export class Http2Session implements FrameUser, StreamOwner {
   #closeStreams(): void {
     const streams = [...this.#streams.values()]
     this.#streams.clear()
+    this.#later.clear()
     for (const stream of streams) this.#close(stream)
   }
 
@@ -466,7 +489,7 @@ export class Http2Session implements FrameUser, StreamOwner {
   }
 
   #countInvalid(): void {
-    if (++this.#invalid > MOST_INVALID) this.#flood = true
+    if (++this.#invalid > this.#tolerance.invalid) this.#flood = true
   }
 
   #fail(code: number): void {

@@ -19,6 +19,10 @@ export interface StreamUser {
 /** What a stream asks of its connection. */
 export interface StreamOwner {
   readonly sending: Sending
+  /** Counts what was read from the socket. */
+  readonly reads: number
+  /** Calls `handOver` when all that was read has been looked at. */
+  later(stream: Http2Stream): void
   /** Gives the client so much of the stream's window again. */
   credit(stream: Http2Stream, bytes: number): void
   /** Sends RST_STREAM and forgets the stream. */
@@ -36,6 +40,7 @@ export const STREAM_WINDOW = 256 * 1024
 /** A smaller part of what was read at once is copied: it must not keep the whole. */
 const KEPT_SHARE = 4
 const FIRST_HELD_BYTES = 1024
+const SMALL_BYTES = 1024
 
 export class Http2Stream implements FlowUser, Growing {
   readonly id: number
@@ -59,6 +64,7 @@ export class Http2Stream implements FlowUser, Growing {
   /** What came while nobody took it; merged, so that small pieces cost no more than their bytes. */
   #held: Buffer | undefined
   #heldBytes = 0
+  #lastRead = -1
 
   /** @param complete the head was all of the request */
   constructor(id: number, owner: StreamOwner, complete: boolean) {
@@ -121,7 +127,7 @@ export class Http2Stream implements FlowUser, Growing {
   /** Hands over what came meanwhile. Undefined: nobody takes it, and the client has to wait. */
   set user(user: StreamUser | undefined) {
     this.#user = user
-    if (user !== undefined && !this.#paused) this.#handOver()
+    if (user !== undefined) this.handOver()
   }
 
   get user(): StreamUser | undefined {
@@ -134,7 +140,7 @@ export class Http2Stream implements FlowUser, Growing {
 
   resume(): void {
     this.#paused = false
-    this.#handOver()
+    this.handOver()
   }
 
   /** @param length of the body, where the head says one */
@@ -160,6 +166,13 @@ export class Http2Stream implements FlowUser, Growing {
     // An answer of ours is under way, and nobody will ever ask for these.
     if (this.#user === undefined && this.#flow.ending) return
     if (this.#user === undefined || this.#paused) return this.#hold(bytes, start, end)
+    // Many small frames that come at once are one piece: each piece costs us more than its bytes.
+    const again = this.#lastRead === this.#owner.reads
+    this.#lastRead = this.#owner.reads
+    if (this.#held !== undefined || (again && end - start < SMALL_BYTES)) {
+      this.#owner.later(this)
+      return this.#hold(bytes, start, end)
+    }
     this.#tell(this.#user, this.#kept(bytes, start, end))
   }
 
@@ -167,7 +180,30 @@ export class Http2Stream implements FlowUser, Growing {
     if ((this.#lengthLeft ?? 0) !== 0) return this.#owner.broken(this)
     this.#requestEnded = true
     this.#trailers = trailers
-    if (!this.#paused) this.#handOver()
+    this.handOver()
+  }
+
+  /** Gives what came meanwhile to whoever takes it now, and the end behind it. */
+  handOver(): void {
+    if (this.#paused) return
+    const held = this.#held
+    if (held !== undefined && this.#user !== undefined) {
+      const bytes = held.subarray(0, this.#heldBytes)
+      this.#held = undefined
+      this.#heldBytes = 0
+      this.#tell(this.#user, bytes)
+    } else this.#credit()
+    // Whoever took that may have paused, or left it to somebody else.
+    const user = this.#user
+    if (user === undefined || this.#paused || this.#closed) return
+    if (!this.#requestEnded || this.#endTold || this.#held !== undefined) return
+    this.#endTold = true
+    try {
+      user.streamEnd(this.#trailers)
+    } catch (error) {
+      this.#owner.faulted(this, error)
+    }
+    if (this.#answerEnded && !this.#closed) this.#owner.answered(this)
   }
 
   grow(change: number): boolean {
@@ -228,27 +264,6 @@ export class Http2Stream implements FlowUser, Growing {
     }
     bytes.copy(this.#held!, this.#heldBytes, start, end)
     this.#heldBytes = length
-  }
-
-  #handOver(): void {
-    const held = this.#held
-    if (held !== undefined && this.#user !== undefined) {
-      const bytes = held.subarray(0, this.#heldBytes)
-      this.#held = undefined
-      this.#heldBytes = 0
-      this.#tell(this.#user, bytes)
-    } else this.#credit()
-    // Whoever took that may have paused, or left it to somebody else.
-    const user = this.#user
-    if (user === undefined || this.#paused || this.#closed) return
-    if (!this.#requestEnded || this.#endTold || this.#held !== undefined) return
-    this.#endTold = true
-    try {
-      user.streamEnd(this.#trailers)
-    } catch (error) {
-      this.#owner.faulted(this, error)
-    }
-    if (this.#answerEnded && !this.#closed) this.#owner.answered(this)
   }
 
   /** Gives the client its window back once half of it is used, unless nobody takes what comes. */

@@ -1,9 +1,13 @@
 // The one gRPC call that the probes listener knows: grpc.health.v1.Health/Check, for services that are
 // declared. What the workload is sent is written here, never what the client sent.
-import http2, { type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
-import { fieldValue } from '../../http/fields.ts'
+import { type Fields, fieldValue } from '../../http/fields.ts'
+import { isMalformedRequest } from '../../http/h2/fields.ts'
+import { H2_ERROR } from '../../http/h2/frames.ts'
 import { isGrpc, statusFields } from '../http2/grpc.ts'
+import { Http2Session } from '../http2/session.ts'
+import type { Http2Stream, StreamUser } from '../http2/stream.ts'
+import { Turn } from '../turn.ts'
 import type { ProbeLimiter } from './limiter.ts'
 import type { ProbeAnswer, ProbedWorkload } from './workload.ts'
 
@@ -14,6 +18,9 @@ const MOST_ANSWER_BYTES = 1_024
 const REQUEST_TIMEOUT_MS = 5_000
 const STATUS = { notFound: 5, exhausted: 8, unimplemented: 12, unavailable: 14, malformed: 13 }
 const MESSAGE_PREFIX_BYTES = 5
+const MOST_STREAMS = 4
+const LIST_LIMITS = { listBytes: 8 * 1024, count: 32 }
+const TOLERANCE = { resetBurst: 16, resetsPerSecond: 4, invalid: 8 }
 /** Field 1, length-delimited: `HealthCheckRequest.service`. */
 const SERVICE_TAG = 0x0a
 
@@ -21,64 +28,88 @@ export class GrpcHealth {
   readonly #services: ReadonlySet<string>
   readonly #workload: ProbedWorkload
   readonly #limiter: ProbeLimiter
-  readonly #sessions = new Set<ServerHttp2Session>()
+  readonly #sockets = new Set<Socket>()
+  readonly #turn = new Turn()
+  readonly #fault: (error: unknown) => void
 
-  /** @param services `*` is the server as a whole */
-  constructor(services: readonly string[], workload: ProbedWorkload, limiter: ProbeLimiter) {
+  /**
+   * @param services `*` is the server as a whole
+   * @param fault is told what is thrown here, and should not have been
+   */
+  constructor(
+    services: readonly string[],
+    workload: ProbedWorkload,
+    limiter: ProbeLimiter,
+    fault: (error: unknown) => void,
+  ) {
     this.#services = new Set(services.map((name) => (name === '*' ? '' : name)))
     this.#workload = workload
     this.#limiter = limiter
+    this.#fault = fault
   }
 
   /** Takes over a connection whose first bytes, still to be read, are those of HTTP/2. */
   serve(socket: Socket, address: string): void {
-    // Left half open, the session would not notice that its client has gone.
+    // Left half open, nobody would notice that its client has gone.
     socket.allowHalfOpen = false
-    const session = http2.performServerHandshake(socket, {
-      settings: { maxConcurrentStreams: 4, initialWindowSize: 4_096, maxHeaderListSize: 8 * 1024 },
-      maxHeaderListPairs: 32,
-      maxSessionMemory: 1,
-      maxSessionInvalidFrames: 8,
-      streamResetBurst: 16,
-      streamResetRate: 4,
-    })
-    this.#sessions.add(session)
-    session.on('close', () => this.#sessions.delete(session))
-    session.on('error', () => {})
-    session.setTimeout(2 * REQUEST_TIMEOUT_MS, () => session.destroy())
-    session.on('stream', (stream, _headers, _flags, list) => {
-      stream.on('error', () => {})
-      this.#stream(stream, list, address)
-    })
+    this.#sockets.add(socket)
+    const session = new Http2Session(
+      socket,
+      {
+        maxStreams: MOST_STREAMS,
+        listLimits: LIST_LIMITS,
+        tolerance: TOLERANCE,
+        turn: this.#turn,
+        nowMs: () => performance.now(),
+        fault: this.#fault,
+      },
+      {
+        sessionRequest: (stream, list, endStream) => {
+          if (isMalformedRequest(list, endStream)) session.malformed(stream)
+          else this.#stream(stream, list, endStream, address)
+        },
+        sessionTooLarge: () => {},
+        sessionFailed: () => {},
+        sessionOver: () => {},
+      },
+    )
+    const guarded = (step: () => void): void => {
+      try {
+        step()
+      } catch (error) {
+        this.#fault(error)
+        socket.destroy()
+      }
+    }
+    socket.setTimeout(2 * REQUEST_TIMEOUT_MS, () => socket.destroy())
+    socket
+      .on('data', (chunk: Buffer) => guarded(() => session.read(chunk)))
+      .on('drain', () => guarded(() => session.writable()))
+      .on('close', () => {
+        this.#sockets.delete(socket)
+        guarded(() => session.closed())
+      })
   }
 
   close(): void {
-    for (const session of this.#sessions) session.destroy()
+    for (const socket of this.#sockets) socket.destroy()
   }
 
-  #stream(stream: ServerHttp2Stream, list: readonly string[], address: string): void {
-    if (!isGrpc([...list])) {
-      stream.respond({ ':status': 404 }, { endStream: true })
-      return endUnread(stream)
+  #stream(stream: Http2Stream, list: Fields, endStream: boolean, address: string): void {
+    if (!isGrpc(list)) {
+      stream.respond([':status', '404'])
+      return stream.end()
     }
     const known = fieldValue(list, ':method') === 'POST' && fieldValue(list, ':path') === CHECK
     if (!known) return refuse(stream, STATUS.unimplemented, 'only grpc.health.v1.Health/Check')
-    const chunks: Buffer[] = []
-    let bytes = 0
-    stream.setTimeout(REQUEST_TIMEOUT_MS, () => stream.destroy())
-    stream.on('data', (chunk: Buffer) => {
-      bytes += chunk.length
-      if (bytes <= MOST_REQUEST_BYTES) chunks.push(chunk)
-      else if (!stream.headersSent) refuse(stream, STATUS.malformed, 'too long')
+    const collecting = new Question(stream, (message) => {
+      void this.#check(stream, message, address).catch(this.#fault)
     })
-    stream.on('end', () => {
-      if (stream.destroyed || stream.headersSent) return
-      stream.setTimeout(0)
-      void this.#check(stream, Buffer.concat(chunks), address)
-    })
+    stream.user = collecting
+    if (endStream) collecting.streamEnd()
   }
 
-  async #check(stream: ServerHttp2Stream, message: Buffer, address: string): Promise<void> {
+  async #check(stream: Http2Stream, message: Buffer, address: string): Promise<void> {
     const service = serviceOf(message)
     if (service === undefined) return refuse(stream, STATUS.malformed, 'not a HealthCheckRequest')
     if (!this.#services.has(service)) return refuse(stream, STATUS.notFound, 'not declared')
@@ -92,49 +123,75 @@ export class GrpcHealth {
       },
       true,
     )
-    stream.once('close', () => asked.giveUp())
+    stream.user = new Abandoning(() => asked.giveUp())
     const answer = await asked.answer
     this.#limiter.ended(address)
-    if (!stream.destroyed) passOn(stream, answer)
+    passOn(stream, answer)
   }
 }
 
-function passOn(stream: ServerHttp2Stream, answer: ProbeAnswer | undefined): void {
+function passOn(stream: Http2Stream, answer: ProbeAnswer | undefined): void {
   const status = Number(answer && fieldValue(answer.fields, 'grpc-status'))
   if (answer?.status !== 200 || !(status >= 0 && status <= 16)) {
     return refuse(stream, STATUS.unavailable, 'the workload does not answer')
   }
   if (status !== 0) return refuse(stream, status, 'the workload says so')
   if (answer.body.length > MOST_ANSWER_BYTES) return refuse(stream, STATUS.malformed, 'too long')
-  stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true })
-  stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }))
-  stream.end(answer.body)
+  stream.respond([':status', '200', 'content-type', 'application/grpc'])
+  stream.write(answer.body)
+  stream.end(['grpc-status', '0'])
 }
 
-function refuse(stream: ServerHttp2Stream, status: number, message: string): void {
-  if (stream.destroyed || stream.headersSent) return
+function refuse(stream: Http2Stream, status: number, message: string): void {
   const list = [':status', '200', 'content-type', 'application/grpc']
-  stream.respond([...list, ...statusFields(status, message)], { endStream: true })
-  endUnread(stream)
+  stream.respond([...list, ...statusFields(status, message)])
+  stream.end()
 }
 
-/**
- * The answer is complete: whatever of the request is still to come is of no use (RFC 9113 section
- * 8.1), and the stream must not stay open for it.
- */
-function endUnread(stream: ServerHttp2Stream): void {
-  const end = (): void => {
-    if (stream.destroyed) return
-    // END_STREAM may still wait behind other frames, and RST_STREAM would go out in its place.
-    if (stream.state.localClose === 1) stream.close(NO_ERROR)
-    else setTimeout(end, AGAIN_MS)
+/** Collects the one message of a request. */
+class Question implements StreamUser {
+  readonly #stream: Http2Stream
+  readonly #asked: (message: Buffer) => void
+  readonly #timer: NodeJS.Timeout
+  readonly #chunks: Buffer[] = []
+  #bytes = 0
+
+  constructor(stream: Http2Stream, asked: (message: Buffer) => void) {
+    this.#stream = stream
+    this.#asked = asked
+    this.#timer = setTimeout(() => stream.reset(H2_ERROR.cancel), REQUEST_TIMEOUT_MS)
   }
-  if (stream.writableFinished) setImmediate(end)
-  else stream.once('finish', () => setImmediate(end))
+
+  streamData(bytes: Buffer): void {
+    this.#bytes += bytes.length
+    if (this.#bytes <= MOST_REQUEST_BYTES) this.#chunks.push(bytes)
+    else if (!this.#stream.headersSent) refuse(this.#stream, STATUS.malformed, 'too long')
+  }
+
+  streamEnd(): void {
+    clearTimeout(this.#timer)
+    if (!this.#stream.headersSent) this.#asked(Buffer.concat(this.#chunks))
+  }
+
+  streamClosed(): void {
+    clearTimeout(this.#timer)
+  }
+
+  streamDrain(): void {}
 }
 
-const NO_ERROR = 0
-const AGAIN_MS = 20
+/** Whoever is asked meanwhile learns that nobody waits any more. */
+class Abandoning implements StreamUser {
+  readonly streamClosed: () => void
+
+  constructor(giveUp: () => void) {
+    this.streamClosed = giveUp
+  }
+
+  streamData(): void {}
+  streamEnd(): void {}
+  streamDrain(): void {}
+}
 
 /** @returns undefined where it is not one request that names at most one service */
 export function serviceOf(message: Buffer): string | undefined {

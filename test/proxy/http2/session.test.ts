@@ -275,6 +275,17 @@ describe('streams of an HTTP/2 client', () => {
     assert.equal(one.chunks.length, 1, 'small pieces are kept as one')
   })
 
+  it('get many small pieces that come at once as few, and the end behind them', async () => {
+    const { raw, seen } = await inMemory()
+    raw.send(head(1, POST, false), ...Array.from({ length: 900 }, () => data(1, 'x')))
+    await eventually('all have come', () => seen.get(1)?.body.length === 900)
+    const { chunks } = seen.get(1)!
+    assert.ok(chunks.length <= 4, `${chunks.length} pieces`)
+    raw.send(data(1, 'y'), data(1, 'z', true))
+    await eventually('the end', () => seen.get(1)?.trailers !== undefined)
+    assert.equal(seen.get(1)?.body.toString(), `${'x'.repeat(900)}yz`)
+  })
+
   it('with a list that is too large are reset, and the table stays right', async () => {
     const served = await inMemory(answerOk)
     const { raw, seen } = served
@@ -400,8 +411,11 @@ describe('the windows of an HTTP/2 client', () => {
       1,
       Buffer.concat([Buffer.from([255, 0x61]), Buffer.alloc(255)]),
     )
-    raw.send(head(1, POST, false), ...Array.from({ length: 2_000 }, () => padded))
-    await eventually('all has come', () => seen.get(1)?.body.length === 2_000)
+    raw.send(head(1, POST, false))
+    for (const all of [900, 1_800, 2_700]) {
+      raw.send(...Array.from({ length: 900 }, () => padded))
+      await eventually('all has come', () => seen.get(1)?.body.length === all)
+    }
     assert.equal(raw.over, false)
   })
 })
