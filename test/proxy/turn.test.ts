@@ -37,6 +37,20 @@ describe('writes of one turn of the event loop', () => {
     assert.deepEqual(written, ['last words'])
   })
 
+  it('leave with what collectors have collected, in each turn that they ask for', async () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    let flushed = 0
+    const collector = { flush: () => flushed++ }
+    turn.collect(collector)
+    assert.equal(flushed, 0)
+    await eventually('it is flushed', () => flushed === 1)
+    turn.hold(stream)
+    stream.write('a')
+    turn.collect(collector)
+    await eventually('both have left', () => flushed === 2 && written.length === 1)
+  })
+
   it('are held again in the next turn, and after a release', async () => {
     const turn = new Turn()
     const { stream, written } = sink()

@@ -14,6 +14,8 @@ import type { Outbox } from './outbox.ts'
 const HIGH_WATER_BYTES = 64 * 1024
 /** From here on there is room again. */
 const LOW_WATER_BYTES = 16 * 1024
+const SMALL_BYTES = 1024
+const TAIL_BYTES = 4096
 
 /** What a flow tells the stream that it is of. */
 export interface FlowUser {
@@ -95,6 +97,9 @@ export class Flow implements Growing {
   #window: number
   #waiting: Buffer[] = []
   waitingBytes = 0
+  /** Where small pieces are gathered, the last of those that wait, and how much of it is used. */
+  #tail: Buffer | undefined
+  #tailBytes = 0
   #trailers: Fields | undefined
   #ending = false
   #full = false
@@ -135,8 +140,7 @@ export class Flow implements Growing {
       }
       if (from === end) return true
     }
-    const rest = bytes.subarray(from, end)
-    this.#waiting.push(lent ? Buffer.from(rest) : rest)
+    this.#keep(bytes.subarray(from, end), lent)
     this.waitingBytes += end - from
     if (this.#window > 0) this.#sending.wait(this)
     this.#full = this.waitingBytes >= HIGH_WATER_BYTES
@@ -161,6 +165,7 @@ export class Flow implements Growing {
   stop(): void {
     this.#over = true
     this.#waiting = []
+    this.#tail = undefined
     this.waitingBytes = 0
     this.#sending.forget(this)
   }
@@ -188,6 +193,29 @@ export class Flow implements Growing {
     if (!this.#full || this.waitingBytes > LOW_WATER_BYTES) return
     this.#full = false
     this.#user.flowDrained()
+  }
+
+  /** Small pieces are put together: each would cost more than its bytes. */
+  #keep(bytes: Buffer, lent: boolean): void {
+    const { length } = bytes
+    if (length >= SMALL_BYTES) {
+      this.#tail = undefined
+      this.#waiting.push(lent ? Buffer.from(bytes) : bytes)
+      return
+    }
+    const last = this.#waiting.length - 1
+    const fits = last >= 0 && this.#tail !== undefined && this.#tailBytes + length <= TAIL_BYTES
+    if (!fits || this.#tail === undefined) {
+      this.#tail = Buffer.allocUnsafeSlow(TAIL_BYTES)
+      bytes.copy(this.#tail, 0)
+      this.#tailBytes = length
+      this.#waiting.push(this.#tail.subarray(0, length))
+      return
+    }
+    const start = this.#tailBytes - this.#waiting[last]!.length
+    bytes.copy(this.#tail, this.#tailBytes)
+    this.#tailBytes += length
+    this.#waiting[last] = this.#tail.subarray(start, this.#tailBytes)
   }
 
   #room(): number {
