@@ -143,7 +143,8 @@ export class Flow implements Growing {
     this.#keep(bytes.subarray(from, end), lent)
     this.waitingBytes += end - from
     if (this.#window > 0) this.#sending.wait(this)
-    this.#full = this.waitingBytes >= HIGH_WATER_BYTES
+    // Whoever was asked to stop is told when to go on, whatever is written meanwhile.
+    if (this.waitingBytes >= HIGH_WATER_BYTES) this.#full = true
     return !this.#full
   }
 

@@ -148,6 +148,20 @@ describe('what a peer is sent', () => {
     assert.equal(flow.full, false)
   })
 
+  it('is asked for again though more was written while it was too much', () => {
+    const peer = new Peer()
+    const flow = peer.flow(1)
+    flow.grow(-65_535)
+    assert.equal(flow.write(Buffer.alloc(64 * 1024), 0, 64 * 1024, false), false)
+    flow.grow(20_000)
+    peer.sending.pump()
+    assert.equal(flow.write(Buffer.alloc(100), 0, 100, true), false)
+    flow.grow(60_000)
+    peer.sending.pump()
+    assert.equal(peer.drains, 1)
+    assert.equal(flow.write(Buffer.alloc(1), 0, 1, true), true)
+  })
+
   it('costs no more than its bytes where it waits in small pieces', () => {
     const peer = new Peer()
     const flow = peer.flow(1)
