@@ -173,7 +173,7 @@ export class Http2Session implements FrameUser, StreamOwner {
     if (this.#over) return
     this.#over = true
     this.#reader.stop()
-    this.sending.outbox.push(goAwayFrame(this.#lastStream, code))
+    this.sending.outbox.push(goAwayFrame(this.#leaving ?? this.#lastStream, code))
     this.sending.outbox.end()
     this.#closeStreams()
     this.#events.sessionOver()

@@ -443,6 +443,22 @@ describe('the end of an HTTP/2 connection', () => {
     assert.equal(raw.goAway, NO_ERROR)
   })
 
+  it('never names a later stream than it has named before (section 6.8)', async () => {
+    const { raw, seen, session } = await inMemory()
+    raw.send(head(1, GET))
+    await eventually('it is there', () => seen.size === 1)
+    session.leave()
+    raw.send(head(3, GET))
+    await pinged(raw)
+    session.end(PROTOCOL_ERROR)
+    await raw.closed()
+    const goAways = raw.frames.filter(({ type }) => type === FRAME.goAway)
+    assert.deepEqual(
+      goAways.map(({ payload }) => payload.readUInt32BE(0)),
+      [1, 1],
+    )
+  })
+
   it('comes after a GOAWAY of the client, when its streams have ended', async () => {
     const { raw, seen } = await inMemory()
     raw.send(head(1, GET), frame(FRAME.goAway, 0, 0, Buffer.alloc(8)))
