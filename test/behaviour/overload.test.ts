@@ -13,9 +13,9 @@ import { openWebSocket, startWebSocketWorkload, WebSocketEnd } from '../support/
 import { startWorkload, type Workload } from '../support/workload.ts'
 
 const SLOW = fileURLToPath(new URL('../policy/bundles/slow.tar.gz', import.meta.url))
-/** Some milliseconds of processor time for each request on one path. */
-const POLICY = { bundle: SLOW, fuel: 100_000_000 }
-const SLOW_PATH = '/slow/10000'
+/** Some milliseconds of processor time for each request on one path, on fast machines too. */
+const POLICY = { bundle: SLOW, fuel: 1_000_000_000 }
+const SLOW_PATH = '/slow/40000'
 const ACTIVE = 'postern_overload_active'
 const SHED = 'postern_requests_rejected_total{code="overloaded"}'
 const MOST_AT_ONCE = 60
@@ -266,7 +266,7 @@ describe('what a data thread can answer', () => {
     })
     const identity = await sidecar.authority.svid('web')
     const { answers, h2Answers, stop } = await flood(t, sidecar, identity)
-    await eventually('many are served', () => answers.length >= 10 * MOST_AT_ONCE)
+    await eventually('many are served', () => answers.length >= 3 * MOST_AT_ONCE, 60_000)
     await stop()
     const statuses = [...answers, ...h2Answers].map(({ status }) => status)
     assert.deepEqual([...new Set(statuses)], [200])
