@@ -151,7 +151,15 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     if (this.status === 0 && !this.stream.closed) {
       this.#over = true
       this.#owner.exchangeFailed(this, code)
-    } else this.#reset(code)
+    } else if (this.#bodiless) this.#endAfterHead(code)
+    else this.#reset(code)
+  }
+
+  /** The client has been told all there is to tell; what the workload does behind it is no part of it. */
+  #endAfterHead(code: ErrorCode): void {
+    this.#over = true
+    this.stream.end()
+    this.#owner.exchangeDone(this, code)
   }
 
   /** The peer is not acceptable any more: nothing of the answer gets out from here on. */
