@@ -25,14 +25,22 @@ RUN rm -rf node_modules \
 RUN lib="/usr/lib/$(uname -m)-linux-gnu" \
  && install -D -t "/runtime$lib" "$lib/libatomic.so.1" \
  && install -D -t /runtime/usr/local/bin /usr/local/bin/node
+# As it will lie in the image, with the code that V8 has compiled, a fifth of a start: for this user and for
+# processors with the features of this one; elsewhere it is not used. Nobody can write it.
+RUN mkdir -p /app/policies /app/compile-cache \
+ && mv dist node_modules package.json /app/
+COPY policies/bundle.tar.gz /app/policies/
+RUN cd /app && chown 65532:65532 compile-cache \
+ && setpriv --reuid 65532 --regid 65532 --clear-groups \
+    env NODE_COMPILE_CACHE=/app/compile-cache node dist/main.js demo --once \
+ && chown -R 0:0 compile-cache && chmod -R a=rX compile-cache
 
 FROM gcr.io/distroless/cc-debian13:nonroot
 COPY --from=build /runtime/ /
 WORKDIR /app
-COPY package.json LICENSE ./
-COPY policies/bundle.tar.gz policies/
-COPY --from=build /build/node_modules node_modules
-COPY --from=build /build/dist dist
+COPY LICENSE ./
+COPY --from=build /app/ ./
+ENV NODE_COMPILE_CACHE=/app/compile-cache
 # By number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
 EXPOSE 8443 15090 15021
