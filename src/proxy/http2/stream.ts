@@ -258,8 +258,9 @@ export class Http2Stream implements FlowUser, Growing {
     const length = this.#heldBytes + end - start
     const held = this.#held
     if (held === undefined || held.length < length) {
-      const grown = Math.min(STREAM_WINDOW, Math.max(length, 2 * this.#heldBytes, FIRST_HELD_BYTES))
-      this.#held = Buffer.allocUnsafeSlow(grown)
+      // More than a window where it was given back for a frame of which not all had come.
+      const room = Math.min(STREAM_WINDOW, Math.max(2 * this.#heldBytes, FIRST_HELD_BYTES))
+      this.#held = Buffer.allocUnsafeSlow(Math.max(room, length))
       held?.copy(this.#held, 0, 0, this.#heldBytes)
     }
     bytes.copy(this.#held!, this.#heldBytes, start, end)

@@ -418,6 +418,31 @@ describe('the windows of an HTTP/2 client', () => {
     }
     assert.equal(raw.over, false)
   })
+
+  it('lose nothing of a frame that was under way when they were given back', async () => {
+    // The beginning of the last frame uses half of the window; all of the frame is given back for it.
+    const { raw, seen } = await inMemory()
+    raw.send(head(1, POST, false))
+    const frames = Array.from({ length: 8 }, (_, i) => data(1, Buffer.alloc(16_384, 0x61 + i)))
+    const last = frames.pop()!
+    raw.send(...frames)
+    raw.send(last.subarray(0, 1_000))
+    const granted = () =>
+      raw.frames
+        .filter(({ type, stream }) => type === FRAME.windowUpdate && stream === 1)
+        .reduce((sum, { payload }) => sum + payload.readUInt32BE(0), 0)
+    await eventually('the window is given back', () => granted() === 8 * 16_384)
+    seen.get(1)!.stream.pause()
+    raw.send(last.subarray(1_000))
+    const more = Array.from({ length: 16 }, (_, i) => data(1, Buffer.alloc(16_384, 0x41 + i)))
+    raw.send(...more, data(1, '', true))
+    await pinged(raw)
+    seen.get(1)!.stream.resume()
+    await eventually('the end', () => seen.get(1)!.trailers !== undefined)
+    const sent = Buffer.concat([...frames, last, ...more].map((one) => one.subarray(9)))
+    assert.equal(seen.get(1)!.body.length, sent.length)
+    assert.ok(seen.get(1)!.body.equals(sent))
+  })
 })
 
 describe('the end of an HTTP/2 connection', () => {
