@@ -27,6 +27,8 @@ const LONG_MS = 500
 const LONG_TICKS = 3
 /** So long nothing was refused before it is over. */
 const CALM_MS = 1_000
+/** A thread that has done less than this of the time is not what handshakes wait for. */
+const BUSY = 0.5
 /** What a turn changes the share by at the most: down as far as is needed, up as there is room. */
 const MOST_CUT = 0.5
 const MOST_RAISE = 0.1
@@ -47,6 +49,8 @@ export class Overload {
   /** Something was refused, kept waiting or late since the last tick. */
   #pressed = false
   #pressedMs = 0
+  #handshakesWait = false
+  #tickedMs: number
   #shed = 0
   #lines = 0
   #linesSinceMs = 0
@@ -61,6 +65,7 @@ export class Overload {
   constructor(options: OverloadOptions) {
     this.#options = options
     this.#reading = options.readLoop()
+    this.#tickedMs = options.nowMs()
   }
 
   /** Whether the request at hand is refused; then `tell` is owed its answer. */
@@ -85,9 +90,12 @@ export class Overload {
     this.#untold.push(answer)
   }
 
-  /** Handshakes wait for others to end: it is not over yet. */
+  /**
+   * Handshakes wait for others to end: it is not over yet, unless those wait for their clients. Who has
+   * no certificate could otherwise keep it up for ever.
+   */
   press(): void {
-    this.#pressed = true
+    this.#handshakesWait = true
   }
 
   /** Whether one more refused request gets a line in the log. */
@@ -104,13 +112,18 @@ export class Overload {
     const before = this.#reading
     this.#reading = readLoop()
     const turns = this.#reading.turns - before.turns
-    const lagMs = turns > 0 ? (this.#reading.busyMs - before.busyMs) / turns : 0
+    const busyMs = this.#reading.busyMs - before.busyMs
+    const lagMs = turns > 0 ? busyMs / turns : 0
+    const busy = busyMs >= BUSY * (now - this.#tickedMs)
+    const held = this.#handshakesWait && busy
+    this.#tickedMs = now
+    this.#handshakesWait = false
     if (now - this.#linesSinceMs >= 1_000) {
       this.#lines = 0
       this.#linesSinceMs = now
     }
     if (this.active) {
-      if (this.#pressed || lagMs > limit) this.#pressedMs = now
+      if (this.#pressed || held || lagMs > limit) this.#pressedMs = now
       this.#pressed = false
       if (limit === 0 || now - this.#pressedMs >= CALM_MS) this.#change(false, now, lagMs)
       return

@@ -1,6 +1,7 @@
 // More requests than a data thread can answer: a part is refused early, with the time to come back; who
 // is let in is served, who sends little is not refused, and what has nothing to do with it goes on.
 import assert from 'node:assert/strict'
+import net from 'node:net'
 import { before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
@@ -62,6 +63,26 @@ async function flood(
     going = false
   })
   return { answers, h2Answers, stop }
+}
+
+/** Connections of one address that begin no handshake: some always wait for their turn. */
+function stayingSilent(t: Cleanup, sidecar: TestSidecar, localAddress: string): void {
+  const open = new Set<net.Socket>()
+  let going = true
+  const another = (): void => {
+    const socket = net.connect({ host: '127.0.0.1', port: sidecar.port, localAddress })
+    open.add(socket)
+    socket.on('error', () => {})
+    socket.on('close', () => {
+      open.delete(socket)
+      if (going) another()
+    })
+  }
+  for (let i = 0; i < 40; i++) another()
+  t.after(() => {
+    going = false
+    for (const socket of open) socket.destroy()
+  })
 }
 
 const isOver = (sidecar: TestSidecar): Promise<unknown> =>
@@ -206,6 +227,21 @@ describe('past the capacity of a data thread', () => {
     })
     sidecar.signal('SIGTERM')
     assert.equal(await sidecar.exited, 0)
+  })
+})
+
+describe('clients that begin no handshake', () => {
+  const t = suiteCleanup()
+
+  it('do not keep a thread overloaded that has nothing to do', async () => {
+    const { url } = await startWorkload(t)
+    const sidecar = await startSidecar(t, { forward: url, config: { policy: POLICY } })
+    const noisy = await sidecar.authority.svid('noisy')
+    stayingSilent(t, sidecar, '127.0.0.2')
+    const { stop } = await flood(t, sidecar, noisy)
+    await eventually('it is overloaded', async () => (await sidecar.metric(ACTIVE)) === 1)
+    await stop()
+    await isOver(sidecar)
   })
 })
 

@@ -122,6 +122,17 @@ describe('overload', () => {
     }
     assert.ok(overload.active)
   })
+
+  it('does not go on where those wait for their clients, and the thread for something to do', () => {
+    const { overload, ticks, pass, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 6; i++) {
+      overload.press()
+      pass(150)
+      ticks(1, 5)
+    }
+    assert.ok(!overload.active)
+  })
 })
 
 describe('the requests of an overloaded thread', () => {
