@@ -17,9 +17,10 @@ export class Meter {
   /**
    * @param body reads it, from behind its size to its end
    * @param parameters how many the function has
+   * @param first instructions that come before its own
    * @returns what to write instead, without the size
    */
-  body(body: WasmReader, parameters: number): readonly Uint8Array[] {
+  body(body: WasmReader, parameters: number, first: Uint8Array): readonly Uint8Array[] {
     const { bytes, at: start } = body
     const groups = body.u32()
     const firstGroup = body.at
@@ -33,7 +34,7 @@ export class Meter {
     const parts: Uint8Array[] = []
     let from = code
     if (tight.size === 0) {
-      parts.push(bytes.subarray(start, code), this.#spend)
+      parts.push(bytes.subarray(start, code), first, this.#spend)
       for (const at of behindLoops) {
         parts.push(bytes.subarray(from, at), this.#spend)
         from = at
@@ -44,6 +45,7 @@ export class Meter {
         Uint8Array.from(unsignedLeb(groups + 1)),
         bytes.subarray(firstGroup, code),
         ONE_I32,
+        first,
       )
       for (const { at, what } of placesOf(body, tight)) {
         parts.push(bytes.subarray(from, at), instructions[what])

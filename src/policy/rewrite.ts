@@ -2,7 +2,8 @@
 // so every loop and every function begins with a counter that traps when it is used up (calls alone
 // can multiply without a loop); and a trap leaves the C stack pointer where it was, so that after
 // some thousand of them every evaluation fails (measured with OPA 1.10 modules): the pointer is
-// exported and the host resets it before each call.
+// exported and the host resets it before each call. And it keeps constants from being freed: OPA's
+// `json.is_valid` does so with `true` and `false` (1.22), after which other constants say something else.
 import { Meter, unsignedLeb } from './metering.ts'
 import { SECTION, type Section, sectionsOf, WasmFormatError, WasmReader } from './wasm-module.ts'
 
@@ -14,6 +15,9 @@ export const STACK_TOP = 65_536
 
 /** Enough for the start function, which runs while the module is instantiated. */
 const INITIAL_FUEL = 10_000_000
+
+/** Of OPA's own allocator. */
+const FREE = 'opa_free'
 
 export type Rewritten =
   | {
@@ -44,6 +48,9 @@ function rewrite(module: Uint8Array): Rewritten {
   const code = single(sections, SECTION.code)
   const functions = single(sections, SECTION.function)
   const parameters = readParameters(bytes, single(sections, SECTION.type), functions)
+  const exports = readExports(bytes, exported)
+  const free = (exports.get(FREE) ?? Number.NaN) - imports.functions
+  const guard = guardOfConstants(endOfConstants(bytes, sections))
 
   const parts: Uint8Array[] = [bytes.subarray(0, 8)]
   for (const section of sections) {
@@ -53,14 +60,16 @@ function rewrite(module: Uint8Array): Rewritten {
       const fuel = Uint8Array.of(0x7f, 0x01, 0x41, ...signedLeb(INITIAL_FUEL), 0x0b)
       contents = appended(bytes, section, 1, fuel)
     } else if (section === exported) {
-      checkExports(bytes, section)
       const two = [
         ...exportEntry(STACK_POINTER_EXPORT, 0),
         ...exportEntry(FUEL_EXPORT, globalCount),
       ]
       contents = appended(bytes, section, 2, Uint8Array.from(two))
     } else if (section === code) {
-      contents = meterCode(bytes, section, parameters, globalCount)
+      const meter = new Meter(globalCount)
+      contents = eachBody(bytes, section, parameters, (body, own, i) =>
+        meter.body(body, own, i === free ? guard : NOTHING),
+      )
     }
     const size = contents.reduce((sum, part) => sum + part.length, 0)
     parts.push(Uint8Array.of(section.id, ...unsignedLeb(size)), ...contents)
@@ -76,14 +85,19 @@ function single(sections: readonly Section[], id: number): Section {
   return section
 }
 
-function readImports(bytes: Uint8Array, section: Section): { minimumPages: number } {
+function readImports(
+  bytes: Uint8Array,
+  section: Section,
+): { minimumPages: number; functions: number } {
   const reader = new WasmReader(bytes, section.start, section.end)
   let minimumPages: number | undefined
+  let functions = 0
   for (let left = reader.u32(); left > 0; left--) {
     const name = `${reader.name()}.${reader.name()}`
     const kind = reader.byte()
     if (kind === 0x00) {
       reader.u32()
+      functions++
     } else if (kind === 0x02 && name === 'env.memory') {
       const flags = reader.byte()
       if (flags > 1) throw new WasmFormatError('memory is shared or of 64 bits')
@@ -94,7 +108,7 @@ function readImports(bytes: Uint8Array, section: Section): { minimumPages: numbe
     }
   }
   if (minimumPages === undefined) throw new WasmFormatError('module does not import env.memory')
-  return { minimumPages }
+  return { minimumPages, functions }
 }
 
 /** The stack pointer has no name in the binary: it is known by its place and its first value. */
@@ -109,17 +123,51 @@ function checkGlobals(bytes: Uint8Array, section: Section): number {
   return count
 }
 
-function checkExports(bytes: Uint8Array, section: Section): void {
+/** The indexes of functions. */
+function readExports(bytes: Uint8Array, section: Section): ReadonlyMap<string, number> {
+  const exports = new Map<string, number>()
   const reader = new WasmReader(bytes, section.start, section.end)
   for (let left = reader.u32(); left > 0; left--) {
     const name = reader.name()
     if (name === FUEL_EXPORT || name === STACK_POINTER_EXPORT) {
       throw new WasmFormatError(`module already exports ${name}`)
     }
-    reader.byte()
-    reader.u32()
+    const kind = reader.byte()
+    const index = reader.u32()
+    if (kind === 0x00) exports.set(name, index)
   }
+  return exports
 }
+
+/** The address behind all that the module brings: `opa build` has the heap begin there. */
+function endOfConstants(bytes: Uint8Array, sections: readonly Section[]): number {
+  const section = sections.find(({ id }) => id === SECTION.data)
+  if (section === undefined) return 0
+  const reader = new WasmReader(bytes, section.start, section.end)
+  let end = 0
+  for (let left = reader.u32(); left > 0; left--) {
+    if (reader.u32() !== 0 || reader.byte() !== 0x41) {
+      throw new WasmFormatError('a data segment has no constant address')
+    }
+    const start = reader.s32()
+    if (reader.byte() !== 0x0b) throw new WasmFormatError('a data segment has no constant address')
+    const length = reader.u32()
+    reader.skip(length)
+    end = Math.max(end, start + length)
+  }
+  return end
+}
+
+const NOTHING = new Uint8Array(0)
+
+/** The first instructions of a function that does nothing where its parameter is below `end`. */
+const guardOfConstants = (end: number): Uint8Array =>
+  Uint8Array.of(
+    ...[0x20, 0x00], // local.get 0
+    ...[0x41, ...signedLeb(end)], // i32.const end
+    0x49, // i32.lt_u
+    ...[0x04, 0x40, 0x0f, 0x0b], // if, return, end
+  )
 
 /** The contents of a vector section with `count` more elements. */
 function appended(bytes: Uint8Array, section: Section, count: number, more: Uint8Array) {
@@ -128,24 +176,23 @@ function appended(bytes: Uint8Array, section: Section, count: number, more: Uint
   return [Uint8Array.from(unsignedLeb(total)), bytes.subarray(reader.at, section.end), more]
 }
 
-function meterCode(
+function eachBody(
   bytes: Uint8Array,
   section: Section,
   parameters: readonly number[],
-  fuelGlobal: number,
+  rewritten: (body: WasmReader, parameters: number, index: number) => readonly Uint8Array[],
 ): Uint8Array[] {
   const reader = new WasmReader(bytes, section.start, section.end)
   const count = reader.u32()
   if (count !== parameters.length) throw new WasmFormatError('module has other code than functions')
-  const meter = new Meter(fuelGlobal)
   const parts: Uint8Array[] = [Uint8Array.from(unsignedLeb(count))]
-  for (const own of parameters) {
+  for (const [index, own] of parameters.entries()) {
     const size = reader.u32()
     const body = new WasmReader(bytes, reader.at, reader.at + size)
     reader.skip(size)
-    const metered = meter.body(body, own)
-    const length = metered.reduce((sum, part) => sum + part.length, 0)
-    parts.push(Uint8Array.from(unsignedLeb(length)), ...metered)
+    const contents = rewritten(body, own, index)
+    const length = contents.reduce((sum, part) => sum + part.length, 0)
+    parts.push(Uint8Array.from(unsignedLeb(length)), ...contents)
   }
   if (reader.at !== section.end) throw new WasmFormatError('code section has trailing bytes')
   return parts

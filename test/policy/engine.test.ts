@@ -355,3 +355,19 @@ test('while a configured policy has not come, the allow rules do not decide alon
   const without = { ...pending, policyPending: false }
   assert.equal(new PolicyEngine(without).decide(request('/a')).kind, 'permit')
 })
+
+test('what a client says is JSON changes no constant of the policy', async () => {
+  const policy = await loadMaterial(bundleUrl('valid-json'))
+  for (const values of [policy.data.values, 0]) {
+    const data = { ...policy.data, values }
+    const engine = new PolicyEngine({ allow: [], policy: { ...policy, data }, clock })
+    const ask = (json: string, role: string) =>
+      engine.decide(request('/', { fields: ['x-json', json, 'x-role', role] })).evaluation.outcome
+    for (const json of ['[]', 'true', 'false', 'null', '[true]', '1', '{']) {
+      assert.equal(ask(json, 'other'), json === '{' ? 'deny' : 'allow', json)
+      assert.equal(ask(json, 'blocked'), 'deny', json)
+      assert.equal(ask('[]', 'blocked'), 'deny', json)
+      assert.equal(ask('[]', 'other'), 'allow', json)
+    }
+  }
+})
