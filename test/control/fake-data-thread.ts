@@ -31,13 +31,14 @@ const server = createServer((socket) => {
   socket.on('close', () => cells.add(OPEN, -1))
   socket.on('error', () => {})
   socket.once('data', (order) => {
-    switch (String(order)) {
+    const [word, file = ''] = String(order).split(':')
+    switch (word) {
       case 'stall':
         for (;;) if (start.thread < 0) break
         return
       case 'hang':
-        // Not to be interrupted, unlike JavaScript.
-        execFileSync('sleep', ['8'])
+        // Not to be interrupted, unlike JavaScript; the file says that it has come so far.
+        execFileSync('sh', ['-c', 'touch "$0" && exec sleep 8', file])
         return
       case 'crash':
         throw new Error('told to crash')

@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Supervisor, type SupervisorEvents } from '../../src/control/supervisor.ts'
 import { cellOf } from '../../src/metrics.ts'
 import type { Snapshot } from '../../src/threads.ts'
+import { temporaryDirectory } from '../support/pki.ts'
 
 const dataThreadUrl = new URL('./fake-data-thread.ts', import.meta.url)
 const CONNECTIONS = cellOf('connections_total', {})
@@ -225,9 +228,10 @@ test('says that a thread does not end, instead of waiting for it', async (t) => 
   const { supervisor } = supervised(t, 1)
   const port = await started(supervisor)
   // It does not end for eight seconds: longer than anybody waits.
+  const hangs = join(await temporaryDirectory(t), 'hangs')
   connect(port, '127.0.0.1')
     .on('error', () => {})
-    .write('hang')
-  await until(() => counted(supervisor, OPEN) === 1)
+    .write(`hang:${hangs}`)
+  await until(() => existsSync(hangs))
   assert.deepEqual(await supervisor.stop(), { stuck: 1 })
 })
