@@ -10,6 +10,7 @@ import {
   FRAME,
   goAwayFrame,
   H2_ERROR,
+  MAX_WINDOW,
   PREFACE,
   pingAckFrame,
   readUint31,
@@ -390,10 +391,18 @@ export class Http2Session implements FrameUser, StreamOwner {
     if (id !== 0) return H2_ERROR.protocol
     if (length % 6 !== 0 || (ack && length > 0)) return H2_ERROR.frameSize
     if (ack) return this.#countIdle()
+    let window = this.sending.initialWindow
     for (let at = start; at < end; at += 6) {
-      const code = this.#setting((bytes[at]! << 8) | bytes[at + 1]!, bytes.readUInt32BE(at + 2))
+      const name = (bytes[at]! << 8) | bytes[at + 1]!
+      const value = bytes.readUInt32BE(at + 2)
+      if (name === SETTING.initialWindowSize) window = value
+      const code = this.#setting(name, value)
       if (code !== H2_ERROR.none) return code
     }
+    // Once: a frame has room for thousands of them, and each concerns all streams.
+    const { initialWindowSize } = SETTING
+    const code = this.sending.setting(initialWindowSize, window, this.#streams.values())
+    if (code !== H2_ERROR.none) return code
     this.sending.outbox.push(settingsAckFrame())
     return this.#countIdle()
   }
@@ -401,7 +410,8 @@ export class Http2Session implements FrameUser, StreamOwner {
   #setting(name: number, value: number): number {
     const isSwitch = name === SETTING.enablePush || name === SETTING.enableConnectProtocol
     if (isSwitch && value > 1) return H2_ERROR.protocol
-    return this.sending.setting(name, value, this.#streams.values())
+    if (name !== SETTING.initialWindowSize) return this.sending.setting(name, value, [])
+    return value > MAX_WINDOW ? H2_ERROR.flowControl : H2_ERROR.none
   }
 
   #windowUpdate(id: number, increment: number): number {

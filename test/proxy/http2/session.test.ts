@@ -4,7 +4,7 @@ import { duplexPair } from 'node:stream'
 import { describe, it } from 'node:test'
 import { FLAG, FRAME, PREFACE, SETTING } from '../../../src/http/h2/frames.ts'
 import { encodeHeaderBlock } from '../../../src/http/h2/hpack.ts'
-import { STREAM_WINDOW } from '../../../src/proxy/http2/stream.ts'
+import { Http2Stream, STREAM_WINDOW } from '../../../src/proxy/http2/stream.ts'
 import { eventually } from '../../support/eventually.ts'
 import { inMemory, type SeenStream, serveSession } from '../../support/http2-session.ts'
 import {
@@ -369,6 +369,20 @@ describe('the windows of an HTTP/2 client', () => {
     assert.equal(raw.answer(1).body.length, 65_535)
     raw.send(windowUpdateFrame(1, 7))
     await eventually('seven more', () => raw.answer(1).body.length === 65_542)
+  })
+
+  it('are changed once by a frame of settings, however often it says so', async (t) => {
+    const { raw, seen } = await inMemory()
+    raw.send(head(1, GET), head(3, GET))
+    await eventually('both are known', () => seen.size === 2)
+    const grow = t.mock.method(Http2Stream.prototype, 'grow')
+    const sizes = Array.from({ length: 2_000 }, (_, i) => (i % 2 === 0 ? 0 : 80_000))
+    raw.send(settingsFrame(sizes.map((size) => [SETTING.initialWindowSize, size] as const)))
+    await pinged(raw)
+    assert.deepEqual(
+      grow.mock.calls.map(({ arguments: [change] }) => change),
+      [80_000 - 65_535, 80_000 - 65_535],
+    )
   })
 
   it('stop whoever writes, and let it go on when they are open again', async () => {
