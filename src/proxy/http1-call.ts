@@ -35,6 +35,8 @@ export class Http1Call implements Call, UpstreamUser {
   #unsent: Buffer[] | undefined = []
   #full = false
   #requestDone: boolean
+  /** Of what Content-Length says: with less or more, the next request would be read as part of it. */
+  #bodyLeft: number
   /** The turn of the loop at whose end the request's head leaves. */
   #headTurn = 0
   // The answer.
@@ -66,6 +68,7 @@ export class Http1Call implements Call, UpstreamUser {
     this.#fresh = fresh
     this.#client = client
     this.#requestDone = request.body.kind === 'none'
+    this.#bodyLeft = request.body.kind === 'length' ? request.body.length : 0
   }
 
   begin(): void {
@@ -76,7 +79,9 @@ export class Http1Call implements Call, UpstreamUser {
 
   write(bytes: Buffer): boolean {
     if (this.#over || this.#requestDone || bytes.length === 0) return true
-    return this.#send(this.#request.body.kind === 'chunked' ? chunkOf(bytes) : bytes)
+    if (this.#request.body.kind === 'chunked') return this.#send(chunkOf(bytes))
+    this.#bodyLeft -= bytes.length
+    return this.#send(bytes)
   }
 
   end(trailers: Fields): void {
@@ -268,7 +273,8 @@ export class Http1Call implements Call, UpstreamUser {
     const upstream = this.#upstream
     this.#upstream = undefined
     if (upstream !== undefined) {
-      if (clean && this.#requestDone && this.#head?.keepAlive === true) upstream.release()
+      const complete = clean && this.#requestDone && this.#bodyLeft === 0
+      if (complete && this.#head?.keepAlive === true) upstream.release()
       else upstream.destroy()
     }
     this.#user.callEnd(trailers)
