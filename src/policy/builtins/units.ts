@@ -63,7 +63,9 @@ function split(text: string, context: BuiltinContext): { amount: Rational; unit:
   if (text.includes(' ')) throw new BuiltinError('spaces not allowed in resource strings')
   const number = /^(?:[0-9.+-]|[eE](?:[+-]|[0-9]))*/.exec(text)?.[0] ?? ''
   if (number === '') throw new BuiltinError('no amount provided')
-  const parts = /^([+-]?)(?:([0-9]+)\.?([0-9]*)|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,6}))?$/.exec(number)
+  const parts = /^([+-]?)(?:([0-9]+)(?:\.([0-9]*))?|\.([0-9]+))(?:[eE]([+-]?[0-9]{1,6}))?$/.exec(
+    number,
+  )
   if (parts === null) throw new BuiltinError('could not parse amount to a number')
   const [, sign, whole = '', after = '', only = '', exponent = '0'] = parts
   const fraction = after + only

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { BoundedCache } from '../../../src/policy/builtins/bounded-cache.ts'
-import { FuelSpent } from '../../../src/policy/builtins/builtin.ts'
+import { BuiltinError, FuelSpent } from '../../../src/policy/builtins/builtin.ts'
 import { BUILTINS } from '../../../src/policy/builtins/table.ts'
 import { readJson, writeValue } from '../../../src/policy/builtins/value.ts'
 import { FUEL } from '../support.ts'
@@ -92,4 +92,14 @@ test('text outside of ASCII costs what it takes to look it up', () => {
     call('regex.find_n', ['(?i)x', one.repeat(1_000), -1]),
   )
   assert.ok((other as number) - (ascii as number) > 50_000)
+})
+
+test('what is no amount is known as such in one pass', () => {
+  // A second pass for each digit would take a quarter of an hour.
+  const digits = '1'.repeat(1_000_000)
+  for (const amount of [`${digits}.1.`, `${digits}e1234567`]) {
+    for (const name of ['units.parse', 'units.parse_bytes']) {
+      assert.throws(() => call(name, [amount]), BuiltinError)
+    }
+  }
 })
