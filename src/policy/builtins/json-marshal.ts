@@ -92,12 +92,18 @@ class Writer {
   }
 }
 
-/** Members as JSON has them: keys are text, sorted by their bytes. */
-export function jsonEntries(object: RegoObject): [string, RegoValue][] {
+/**
+ * Members as JSON has them: keys are text, sorted by their bytes.
+ * @param spend is told about the sorting
+ */
+export function jsonEntries(
+  object: RegoObject,
+  spend?: BuiltinContext['spend'],
+): [string, RegoValue][] {
   return Array.from(object.entries(), ([key, value]): [string, RegoValue] => [
     typeof key === 'string' ? key : jsonText(key),
     value,
-  ]).sort(([a], [b]) => compareValues(a, b))
+  ]).sort(([a], [b]) => compareValues(a, b, spend))
 }
 
 /** JSON in one line, as json.Marshal of Go gives it: what HTML could take for its own is escaped. */

@@ -57,17 +57,17 @@ function documentOf(value: RegoValue, context: BuiltinContext): RegoValue {
       throw error
     }
   }
-  if (value instanceof RegoObject || Array.isArray(value)) return asJson(value)
+  if (value instanceof RegoObject || Array.isArray(value)) return asJson(value, context)
   throw new SchemaError('wrong type, expected string or object')
 }
 
 /** Sets are arrays, and keys are text. */
-function asJson(value: RegoValue): RegoValue {
-  if (value instanceof RegoSet) return value.members.map(asJson)
-  if (Array.isArray(value)) return value.map(asJson)
+function asJson(value: RegoValue, context: BuiltinContext): RegoValue {
+  const list = value instanceof RegoSet ? value.members : value
+  if (Array.isArray(list)) return list.map((one) => asJson(one, context))
   if (!(value instanceof RegoObject)) return value
   const object = new RegoObject()
-  for (const [key, one] of jsonEntries(value)) object.set(key, asJson(one))
+  for (const [key, one] of jsonEntries(value, context.spend)) object.set(key, asJson(one, context))
   return object
 }
 
@@ -310,7 +310,7 @@ class Validator {
       else report('required', `${name} is required`)
     }
     const known = new Set(schema.properties.map(([name]) => name))
-    const members = jsonEntries(value)
+    const members = jsonEntries(value, this.#context.spend)
     for (const [name, member] of members) {
       const matched = this.#patterns({ schema, path, depth, into, report }, name, member)
       if (known.has(name) || matched || schema.additionalProperties === undefined) continue

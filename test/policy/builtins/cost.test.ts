@@ -57,6 +57,11 @@ const CALLS: Readonly<Record<string, readonly [name: string, ...args: unknown[]]
     manyNames,
     { patternProperties: { '^x': true, '^y': true } },
   ],
+  'names that each schema puts in order': [
+    'json.match_schema',
+    manyNames,
+    { allOf: times(100, { minProperties: 1 }) },
+  ],
   'keys that are put in order': ['yaml.marshal', manyNames],
   'long ways through a graph': ['graph.reachable_paths', chain(300), ['0']],
   'a name that is missing in each round': [
