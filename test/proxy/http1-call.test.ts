@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
 import { describe, it, type TestContext } from 'node:test'
-import type { UpgradeUser } from '../../src/proxy/call.ts'
+import type { CallRequest, UpgradeUser } from '../../src/proxy/call.ts'
 import { Http1Call } from '../../src/proxy/http1-call.ts'
 import { Turn } from '../../src/proxy/turn.ts'
 import { UpstreamPool } from '../../src/proxy/upstream.ts'
@@ -46,7 +46,7 @@ async function leftAfter(t: TestContext, length: number, bytes: string): Promise
     callFailed: (code) => assert.fail(code),
     callUpgraded() {},
   }
-  const request = {
+  const request: CallRequest = {
     method: 'POST',
     target: '/',
     authority: 'localhost',
@@ -54,7 +54,7 @@ async function leftAfter(t: TestContext, length: number, bytes: string): Promise
     fields: ['host', 'localhost'],
     body: { kind: 'length', length },
     expectContinue: false,
-  } as const
+  }
   const limits = { headBytes: 16_384, headerCount: 100 }
   const call = new Http1Call(user, request, pool, limits, new Turn(), false, '')
   call.begin()
