@@ -73,7 +73,7 @@ async function measure(): Promise<void> {
     // All connections come from one address here.
     const most = connections + FIRST_CONNECTIONS
     Object.assign(config['inbound'] as object, {
-      limits: { connections: most, connectionsPerAddress: most },
+      limits: { connections: most, connectionsPerAddress: most, connectionsPerPeer: most },
       // They come as fast as they can, which is overload.
       overload: { eventLoopLag: '0' },
     })
