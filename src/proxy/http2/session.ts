@@ -75,8 +75,11 @@ const IDLE_PER_SECOND = 20
 const IDLE_PER_FRAME = 10
 const BLOCK_EXTRA_BYTES = 64 * 1024
 const MOST_BLOCK_FRAMES = 64
-/** Streams that we ended first: their client may not have known when it sent more of them. */
-const MOST_REMEMBERED = 256
+/**
+ * Streams that we ended first: their client may not have known when it sent more of them. So many, and
+ * as many as it may have open: all of those may be answered before their bodies have come.
+ */
+const LEAST_REMEMBERED = 256
 /** Then others have their turn. */
 const REQUESTS_PER_TURN = 32
 /** Of what the client has not read: then nothing more is read of it. */
@@ -445,7 +448,7 @@ export class Http2Session implements FrameUser, StreamOwner {
 
   #remember(id: number): void {
     this.#endedByUs.add(id)
-    if (this.#endedByUs.size <= MOST_REMEMBERED) return
+    if (this.#endedByUs.size <= LEAST_REMEMBERED + this.#options.maxStreams) return
     for (const oldest of this.#endedByUs) {
       this.#endedByUs.delete(oldest)
       return

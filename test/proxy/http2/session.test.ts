@@ -247,6 +247,16 @@ describe('streams of an HTTP/2 client', () => {
     assert.equal(seen.get(1)?.closed, 1)
   })
 
+  it('may have bytes on the way for as many as there may be, when they are answered early', async () => {
+    const { raw, seen } = await inMemory(answerOk, { maxStreams: 600 })
+    const ids = Array.from({ length: 600 }, (_, i) => 2 * i + 1)
+    raw.send(...ids.map((id) => head(id, POST, false)))
+    await eventually('all are answered', () => seen.size === ids.length)
+    raw.send(...ids.map((id) => data(id, 'on the way')))
+    await pinged(raw)
+    assert.equal(raw.over, false)
+  })
+
   it('may be half open where they are tunnels', async () => {
     const { raw, seen } = await inMemory((one) => {
       one.stream.allowHalfOpen = true
