@@ -6,13 +6,20 @@ import { HASH_START, hashed } from '../../src/policy/value-layout.ts'
 import { connection, NOW_MS, peer, request } from './support.ts'
 
 /** Names of which all have their place in the same chain, whatever else there is. */
-function colliding(count: number): readonly string[] {
-  const hash = (name: string) => Buffer.from(name).reduce(hashed, HASH_START)
+function colliding(count: number, nameOf: (i: number) => string): readonly string[] {
   const names: string[] = []
-  for (let i = 0; names.length < count; i++) if ((hash(`x-${i}`) & 511) === 7) names.push(`x-${i}`)
+  for (let i = 0; names.length < count; i++) {
+    const name = nameOf(i)
+    if ((Buffer.from(name).reduce(hashed, HASH_START) & 511) === 7) names.push(name)
+  }
   return names
 }
-export const COLLIDING = colliding(200)
+export const COLLIDING = colliding(200, (i) => `x-${i}`)
+const LETTERS = ['a', '\0', 'é', '\u007f', 'ÿ', '😀', 'b', '\uffff']
+/** Put in order by all their bytes, also the first bit and behind a zero. */
+const COLLIDING_KEYS = colliding(40, (i) =>
+  i.toString(8).replace(/[0-7]/g, (digit) => LETTERS[Number(digit)] as string),
+).map(encodeURIComponent)
 
 const text = fc.oneof(
   fc.constantFrom(
@@ -92,6 +99,7 @@ const query = fc.oneof(
   }),
   fc.integer({ min: 60, max: 1_030 }).map((count) => 'a=1&'.repeat(count)),
   fc.integer({ min: 2, max: 200 }).map((count) => COLLIDING.slice(0, count).join('&')),
+  fc.shuffledSubarray([...COLLIDING_KEYS], { maxLength: 8 }).map((keys) => keys.join('&')),
 )
 const who = fc.constantFrom('web', 'admin', 'orders', 'é', '😀"\\')
 const KNOWN_CONNECTIONS = new Map<string, ReturnType<typeof connection>>()
