@@ -16,7 +16,6 @@ export class Budget {
 
   /** @returns false when there is nothing left */
   take(nowMs: number): boolean {
-    // The clock may have been set back.
     if (nowMs > this.#sinceMs) this.give(((nowMs - this.#sinceMs) / 1000) * this.#perSecond)
     this.#sinceMs = nowMs
     if (this.#left < 1) return false
