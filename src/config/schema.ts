@@ -323,7 +323,7 @@ export const KEYS = [
     default: '100ms',
     max: '10s',
     sentence:
-      'How long requests may wait for the data thread; beyond it for half a second, principals that send most are answered 503 with Retry-After, and handshakes wait. 0: never.',
+      'How long a turn of the event loop of a data thread may take; beyond it for half a second, principals that send most are answered 503 with Retry-After, and handshakes wait. 0: never.',
   },
 
   {
