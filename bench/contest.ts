@@ -1,7 +1,7 @@
 // Proxies that take turns at the same work, so that a busy machine is busy for all of them. The figure
 // that counts is the ratio of two of them within a round.
 import type { Driven, Load } from './load.ts'
-import { cpuMicrosOf, median, rssBytesOf } from './process.ts'
+import { cpuMicrosOfAll, median, rssBytesOf } from './process.ts'
 import type { ProxyVariant, RunningProxy } from './proxies.ts'
 import type { Scenario, Task } from './scenarios.ts'
 import type { Stage } from './stage.ts'
@@ -110,10 +110,6 @@ export async function measured(
     busy: usedMicros / 1000 / elapsedMs,
     loadMicrosPerRequest: (cpuMicrosOfAll(loaders) - before.load) / requests,
   }
-}
-
-function cpuMicrosOfAll(pids: readonly number[]): number {
-  return pids.reduce((sum, pid) => sum + cpuMicrosOf(pid), 0)
 }
 
 /** Median of the rounds' ratios of `of`; undefined where one of them did not take part. */

@@ -79,9 +79,9 @@ export interface Pressed extends Driven {
 export class Load {
   readonly #child: ChildProcess
 
-  constructor() {
+  constructor(cpu = LOAD_CPU) {
     const generator = fileURLToPath(new URL('generator/main.ts', import.meta.url))
-    this.#child = spawnOn(LOAD_CPU, process.execPath, [generator], {
+    this.#child = spawnOn(cpu, process.execPath, [generator], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })
   }

@@ -28,6 +28,11 @@ export function spawnOn(
   return child
 }
 
+/** Moves all threads of a running process to these processors, where the machine has more than one. */
+export function pin(pid: number, cpus: readonly number[]): void {
+  if (canPin) spawnSync('taskset', ['-a', '-c', '-p', cpus.join(','), String(pid)])
+}
+
 const running = new Set<ChildProcess>()
 process.once('exit', () => {
   for (const child of running) child.kill('SIGKILL')
@@ -53,6 +58,10 @@ export function cpuMicrosOf(pid: number): number {
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   // Fields 14 and 15 of proc_pid_stat(5); the slice begins at field 3.
   return (Number(fields[11]) + Number(fields[12])) * MICROS_PER_TICK
+}
+
+export function cpuMicrosOfAll(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => sum + cpuMicrosOf(pid), 0)
 }
 
 export function rssBytesOf(pid: number): number {

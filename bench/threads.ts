@@ -1,85 +1,90 @@
-// What a second data thread is worth. On a machine with two processors the load generator needs one
-// of them, so that requests per second say nothing: what two threads would do on two processors of
-// their own is computed from what a request costs with one and with two, and from how evenly the
-// kernel shared the connections out, because the thread with the most is full first.
-import fs from 'node:fs'
+// What a second data thread is worth. Where the load has a processor of its own, two threads have none
+// to spare on a machine with two. So the whole of it, proxy, generator and workload, is given one
+// processor with one thread and two with two, and a generator for each: requests per second are then
+// the work that gets done.
 import os from 'node:os'
 import { join } from 'node:path'
 import type { BenchOptions } from './bench.ts'
-import { measured } from './contest.ts'
-import type { Load } from './load.ts'
-import { median } from './process.ts'
+import { Load, type Pressed } from './load.ts'
+import { cpuMicrosOf, cpuMicrosOfAll, LOAD_CPU, median, PROXY_CPU, pin } from './process.ts'
 import { ALLOW, posternVariant, type RunningProxy } from './proxies.ts'
 import { tell, tellBars } from './report.ts'
 import { SCENARIOS } from './scenarios.ts'
 import { REPOSITORY, type Stage } from './stage.ts'
 
-/** Enough for the kernel's hash to share them out about evenly. */
-const CONNECTIONS = 256
+/** Of each generator: enough for the kernel's hash to share them out about evenly. */
+const CONNECTIONS = 128
 const LIMIT = 1.7
-const WORKERS = [1, 2] as const
 
-interface Measured {
+interface Contender {
   readonly workers: number
+  readonly cpus: readonly number[]
   readonly proxy: RunningProxy
-  readonly micros: number[]
-  readonly requestsPerSecond: number[]
-  /** The data threads' time by that of the busiest of them. */
-  readonly evenness: number[]
+  readonly loads: readonly Load[]
+  readonly turns: Turn[]
+}
+
+interface Turn {
+  readonly requestsPerSecond: number
+  /** Of the proxy, by request. */
+  readonly micros: number
+  /** Processors that all of them used: less than there are, and something else used the rest, or none. */
+  readonly busy: number
 }
 
 export async function threadScaling(
-  { rounds, requests, telling, note }: BenchOptions,
+  { rounds, telling, note }: BenchOptions,
   stage: Stage,
   load: Load,
 ): Promise<void> {
-  const [{ work }] = SCENARIOS.http1.tasks as unknown as [(typeof SCENARIOS.http1.tasks)[number]]
-  const all: Measured[] = []
+  if (os.availableParallelism() < 2) throw new Error('two threads need two processors')
+  const seconds = telling.quick ? 0.2 : 3
+  const second = new Load(PROXY_CPU)
+  const contenders: Contender[] = []
   try {
-    for (const workers of WORKERS) {
+    for (const [cpus, loads] of [
+      [[PROXY_CPU], [second]],
+      [
+        [PROXY_CPU, LOAD_CPU],
+        [second, load],
+      ],
+    ] as const) {
+      const workers = cpus.length
       const own = { ...ALLOW, workers }
       const main = join(REPOSITORY, 'dist/main.js')
       const variant = posternVariant(`postern-${workers}`, main, own, 'any')
       const proxy = await variant.start(stage, 'plain')
-      all.push({ workers, proxy, micros: [], requestsPerSecond: [], evenness: [] })
+      for (const pid of proxy.pids) pin(pid, cpus)
+      contenders.push({ workers, cpus, proxy, loads, turns: [] })
     }
     for (let round = rounds === 1 ? 1 : 0; round <= rounds; round++) {
       note(`threads: ${round === 0 ? 'warming up' : `round ${round} of ${rounds}`}`)
-      for (const { workers, proxy, micros, requestsPerSecond, evenness } of all) {
-        const opening = { port: proxy.port, connections: CONNECTIONS, work, ...stage.client }
-        await load.open(opening)
-        await load.drive(CONNECTIONS * 4)
-        const [pid = 0] = proxy.pids
-        const before = threadTicks(pid)
-        const turn = await measured([pid], [load.pid], requests, () => load.drive(requests))
-        const used = [...threadTicks(pid)].map(([id, ticks]) => ticks - (before.get(id) ?? 0))
-        await load.close()
-        if (round === 0) continue
-        micros.push(turn.cpuMicrosPerRequest)
-        requestsPerSecond.push(turn.requestsPerSecond)
-        // Everything else together uses less than a data thread.
-        const own = used.toSorted((a, b) => b - a).slice(0, workers)
-        evenness.push(own.reduce((sum, ticks) => sum + ticks, 0) / own[0]!)
+      for (const contender of contenders) {
+        pin(stage.workload.pid, contender.cpus)
+        const turn = await turnOf(contender, seconds, stage)
+        if (round > 0) contender.turns.push(turn)
       }
     }
-    const [one, two] = all as [Measured, Measured]
-    const cost = median(one.micros.map((micros, i) => micros / two.micros[i]!))
-    const evenness = median(two.evenness)
+    const [one, two] = contenders as [Contender, Contender]
     tell(
-      `Data threads, on ${os.availableParallelism()} processors that they share with the load`,
-      all.map(({ workers, ...one }) => ({
+      'Data threads: everything on one processor with one, on two with two',
+      contenders.map(({ workers, turns }) => ({
         workers,
-        'CPU us/req': Number(median(one.micros).toFixed(1)),
-        'req/s': Math.round(median(one.requestsPerSecond)),
-        'both/busier': Number(median(one.evenness).toFixed(2)),
+        'req/s': Math.round(median(turns.map(({ requestsPerSecond }) => requestsPerSecond))),
+        'CPU us/req': Number(median(turns.map(({ micros }) => micros)).toFixed(1)),
+        busy: Number(median(turns.map(({ busy }) => busy)).toFixed(2)),
       })),
       telling,
     )
     tellBars(
       [
         {
-          what: `two threads on processors of their own to one: cost ${cost.toFixed(2)} x evenness ${evenness.toFixed(2)}`,
-          value: cost * evenness,
+          what: 'requests per second of two threads to one',
+          value: median(
+            two.turns.map(
+              ({ requestsPerSecond }, i) => requestsPerSecond / one.turns[i]!.requestsPerSecond,
+            ),
+          ),
           limit: LIMIT,
           kind: 'at least',
         },
@@ -87,17 +92,30 @@ export async function threadScaling(
       telling,
     )
   } finally {
-    for (const { proxy } of all) await proxy.end()
+    pin(stage.workload.pid, [LOAD_CPU])
+    for (const { proxy } of contenders) await proxy.end()
+    await second.end()
   }
 }
 
-/** User and system time of each thread. */
-function threadTicks(pid: number): Map<string, number> {
-  return new Map(
-    fs.readdirSync(`/proc/${pid}/task`).map((id) => {
-      const stat = fs.readFileSync(`/proc/${pid}/task/${id}/stat`, 'latin1')
-      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-      return [id, Number(fields[11]) + Number(fields[12])]
-    }),
-  )
+async function turnOf({ proxy, loads }: Contender, seconds: number, stage: Stage): Promise<Turn> {
+  const [{ work }] = SCENARIOS.http1.tasks as unknown as [(typeof SCENARIOS.http1.tasks)[number]]
+  const opening = { port: proxy.port, connections: CONNECTIONS, work, ...stage.client }
+  await Promise.all(loads.map((load) => load.open(opening)))
+  await Promise.all(loads.map((load) => load.drive(CONNECTIONS * 8)))
+  const [pid = 0] = proxy.pids
+  const others = [stage.workload.pid, ...loads.map((load) => load.pid)]
+  const before = { proxy: cpuMicrosOf(pid), others: cpuMicrosOfAll(others) }
+  const pressed = await Promise.all(loads.map((load) => load.press(0, seconds)))
+  const proxyMicros = cpuMicrosOf(pid) - before.proxy
+  const othersMicros = cpuMicrosOfAll(others) - before.others
+  await Promise.all(loads.map((load) => load.close()))
+  const sum = (of: (one: Pressed) => number): number =>
+    pressed.reduce((total, one) => total + of(one), 0)
+  if (sum(({ refused }) => refused) > 0) throw new Error('the proxy refused requests')
+  return {
+    requestsPerSecond: sum(({ answered, elapsedMs }) => (answered / elapsedMs) * 1_000),
+    micros: proxyMicros / sum(({ answered }) => answered),
+    busy: (proxyMicros + othersMicros) / (sum(({ elapsedMs }) => elapsedMs) / loads.length) / 1_000,
+  }
 }
