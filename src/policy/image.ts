@@ -1,6 +1,7 @@
 // The data document as the memory of a policy module has it once it is read. It is read once, at the
 // activation; what evaluates only copies the bytes, which is twenty times as fast and can be done a
 // piece at a time. Layout is the same in every instance: all of it follows from the module.
+import { type Constants, constantsIn, NO_CONSTANTS, shareKeys } from './constants.ts'
 import { FUEL_EXPORT } from './rewrite.ts'
 import { type ProofExports, provesLayout } from './value-proof.ts'
 
@@ -18,6 +19,8 @@ export interface MemoryImage {
   readonly input: number
   /** Address of the place for an input of values, `VALUE_BYTES` long; 0: there cannot be one. */
   readonly values: number
+  /** Keys that an input of values may share with the rules. */
+  readonly constants: Constants
   /** From where an evaluation may write. */
   readonly heap: number
 }
@@ -84,9 +87,14 @@ export function memoryImage(
   const data = exports.opa_json_parse(input, length)
   if (data === 0) throw new DataError('the data document is not JSON')
   const heap = (exports.opa_heap_ptr_get() + 15) & ~15
+  const pages = memory.buffer.byteLength / PAGE
+  const constants = constantsIn(memory.buffer, start)
+  const isProven = provesLayout(exports, memory, { input, values, heap }, constants)
+  if (isProven) shareKeys(memory.buffer, data, constants)
   const bytes = new SharedArrayBuffer(heap - from)
   new Uint8Array(bytes).set(new Uint8Array(memory.buffer, from, heap - from))
-  const pages = memory.buffer.byteLength / PAGE
-  const isProven = provesLayout(exports, memory, { input, values, heap })
-  return { bytes, from, start, pages, data, input, values: isProven ? values : 0, heap }
+  return {
+    ...{ bytes, from, start, pages, data, input, heap },
+    ...(isProven ? { values, constants } : { values: 0, constants: NO_CONSTANTS }),
+  }
 }

@@ -29,7 +29,8 @@ export function writeHeaders(
   const { at } = writer
   const begun = writer.begin()
   forEachHeader(request, partialBody, wanted, (name, value) => {
-    writer.member(name, writer.string(value))
+    if (wanted === undefined) writer.member(name, writer.string(value))
+    else writer.askedMember(name, writer.string(value))
   })
   const written = writer.object(begun)
   if (written !== TWICE) return written

@@ -31,8 +31,8 @@ export class ValueInput {
   #bytes = new Uint8Array(0)
   #words = new Int32Array(0)
 
-  constructor({ values, data }: MemoryImage) {
-    this.#writer = new ValueWriter(values)
+  constructor({ values, constants, data }: MemoryImage) {
+    this.#writer = new ValueWriter(values, constants)
     this.context = values + SHARED_BYTES
     this.#templates = (this.context + CONTEXT.size + 7) & ~7
     this.#requests = this.#templates + TEMPLATE_BYTES

@@ -1,6 +1,7 @@
 // Proves of a module that its values lie in memory as value-layout.ts says, and that it takes them as
 // an input: what our writer writes is compared with what the module's own parser makes of the same
 // text. A module of which it is not proven is given text.
+import { type Constants, NO_CONSTANTS } from './constants.ts'
 import { FUEL_EXPORT } from './rewrite.ts'
 import { isSameValue, simpleResult } from './value-layout.ts'
 import { type Json, SHARED_BYTES, ValueWriter } from './value-writer.ts'
@@ -41,17 +42,22 @@ const FUNCTIONS = [
   'eval',
 ] as const
 
-/** @param exports of an instance that is of no further use. Whatever it does, this ends and does not throw. */
+/**
+ * @param exports of an instance that is of no further use. Whatever it does, this ends and does not throw.
+ * @param constants what is shared with the module, which is proven as well
+ */
 export function provesLayout(
   exports: ProofExports,
   memory: WebAssembly.Memory,
   places: Places,
+  constants: Constants,
 ): boolean {
   if (FUNCTIONS.some((name) => typeof exports[name] !== 'function')) return false
   try {
     exports[FUEL_EXPORT].value = PROOF_FUEL
     return (
-      provesValues(exports, memory, places) &&
+      provesValues(exports, memory, places, SAMPLE, NO_CONSTANTS) &&
+      provesValues(exports, memory, places, sampleOf(constants), constants) &&
       provesContext(exports, memory, places) &&
       provesResults(exports, memory, places)
     )
@@ -67,16 +73,18 @@ function provesValues(
   exports: ProofExports,
   memory: WebAssembly.Memory,
   { input, values, heap }: Places,
+  sample: Json,
+  constants: Constants,
 ): boolean {
-  const text = JSON.stringify(SAMPLE)
+  const text = JSON.stringify(sample)
   exports.opa_heap_ptr_set(heap)
   const length = Buffer.from(memory.buffer).write(text, input, 'utf8')
   const parsed = exports.opa_json_parse(input, length)
-  const writer = new ValueWriter(values)
+  const writer = new ValueWriter(values, constants)
   writer.use(memory.buffer)
   writer.writeShared()
   writer.start(values + SHARED_BYTES, values + SHARED_BYTES + SAMPLE_BYTES)
-  const written = writer.json(SAMPLE)
+  const written = writer.json(sample)
   if (writer.full || !isSameValue(new DataView(memory.buffer), written, parsed)) return false
   const [one, two] = [written, parsed].map((value) => {
     const dumped = exports.opa_json_dump(value)
@@ -146,3 +154,15 @@ const SAMPLE: Json = {
   ),
 }
 const SAMPLE_BYTES = 60 * 1024
+
+/** As many as there can be have a place, and no object has too long a chain. */
+const CONSTANTS_OF_AN_OBJECT = 8
+
+/** Each as a key and as a value. */
+function sampleOf(constants: Constants): Json {
+  const all = [...constants.keys()]
+  return Array.from({ length: Math.ceil(all.length / CONSTANTS_OF_AN_OBJECT) }, (_, i) => {
+    const some = all.slice(i * CONSTANTS_OF_AN_OBJECT, (i + 1) * CONSTANTS_OF_AN_OBJECT)
+    return Object.fromEntries(some.map((text) => [text, text]))
+  })
+}

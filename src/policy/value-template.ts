@@ -93,7 +93,7 @@ class Layer {
     const there = laid.filter(([, value]) => value !== 0)
     const begun = this.#writer.begin()
     for (const [key, value] of there) {
-      this.#writer.member(key, typeof value === 'number' ? value : 0)
+      this.#writer.askedMember(key, typeof value === 'number' ? value : 0)
     }
     const object = this.#writer.object(begun)
     if (this.#writer.full) return object

@@ -2,6 +2,7 @@
 // them of JSON text, but without the text. Promises to write nowhere else, however much it is given,
 // and never more than the caller may show: what does not fit makes it `full`, and nothing of what it
 // then says is of use.
+import { type Constants, NO_CONSTANTS } from './constants.ts'
 import { bucketsFor, HASH_START, hashed, NUMBER, SIZE, TYPE } from './value-layout.ts'
 
 /** From here on the engine's own copying is faster than a loop (Node 26). */
@@ -38,7 +39,9 @@ export class ValueWriter {
   full = false
   #bytes = Buffer.alloc(0)
   #words = new Int32Array(0)
+  #view = new DataView(new ArrayBuffer(0))
   readonly #shared: number
+  readonly #constants: ReadonlyMap<string, Key>
   #at = 0
   #end = 0
   /** Keys, their hashes and values, of all objects and arrays that are open. */
@@ -47,15 +50,25 @@ export class ValueWriter {
   readonly #values = new Int32Array(MOST_OPEN)
   #open = 0
 
-  /** @param shared where `SHARED_BYTES` are for what all values share; a multiple of 8 */
-  constructor(shared: number) {
+  /**
+   * @param shared where `SHARED_BYTES` are for what all values share; a multiple of 8
+   * @param constants what stands for a string that says the same
+   */
+  constructor(shared: number, constants: Constants = NO_CONSTANTS) {
     this.#shared = shared
+    this.#constants = new Map(
+      Array.from(constants, ([text, address]) => [
+        text,
+        { address, hash: Buffer.from(text).reduce(hashed, HASH_START) },
+      ]),
+    )
   }
 
   /** What the memory of the module is at present; it is another one after it grew. */
   use(memory: ArrayBuffer): void {
     this.#bytes = Buffer.from(memory)
     this.#words = new Int32Array(memory, 0, memory.byteLength >> 2)
+    this.#view = new DataView(memory)
   }
 
   /** Once for each memory. */
@@ -122,6 +135,8 @@ export class ValueWriter {
   }
 
   key(text: string): Key {
+    const known = this.#constants.get(text)
+    if (known !== undefined) return known
     const address = this.string(text)
     return { address, hash: this.#hashOf(address) }
   }
@@ -154,6 +169,13 @@ export class ValueWriter {
       words[at + 1] = this.#values[begun + i] as number
     }
     return address
+  }
+
+  /** Of a name that rules may ask for. Looking it up takes longer than writing a short one. */
+  askedMember(name: string, value: number): void {
+    const known = this.#constants.get(name)
+    if (known === undefined) this.member(name, value)
+    else this.knownMember(known, value)
   }
 
   member(name: string, value: number): void {
@@ -210,7 +232,7 @@ export class ValueWriter {
     if (value === null) return this.null
     switch (typeof value) {
       case 'string':
-        return this.string(value)
+        return this.#constants.get(value)?.address ?? this.string(value)
       case 'boolean':
         return this.boolean(value)
       case 'number':
@@ -221,7 +243,7 @@ export class ValueWriter {
       for (const one of value) this.element(this.json(one))
       return this.array(begun)
     }
-    for (const [key, one] of Object.entries(value)) this.member(key, this.json(one))
+    for (const [key, one] of Object.entries(value)) this.askedMember(key, this.json(one))
     return this.object(begun)
   }
 
@@ -252,14 +274,14 @@ export class ValueWriter {
     this.#open = at + 1
   }
 
-  /** By bytes, then by length. */
+  /** By bytes, then by length. Constants stand at any address. */
   #compare(one: number, two: number): number {
-    const words = this.#words
+    const view = this.#view
     const bytes = this.#bytes
-    const lengthOne = words[(one >> 2) + 1] as number
-    const lengthTwo = words[(two >> 2) + 1] as number
-    const atOne = words[(one >> 2) + 2] as number
-    const atTwo = words[(two >> 2) + 2] as number
+    const lengthOne = view.getInt32(one + 4, true)
+    const lengthTwo = view.getInt32(two + 4, true)
+    const atOne = view.getInt32(one + 8, true)
+    const atTwo = view.getInt32(two + 8, true)
     const shorter = Math.min(lengthOne, lengthTwo)
     for (let i = 0; i < shorter; i++) {
       const order = (bytes[atOne + i] as number) - (bytes[atTwo + i] as number)

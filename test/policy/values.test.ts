@@ -8,14 +8,14 @@ import fc from 'fast-check'
 import { readBundle } from '../../src/policy/bundle.ts'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { type EvaluationOutcome, PolicyHost } from '../../src/policy/host.ts'
-import { VALUE_BYTES } from '../../src/policy/image.ts'
+import { type MemoryImage, VALUE_BYTES } from '../../src/policy/image.ts'
 import { buildInput, InputError, type PolicyRequest } from '../../src/policy/input.ts'
 import { inspectModule } from '../../src/policy/inspect.ts'
 import type { PolicyMaterial } from '../../src/policy/material.ts'
 import { projectionOf, wholeDocument } from '../../src/policy/projection.ts'
 import { readsOf } from '../../src/policy/reads.ts'
 import { ValueInput } from '../../src/policy/value-input.ts'
-import { bucketsFor, isSameValue } from '../../src/policy/value-layout.ts'
+import { bucketsFor, isSameValue, SIZE } from '../../src/policy/value-layout.ts'
 import { type ProofExports, provesLayout } from '../../src/policy/value-proof.ts'
 import { anyRequest, COLLIDING } from './hostile-requests.ts'
 import {
@@ -67,7 +67,26 @@ function bare(material: PolicyMaterial) {
   return {
     input,
     values: () => Buffer.from(memory.buffer, data.values, VALUE_BYTES),
+    constants() {
+      const all = [...data.constants.values()]
+      const first = Math.min(...all)
+      return Buffer.from(memory.buffer, first, Math.max(...all) + SIZE.string - first)
+    },
     root: () => new DataView(memory.buffer).getUint32(input.context, true),
+    /** Of an object: the address of each key, by what it says, and of its value. */
+    members(object: number) {
+      const words = new DataView(memory.buffer)
+      const word = (address: number) => words.getUint32(address, true)
+      const members: Record<string, { key: number; value: number }> = {}
+      for (let i = 0; i < word(object + 8); i++) {
+        for (let at = word(word(object + 4) + 4 * i); at !== 0; at = word(at + 8)) {
+          const [key, value] = [word(at), word(at + 4)]
+          const text = Buffer.from(memory.buffer, word(key + 8), word(key + 4))
+          members[text.toString()] = { key, value }
+        }
+      }
+      return members
+    },
     view: () => new DataView(memory.buffer),
     parse(text: string) {
       exports.postern_fuel.value = 0x7fff_ffff
@@ -144,6 +163,24 @@ test('what is written is what the parser makes of the text', async () => {
   assert.ok(written > 2_500, String(written))
 })
 
+test('a key that the rules ask for is the very value that they ask for', async () => {
+  const material = await loadMaterial(SAMPLE_BUNDLE)
+  const { constants, data } = material.data
+  const { input, root, members } = bare(material)
+  const asked = request('/api/orders')
+  assert.ok(input.write(whole.templateOf(asked.connection), asked, 0))
+  const document = members(root())
+  assert.equal(document['attributes']?.key, constants.get('attributes'))
+  assert.ok(constants.has('attributes'))
+  assert.ok(!constants.has('version'))
+  assert.notEqual(document['version']?.key, undefined)
+  const { authz } = members(data)
+  assert.equal(authz?.key, constants.get('authz'))
+  const { roles } = members(authz?.value ?? 0)
+  assert.ok(constants.has('roles'))
+  assert.equal(roles?.key, constants.get('roles'))
+})
+
 /** What may be different each time. */
 const RANDOM = /rand|uuid/
 const isSteady = ({ builtins }: PolicyMaterial) =>
@@ -206,7 +243,8 @@ test('the engine says of a request what the oracle says of its document', async 
 describe('an evaluation changes nothing of what it is given', () => {
   for (const [i, material] of materials.entries()) {
     test(nameOf(material, i), () => {
-      const { input, values, evaluate } = bare(material)
+      const { input, values, constants, evaluate } = bare(material)
+      const atFirst = Buffer.from(constants())
       fc.assert(
         fc.property(anyRequest, (asked) => {
           const isWritten = orError(() =>
@@ -221,6 +259,7 @@ describe('an evaluation changes nothing of what it is given', () => {
           before.fill(0, result, result + 4)
           after.fill(0, result, result + 4)
           assert.ok(before.equals(after))
+          assert.ok(constants().equals(atFirst))
         }),
         { numRuns: 10 },
       )
@@ -276,14 +315,17 @@ test('a table has as many buckets as one has that grew', () => {
 })
 
 describe('a module of which anything is other than it should be is given text', () => {
-  const proves = async (change: (exports: Record<string, unknown>) => object) => {
+  const proves = async (
+    change: (exports: Record<string, unknown>) => object,
+    constantsOf = ({ constants }: MemoryImage) => constants,
+  ) => {
     const { module, data } = await loadMaterial(SAMPLE_BUNDLE)
     const memory = new WebAssembly.Memory({ initial: data.pages, maximum: 1_024 })
     const env: Record<string, unknown> = { memory, opa_abort: () => assert.fail() }
     for (let i = 0; i <= 4; i++) env[`opa_builtin${i}`] = () => 0
     const { exports } = new WebAssembly.Instance(module, { env })
     const changed = { ...exports, ...change({ ...exports }) } as unknown as ProofExports
-    return provesLayout(changed, memory, data)
+    return provesLayout(changed, memory, data, constantsOf(data))
   }
   test('as it should be', async () => {
     assert.equal(await proves(() => ({})), true)
@@ -302,6 +344,18 @@ describe('a module of which anything is other than it should be is given text', 
   ] as const satisfies readonly (readonly [string, Parameters<typeof proves>[0]])[]) {
     test(what, async () => {
       assert.equal(await proves(change), false)
+    })
+  }
+  for (const [what, wrong] of [
+    ['a constant that says something else', (address: number) => address + SIZE.string],
+    ['a constant that is no string', (address: number) => address - 1],
+  ] as const) {
+    test(what, async () => {
+      const constantsOf = ({ constants }: MemoryImage) => {
+        const [text, address] = [...constants].at(3) as [string, number]
+        return new Map([...constants, [text, wrong(address)]])
+      }
+      assert.equal(await proves(() => ({}), constantsOf), false)
     })
   }
   const shorter = (exports: Record<string, unknown>) => (address: number, length: number) =>
