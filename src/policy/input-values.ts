@@ -5,10 +5,13 @@ import {
   decodedPath,
   forEachHeader,
   headerValues,
+  isDoubtfulPath,
   type RequestFacts,
   type WantedHeaders,
 } from './input.ts'
 import { TWICE, type ValueWriter } from './value-writer.ts'
+
+const SLASH = 0x2f
 
 export function writeTime(writer: ValueWriter, { timeMs }: RequestFacts): number {
   const seconds = Math.floor(timeMs / 1000)
@@ -42,14 +45,16 @@ export function writeHeaders(
 
 /** @throws InputError */
 export function writePath(writer: ValueWriter, { path }: RequestFacts): number {
-  const decoded = decodedPath(path)
+  const decoded = isDoubtfulPath(path) ? decodedPath(path) : path
   const begun = writer.begin()
   let start = 0
-  for (let end = decoded.indexOf('/'); end >= 0; end = decoded.indexOf('/', start)) {
-    writer.element(writer.string(decoded.slice(start, end)))
+  while (decoded.charCodeAt(start) === SLASH) start++
+  for (let end = start; end < decoded.length; end++) {
+    if (decoded.charCodeAt(end) !== SLASH) continue
+    writer.element(writer.part(decoded, start, end))
     start = end + 1
   }
-  writer.element(writer.string(start === 0 ? decoded : decoded.slice(start)))
+  writer.element(writer.part(decoded, start, decoded.length))
   return writer.array(begun)
 }
 

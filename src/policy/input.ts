@@ -83,6 +83,8 @@ export interface PolicyRequest extends RequestFacts {
 /** OPA's objects are chained hash tables without a seed: their size is bounded, not only the text. */
 const MAX_FIELDS = 256
 const MAX_PATH_SEGMENTS = 1_024
+/** Up to here a loop is faster than two searches (Node 26). */
+const SHORT_PATH = 48
 
 /** Ours alone to set: with it a client would switch off rules on the body (Skipper, 2026). */
 export const PARTIAL_BODY = 'x-envoy-auth-partial-body'
@@ -382,8 +384,15 @@ export function checkRequest(request: RequestFacts): void {
 
 /** Of the three, all that can be refused is true; of the first only that. */
 export const hasManyFields = (fields: readonly string[]): boolean => fields.length > 2 * MAX_FIELDS
-export const isDoubtfulPath = (path: string): boolean =>
-  path.length > MAX_PATH_SEGMENTS || path.includes('%') || path.includes('\n')
+export function isDoubtfulPath(path: string): boolean {
+  if (path.length > MAX_PATH_SEGMENTS) return true
+  if (path.length > SHORT_PATH) return path.includes('%') || path.includes('\n')
+  for (let i = 0; i < path.length; i++) {
+    const code = path.charCodeAt(i)
+    if (code === 0x25 || code === 0x0a) return true
+  }
+  return false
+}
 export const isDoubtfulQuery = (query: string | undefined): boolean =>
   query !== undefined && query !== '' && (query.length > MOST_FORM_KEYS || /[%;]/.test(query))
 

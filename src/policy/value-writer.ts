@@ -105,11 +105,19 @@ export class ValueWriter {
   }
 
   string(text: string): number {
+    return this.part(text, 0, text.length)
+  }
+
+  /** A string of a part of a text. */
+  part(text: string, from: number, to: number): number {
     const address = this.#at
     const start = address + SIZE.string
-    const { length } = text
+    const length = to - from
     if (start + 3 * length + 3 > this.#end) return this.#fail()
-    const written = length < LONG ? this.#writeShort(text, start) : this.#write(text, start)
+    const written =
+      length < LONG
+        ? this.#writeShort(text, from, to, start)
+        : this.#write(text.slice(from, to), start)
     return this.#finish(address, start, written)
   }
 
@@ -121,7 +129,7 @@ export class ValueWriter {
     const words = this.#words
     words[at] = TYPE.number | (NUMBER.literal << 8)
     words[at + 2] = address + SIZE.number
-    words[at + 3] = this.#writeShort(literal, address + SIZE.number)
+    words[at + 3] = this.#writeShort(literal, 0, literal.length, address + SIZE.number)
     words[at + 4] = 0
     return address
   }
@@ -299,15 +307,14 @@ export class ValueWriter {
     return hash
   }
 
-  #writeShort(text: string, start: number): number {
+  #writeShort(text: string, from: number, to: number, start: number): number {
     const bytes = this.#bytes
-    const { length } = text
-    for (let i = 0; i < length; i++) {
+    for (let i = from; i < to; i++) {
       const code = text.charCodeAt(i)
-      if (code > 0x7f) return this.#write(text, start)
-      bytes[start + i] = code
+      if (code > 0x7f) return this.#write(text.slice(from, to), start)
+      bytes[start + i - from] = code
     }
-    return length
+    return to - from
   }
 
   /** There is a place for it. */

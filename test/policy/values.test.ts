@@ -163,6 +163,19 @@ test('what is written is what the parser makes of the text', async () => {
   assert.ok(written > 2_500, String(written))
 })
 
+test('a path with a malformed escape or a line feed is refused whatever its length', async () => {
+  const { input } = bare(await loadMaterial(SAMPLE_BUNDLE))
+  const none = projectionOf(new Map()) ?? assert.fail()
+  for (let length = 0; length < 70; length++) {
+    for (const bad of ['%', '\n']) {
+      const asked = request(`/${'a'.repeat(length)}${bad}`)
+      for (const { templateOf } of [whole, none]) {
+        assert.throws(() => input.write(templateOf(asked.connection), asked, 0), InputError)
+      }
+    }
+  }
+})
+
 test('a key that the rules ask for is the very value that they ask for', async () => {
   const material = await loadMaterial(SAMPLE_BUNDLE)
   const { constants, data } = material.data
