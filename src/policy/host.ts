@@ -9,6 +9,7 @@ import type { JwtKeys } from './builtins/jwt-keys.ts'
 import type { Regex } from './builtins/regex.ts'
 import { BUILTINS } from './builtins/table.ts'
 import { type RegoValue, readValue, writeValue } from './builtins/value.ts'
+import { type Entry, type EntryExports, entryOf } from './entry.ts'
 import { INPUT_BYTES, PAGE } from './image.ts'
 import type { RequestFacts } from './input.ts'
 import type { PolicyMaterial } from './material.ts'
@@ -16,7 +17,6 @@ import type { Template } from './projection.ts'
 import { FUEL_EXPORT, STACK_POINTER_EXPORT, STACK_TOP } from './rewrite.ts'
 import { ValueInput } from './value-input.ts'
 import { simpleResult } from './value-layout.ts'
-import { CONTEXT } from './value-proof.ts'
 
 export type EvaluationOutcome =
   /** The value of the entrypoint as JSON text. */
@@ -63,6 +63,7 @@ export class PolicyHost {
   /** How much of the data is in it. */
   #copied = 0
   #shrunkAtMs = Number.NEGATIVE_INFINITY
+  readonly #shrinkAboveBytes: number
   #instance: Instance | undefined
   readonly #values: ValueInput | undefined
 
@@ -70,6 +71,10 @@ export class PolicyHost {
     this.#material = material
     this.#recycled = recycled
     this.#values = material.data.values === 0 ? undefined : new ValueInput(material.data)
+    const atFirst = material.data.pages * PAGE
+    this.#shrinkAboveBytes = this.#isSmall
+      ? atFirst + Math.max(this.#maximumPages * PAGE - atFirst, 0) / 2
+      : Number.POSITIVE_INFINITY
   }
 
   get memoryBytes(): number {
@@ -127,7 +132,7 @@ export class PolicyHost {
 
   /** What `write` wrote; like `evaluate`, and once. */
   evaluateWritten(nowMs: number): EvaluationOutcome {
-    return this.#evaluate(nowMs, (instance) => instance.evaluateWritten(nowMs))
+    return this.#evaluate(undefined, nowMs, this.#material.entrypointId)
   }
 
   /**
@@ -140,16 +145,18 @@ export class PolicyHost {
     nowMs: number,
     entrypoint = this.#material.entrypointId,
   ): EvaluationOutcome {
-    return this.#evaluate(nowMs, (instance) => instance.evaluate(input, nowMs, entrypoint))
+    return this.#evaluate(input, nowMs, entrypoint)
   }
 
-  #evaluate(
-    nowMs: number,
-    evaluation: (instance: Instance) => EvaluationOutcome,
-  ): EvaluationOutcome {
+  /** @param input undefined: what has been written */
+  #evaluate(input: string | undefined, nowMs: number, entrypoint: number): EvaluationOutcome {
     try {
       if (this.#instance === undefined) this.prepare(Number.POSITIVE_INFINITY)
-      const outcome = evaluation(this.#instance as Instance)
+      const instance = this.#instance as Instance
+      const outcome =
+        input === undefined
+          ? instance.evaluateWritten(nowMs)
+          : instance.evaluate(input, nowMs, entrypoint)
       if (this.#shouldShrink(nowMs)) this.#recycle(nowMs)
       return outcome
     } catch (error) {
@@ -176,9 +183,8 @@ export class PolicyHost {
 
   /** True where evaluations took more than half of what they may, and not long after the last time. */
   #shouldShrink(nowMs: number): boolean {
-    if (!this.#isSmall || nowMs - this.#shrunkAtMs < SHRINK_INTERVAL_MS) return false
-    const atFirst = this.#material.data.pages * PAGE
-    return this.memoryBytes - atFirst > Math.max(this.#maximumPages * PAGE - atFirst, 0) / 2
+    if (this.memoryBytes <= this.#shrinkAboveBytes) return false
+    return nowMs - this.#shrunkAtMs >= SHRINK_INTERVAL_MS
   }
 
   get #isSmall(): boolean {
@@ -190,9 +196,7 @@ export class PolicyHost {
   }
 }
 
-interface Exports {
-  readonly eval: (context: number) => number
-  readonly opa_heap_ptr_set: (address: number) => void
+interface Exports extends EntryExports {
   readonly opa_json_dump: (address: number) => number
   readonly opa_eval: (
     reserved: number,
@@ -207,8 +211,6 @@ interface Exports {
   readonly opa_free: (address: number) => void
   readonly opa_value_parse: (address: number, length: number) => number
   readonly opa_value_dump: (address: number) => number
-  readonly [FUEL_EXPORT]: WebAssembly.Global
-  readonly [STACK_POINTER_EXPORT]: WebAssembly.Global
 }
 
 /** `opa_abort`: the module gave up, with a sentence. */
@@ -223,11 +225,13 @@ class Instance {
   readonly #memory: WebAssembly.Memory
   readonly #exports: Exports
   readonly #stackPointer: WebAssembly.Global
+  /** Of values. */
+  readonly #enter: Entry | undefined
   readonly #context: BuiltinContext
   readonly #values: ValueInput | undefined
   #nowMs = 0
   #view: Buffer
-  #words: DataView
+  #words: Uint32Array
 
   /** @param memory with the data in it; what else is in it is left from the instance before */
   constructor(
@@ -240,7 +244,7 @@ class Instance {
     this.#values = values
     this.#memory = memory
     this.#view = Buffer.from(memory.buffer)
-    this.#words = new DataView(memory.buffer)
+    this.#words = new Uint32Array(memory.buffer)
     // Stack and static variables begin as in new memory. The start function then reads how much of
     // it there is, so that what has grown before is used again.
     this.#view.fill(0, 0, material.data.start)
@@ -248,6 +252,7 @@ class Instance {
     this.#exports = instance.exports as unknown as Exports
     this.fuel = this.#exports[FUEL_EXPORT]
     this.#stackPointer = this.#exports[STACK_POINTER_EXPORT]
+    this.#enter = values && entryOf(this.#exports, memory)
     const timeNs = () => this.#timeNs()
     this.#context = {
       get timeNs() {
@@ -287,13 +292,13 @@ class Instance {
   }
 
   evaluateWritten(nowMs: number): EvaluationOutcome {
+    const { heap } = this.#material.data
     const { context } = this.#values as ValueInput
-    this.#start(nowMs)
-    this.#exports.opa_heap_ptr_set(this.#material.data.heap)
-    if (this.#exports.eval(context) !== 0) return { kind: 'error', reason: 'the module failed' }
-    this.#bytes()
-    const result = this.#words.getUint32(context + CONTEXT.result, true)
-    switch (simpleResult(this.#words, result)) {
+    this.#forget(nowMs)
+    const result = (this.#enter as Entry)(context, heap, this.#material.fuel)
+    if (result === 0) return { kind: 'error', reason: 'the module failed' }
+    const bytes = this.#bytes()
+    switch (simpleResult(bytes, this.#words, result)) {
       case true:
         return TRUE
       case false:
@@ -307,6 +312,10 @@ class Instance {
   #start(nowMs: number): void {
     this.#stackPointer.value = STACK_TOP
     this.fuel.value = this.#material.fuel
+    this.#forget(nowMs)
+  }
+
+  #forget(nowMs: number): void {
     this.#nowMs = nowMs
     this.hasReadTime = false
     if (this.#context.drawn.size > 0) this.#context.drawn.clear()
@@ -407,7 +416,7 @@ class Instance {
   #bytes(): Buffer {
     if (this.#view.length === 0) {
       this.#view = Buffer.from(this.#memory.buffer)
-      this.#words = new DataView(this.#memory.buffer)
+      this.#words = new Uint32Array(this.#memory.buffer)
       this.#values?.use(this.#memory.buffer)
     }
     return this.#view

@@ -223,7 +223,7 @@ function exportEntry(name: string, globalIndex: number): number[] {
   return [name.length, ...Buffer.from(name, 'latin1'), 0x03, ...unsignedLeb(globalIndex)]
 }
 
-function signedLeb(value: number): number[] {
+export function signedLeb(value: number): number[] {
   const bytes: number[] = []
   let rest = value
   for (;;) {

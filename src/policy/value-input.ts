@@ -27,7 +27,9 @@ export class ValueInput {
   readonly #data: number
   /** Undefined of what has no place. */
   readonly #layouts = new WeakMap<Template, Layout | undefined>()
+  /** The last one, which is in its place. */
   #laid: Template | undefined
+  #laidLayout: Layout | undefined
   #bytes = new Uint8Array(0)
   #words = new Int32Array(0)
 
@@ -74,12 +76,13 @@ export class ValueInput {
   }
 
   #layOut(template: Template): Layout | undefined {
+    if (this.#laid === template) return this.#laidLayout
     const known = this.#layouts.get(template)
-    if (this.#laid === template) return known
     if (known !== undefined) this.#bytes.set(known.bytes, this.#templates)
+    const isNew = known === undefined && !this.#layouts.has(template)
     this.#laid = template
-    if (known !== undefined || this.#layouts.has(template)) return known
-    return this.#layOutAnew(template)
+    this.#laidLayout = isNew ? this.#layOutAnew(template) : known
+    return this.#laidLayout
   }
 
   #layOutAnew(template: Template): Layout | undefined {

@@ -41,26 +41,32 @@ export const HASH_START = 0x811c9dc5 | 0
 /** One more byte of a string: FNV-1, 32 bits. */
 export const hashed = (hash: number, byte: number): number => Math.imul(hash, 0x01000193) ^ byte
 
-/** What a set of results says; undefined: something else. */
-export function simpleResult(memory: DataView, set: number): 'none' | boolean | undefined {
-  if (memory.getUint8(set) !== TYPE.set) return undefined
-  const results = memory.getUint32(set + 12, true)
+/**
+ * What a set of results says; undefined: something else, or at an address that is no multiple of 4.
+ * @param bytes and words of the same memory
+ */
+export function simpleResult(
+  bytes: Uint8Array,
+  words: Uint32Array,
+  set: number,
+): 'none' | boolean | undefined {
+  if (bytes[set] !== TYPE.set || set % 4 !== 0) return undefined
+  const results = words[(set >>> 2) + 3]
   if (results === 0) return 'none'
-  const object = results === 1 ? memory.getUint32(firstIn(memory, set), true) : 0
-  if (object === 0 || memory.getUint8(object) !== TYPE.object) return undefined
+  const object = results === 1 ? (words[firstIn(words, set)] as number) : 0
+  if (bytes[object] !== TYPE.object || object % 4 !== 0) return undefined
   // Its only member has the key `result`.
-  const value = memory.getUint32(firstIn(memory, object) + 4, true)
-  const type = memory.getUint8(value)
+  const value = words[firstIn(words, object) + 1] as number
+  const type = bytes[value]
   if (type !== TYPE.boolean && type !== TYPE.internedBoolean) return undefined
-  return memory.getUint8(value + 1) === 1
+  return bytes[value + 1] === 1
 }
 
-/** The first link of the first chain of a hash table that is not empty. */
-function firstIn(memory: DataView, table: number): number {
-  const buckets = memory.getUint32(table + 4, true)
-  let i = 0
-  while (memory.getUint32(buckets + 4 * i, true) === 0) i++
-  return memory.getUint32(buckets + 4 * i, true)
+/** The word where the first link begins of the first chain of a hash table that is not empty. */
+function firstIn(words: Uint32Array, table: number): number {
+  let at = (words[(table >>> 2) + 1] as number) >>> 2
+  while (words[at] === 0) at++
+  return (words[at] as number) >>> 2
 }
 
 /**

@@ -123,7 +123,8 @@ function provesResults(
     exports.opa_heap_ptr_set(heap)
     const length = Buffer.from(memory.buffer).write(literal, input, 'utf8')
     const set = exports.opa_value_parse(input, length)
-    return simpleResult(new DataView(memory.buffer), set) === expected
+    const { buffer } = memory
+    return simpleResult(new Uint8Array(buffer), new Uint32Array(buffer), set) === expected
   })
 }
 
