@@ -7,21 +7,28 @@ import type { RegoValue } from './value.ts'
 /** A replacement may multiply its text; the result goes back into the policy's memory. */
 const MAX_RESULT_LENGTH = 1024 * 1024
 /** Of making one part of a result, in loop iterations of wasm. */
-const PART_COST = 20
+const PART_COST = 60
+/** Of putting one piece of a template into a result. */
+const PIECE_COST = 20
 /** Of one character of a template, of which some are variables. */
-const EXPAND_COST = 8
+const TEMPLATE_COST = 8
 
 export function replaceRegex(args: readonly RegoValue[], context: BuiltinContext): RegoValue {
   const text = stringArgument(args[0], 1)
   const pattern = stringArgument(args[1], 2)
   const template = stringArgument(args[2], 3)
   const regex = cachedRegex(pattern, context)
+  context.spend(template.length * TEMPLATE_COST)
+  const pieces = piecesOf(template, regex)
   let result = ''
   let from = 0
   for (const match of regex.matches(text, (steps) => context.spend(steps))) {
     const [start, end] = [match[0] as number, match[1] as number]
-    context.spend(PART_COST + template.length * EXPAND_COST)
-    result += text.slice(from, start) + expand(template, text, match, regex)
+    context.spend(PART_COST + pieces.length * PIECE_COST)
+    result += text.slice(from, start)
+    for (const piece of pieces) {
+      result += typeof piece === 'string' ? piece : groupOf(text, match, piece)
+    }
     if (result.length > MAX_RESULT_LENGTH) throw new BuiltinError('result is too long')
     from = end
   }
@@ -77,22 +84,32 @@ export function cachedRegex(pattern: string, context: BuiltinContext): Regex {
   }
 }
 
+/** Of a template: what it says there, or the number of a group. */
+type Piece = string | number
+
+const VARIABLE = /\$(?:\$|([\p{L}\p{Nd}_]+)|\{([\p{L}\p{Nd}_]+)\})/gu
+
 /** `$name`, `${name}` and `$$`; the longest name wins, an unknown one is empty (Regexp.Expand). */
-function expand(template: string, text: string, match: readonly number[], regex: Regex): string {
-  return template.replace(
-    /\$(?:\$|([\p{L}\p{Nd}_]+)|\{([\p{L}\p{Nd}_]+)\})/gu,
-    (whole, bare?: string, braced?: string) => {
-      const name = bare ?? braced
-      if (name === undefined) return whole === '$$' ? '$' : whole
-      const group = /^[0-9]+$/.test(name) ? groupNumber(name) : regex.names.get(name)
-      if (group === undefined) return ''
-      const start = match[2 * group] ?? -1
-      return start < 0 ? '' : text.slice(start, match[2 * group + 1])
-    },
-  )
+function piecesOf(template: string, regex: Regex): readonly Piece[] {
+  const pieces: Piece[] = []
+  let from = 0
+  for (const { 0: whole, 1: bare, 2: braced, index } of template.matchAll(VARIABLE)) {
+    pieces.push(template.slice(from, index))
+    from = index + whole.length
+    const name = bare ?? braced
+    pieces.push(name === undefined ? '$' : (groupNamed(name, regex) ?? ''))
+  }
+  pieces.push(template.slice(from))
+  return pieces.filter((piece) => piece !== '')
+}
+
+function groupOf(text: string, match: readonly number[], group: number): string {
+  const start = match[2 * group] ?? -1
+  return start < 0 ? '' : text.slice(start, match[2 * group + 1])
 }
 
 /** A number with a leading zero is a name, which no group can have. */
-function groupNumber(digits: string): number | undefined {
-  return digits.length > 1 && digits.startsWith('0') ? undefined : Number(digits)
+function groupNamed(name: string, regex: Regex): number | undefined {
+  if (!/^[0-9]+$/.test(name)) return regex.names.get(name)
+  return name.length > 1 && name.startsWith('0') ? undefined : Number(name)
 }

@@ -87,6 +87,20 @@ for (const [what, [name, ...args]] of Object.entries(CALLS)) {
   })
 }
 
+test('a part that a match makes costs more than finding it', () => {
+  const subject = 'a'.repeat(1_000)
+  const costs = (argsOf: (pattern: string) => readonly [string, ...unknown[]]) => {
+    const [none, each] = ['^$', 'a'].map((pattern) => {
+      const [name, ...args] = argsOf(pattern)
+      return call(name, args)
+    })
+    return ((each as number) - (none as number)) / subject.length
+  }
+  assert.ok(costs((pattern) => ['regex.split', pattern, subject]) > 80)
+  assert.ok(costs((pattern) => ['regex.find_n', pattern, subject, -1]) > 80)
+  assert.ok(costs((pattern) => ['regex.replace', subject, pattern, 'x']) > 80)
+})
+
 test('an expression costs what it grows to', () => {
   const [short, long] = ['a{100}', 'a{900}'].map((one) => call('regex.find_n', [one, 'b', -1]))
   assert.ok((long as number) - (short as number) > 8_000)
