@@ -31,8 +31,8 @@ export interface ConnectionFacts {
   readonly serverName: string | undefined
   /** Our own identity; '' when it has no name. */
   readonly destinationPrincipal: string
-  /** The certificate of the peer as PEM, made when policy is to see it. */
-  readonly certificatePem?: () => string
+  /** The certificate of `peer` as PEM, made when policy is to see it. */
+  certificatePem?(peer: PeerFacts): string
 }
 
 /** What the input says about a connection, as JSON text: made once a connection. */
@@ -49,8 +49,6 @@ export interface ConnectionTexts {
 
 export interface ConnectionInput extends ConnectionTexts {
   readonly peer: PeerFacts
-  /** The same connection under other settings: made once and kept. */
-  under(settings: InputSettings): ConnectionInput
 }
 
 /** What the input is made of; plain data, which another thread can be sent. */
@@ -89,31 +87,43 @@ const SHORT_PATH = 48
 /** Ours alone to set: with it a client would switch off rules on the body (Skipper, 2026). */
 export const PARTIAL_BODY = 'x-envoy-auth-partial-body'
 
+/** The input of one connection, made when policy is first asked about it: idle ones are many. */
+export class ConnectionInputs {
+  readonly #facts: ConnectionFacts
+  #settings: InputSettings | undefined
+  #input: ConnectionInput | undefined
+
+  constructor(facts: ConnectionFacts) {
+    this.#facts = facts
+  }
+
+  /** The same one as long as the settings are the same. */
+  under(settings: InputSettings): ConnectionInput {
+    if (this.#input === undefined || this.#settings !== settings) {
+      this.#settings = settings
+      this.#input = connectionInput(this.#facts, settings)
+    }
+    return this.#input
+  }
+}
+
 export function connectionInput(
   facts: ConnectionFacts,
   settings: InputSettings = PLAIN_INPUT,
 ): ConnectionInput {
   const { peer } = facts
   const { certificate, v2 } = settings
-  const pem = certificate ? facts.certificatePem?.() : undefined
+  const pem = certificate ? facts.certificatePem?.(peer) : undefined
   const source = endpoint(facts.remoteAddress, facts.remotePort, peer.principal, v2, pem)
   const { localAddress, localPort, destinationPrincipal } = facts
   const destination = endpoint(localAddress, localPort, destinationPrincipal, v2)
   const principal = peer.principal === '' ? '' : `,"source_principal":${quote(peer.principal)}`
-  let other: { readonly settings: InputSettings; readonly input: ConnectionInput } | undefined
   return {
     peer,
-    beforeRequest: `{"attributes":{"source":${source},"destination":${destination},"request":`,
+    beforeRequest: inOnePiece`{"attributes":{"source":${source},"destination":${destination},"request":`,
     afterRequest: afterRequest(facts.serverName, settings),
-    ending: `${principal},"version":${v2 ? VERSION_2 : VERSION_3}}`,
+    ending: inOnePiece`${principal},"version":${v2 ? VERSION_2 : VERSION_3}}`,
     ...(settings.headers && { headers: settings.headers }),
-    under(wanted) {
-      if (wanted === settings) return this
-      if (other?.settings !== wanted) {
-        other = { settings: wanted, input: connectionInput(facts, wanted) }
-      }
-      return other.input
-    },
   }
 }
 
@@ -143,12 +153,20 @@ function afterRequest(
 ): string {
   const pairs = contextExtensions.map(({ name, value }) => `${quote(name)}:${quote(value)}`)
   const extensions = `{${pairs.join(',')}}`
-  return (
-    (pairs.length === 0 ? '' : `,"contextExtensions":${extensions}`) +
-    `,"metadataContext":{}${serverName ? `,"tlsSession":{"sni":${quote(serverName)}}` : ''}` +
-    (v2 ? `,"context_extensions":${extensions},"metadata_context":{"filter_metadata":{}}` : '') +
-    '}'
-  )
+  const before = pairs.length === 0 ? '' : `,"contextExtensions":${extensions}`
+  const session = serverName ? `,"tlsSession":{"sni":${quote(serverName)}}` : ''
+  const older = v2
+    ? `,"context_extensions":${extensions},"metadata_context":{"filter_metadata":{}}`
+    : ''
+  return inOnePiece`${before},"metadataContext":{}${session}${older}}`
+}
+
+/**
+ * What is put together V8 keeps as a tree of its pieces, which is five times the text; these are kept
+ * as long as a connection.
+ */
+function inOnePiece(constants: TemplateStringsArray, ...values: readonly string[]): string {
+  return constants.flatMap((constant, i) => [constant, values[i] ?? '']).join('')
 }
 
 /** The part of the document that a policy reads, see projection.ts; of a request without its body. */

@@ -10,7 +10,7 @@ import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type Cells, cellOf, DECISION_OUTCOMES, DECISION_RULES, metricEntry } from '../metrics.ts'
 import type { BodyNeed } from '../policy/body/need.ts'
 import type { BodyAtHand } from '../policy/body/parsed-body.ts'
-import type { ConnectionInput, PolicyRequest } from '../policy/input.ts'
+import type { ConnectionInputs, PolicyRequest } from '../policy/input.ts'
 import { type Denial, Permit } from '../policy/permit.ts'
 import type { DecisionRecord, SentInput } from '../threads.ts'
 import type { Generation } from './generation.ts'
@@ -19,7 +19,7 @@ import type { ThreadContext } from './thread-context.ts'
 /** What admission knows about the connection that the request came on. */
 export interface RequestOrigin {
   readonly peer: Peer
-  readonly input: ConnectionInput
+  readonly inputs: ConnectionInputs
 }
 
 export interface Admitted {
@@ -107,7 +107,7 @@ export function admit(
     protocol: head.protocol,
     fields,
     bodySize: head.body.kind === 'none' ? 0 : head.body.kind === 'length' ? head.body.length : -1,
-    connection: origin.input.under(generation.engine.inputSettings),
+    connection: origin.inputs.under(generation.engine.inputSettings),
     ...(body && { body }),
   }
   const need = body === undefined ? generation.engine.bodyNeed(request) : undefined
@@ -117,7 +117,7 @@ export function admit(
 
 /** Whether the workload may be connected to, where nothing but the connection is known of the request. */
 export function admitConnection(
-  { peer, input }: RequestOrigin,
+  { peer, inputs }: RequestOrigin,
   context: ThreadContext,
   generation: Generation,
 ): Admitted | Refused {
@@ -134,7 +134,7 @@ export function admitConnection(
     protocol: 'TCP',
     fields: [],
     bodySize: 0,
-    connection: input.under(generation.engine.inputSettings),
+    connection: inputs.under(generation.engine.inputSettings),
   }
   return outcomeOf(decide(request, peer, context, generation), requestId, [])
 }

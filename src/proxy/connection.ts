@@ -8,7 +8,7 @@ import { parseRequestHead, type RequestHead } from '../http/head.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import type { CLOSE_REASONS } from '../metrics.ts'
-import type { ConnectionInput } from '../policy/input.ts'
+import type { ConnectionInputs } from '../policy/input.ts'
 import {
   type Admitted,
   admit,
@@ -42,7 +42,7 @@ export interface ConnectionStart extends ClientStart {
 export interface ClientStart {
   readonly socket: Socket
   readonly peer: Peer
-  readonly input: ConnectionInput
+  readonly inputs: ConnectionInputs
   readonly remoteAddress: string
   readonly remotePort: number
 }
@@ -63,7 +63,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   peer: Peer
   readonly #context: ThreadContext
   readonly #tally: Tally
-  readonly #input: ConnectionInput
+  readonly #inputs: ConnectionInputs
   readonly #bornMs: number
   #pending: Buffer | undefined
   #exchange: Exchange | undefined
@@ -93,7 +93,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.peer = start.peer
     this.remoteAddress = start.remoteAddress
     this.remotePort = start.remotePort
-    this.#input = start.input
+    this.#inputs = start.inputs
     this.#context = context
     this.#tally = tally
     this.#bornMs = context.tickMs
@@ -413,7 +413,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.peer = peer
     if (this.#context.overload.sheds(peer.principal)) return this.#shed(head)
     const startedMs = clock.monotonicMs()
-    const admission = admit(head, { peer, input: this.#input }, this.#context, generation)
+    const admission = admit(head, { peer, inputs: this.#inputs }, this.#context, generation)
     switch (admission.kind) {
       case 'refused':
         this.#refuse(head, admission, startedMs, discardable(head))
@@ -472,7 +472,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     }
     this.peer = peer
     this.#collecting = undefined
-    const origin = { peer, input: this.#input }
+    const origin = { peer, inputs: this.#inputs }
     try {
       const admission = admit(head, origin, this.#context, generation, body.atHand)
       if (admission.kind !== 'refused') {

@@ -12,7 +12,7 @@ import {
   metricEntry,
   REVOCATION_GAPS,
 } from '../metrics.ts'
-import { connectionInput } from '../policy/input.ts'
+import { ConnectionInputs } from '../policy/input.ts'
 import { ClientConnection, type ClientStart } from './connection.ts'
 import { recordFault } from './fault.ts'
 import {
@@ -354,7 +354,7 @@ export class Listener {
   #opened(arrival: Arrival, socket: net.Socket | tls.TLSSocket, peer: Peer, epoch?: number): void {
     const { generation } = this.#context
     const serverName = socket instanceof tls.TLSSocket ? socket.servername : undefined
-    const input = connectionInput({
+    const inputs = new ConnectionInputs({
       peer,
       remoteAddress: arrival.address,
       remotePort: arrival.port,
@@ -362,12 +362,12 @@ export class Listener {
       localPort: socket.localPort ?? 0,
       serverName: typeof serverName === 'string' ? serverName : undefined,
       destinationPrincipal: generation.identity.uris[0] ?? '',
-      certificatePem: () => (peer.kind === 'peer' ? (peer.chain[0]?.toString() ?? '') : ''),
+      certificatePem,
     })
     const start = {
       socket,
       peer,
-      input,
+      inputs,
       remoteAddress: arrival.address,
       remotePort: arrival.port,
     }
@@ -508,6 +508,9 @@ function onHttp2Data(this: Http2Socket, chunk: Buffer): void {
 function onHttp2Drain(this: Http2Socket): void {
   this[connectionKey]?.guarded((connection) => connection.onDrain())
 }
+
+const certificatePem = (peer: Peer): string =>
+  peer.kind === 'peer' ? (peer.chain[0]?.toString() ?? '') : ''
 
 const isUpperCase = (byte = 0): boolean => byte >= 0x41 && byte <= 0x5a
 

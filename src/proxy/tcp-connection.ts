@@ -48,7 +48,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
   /** Asks the policy, and connects when it permits. Called once. */
   begin(): void {
     const { generation } = this.#context
-    const origin = { peer: this.peer, input: this.#start.input }
+    const origin = { peer: this.peer, inputs: this.#start.inputs }
     const admission = admitConnection(origin, this.#context, generation)
     this.#requestId = admission.requestId
     this.#decisionId = admission.decisionId

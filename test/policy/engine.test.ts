@@ -136,7 +136,7 @@ test('a header that is not shown is in no log, and reading it is worth a warning
   assert.deepEqual(said, ['the policy reads the header "x-a", which is never there for it'])
   const engine = new PolicyEngine({ allow: [], policy: loaded.material, clock })
   const fields = ['accept', '*/*', 'authorization', 'secret']
-  const shown = connection().under(engine.inputSettings)
+  const shown = connection(undefined, engine.inputSettings)
   const { headers } = documented(engine, request('/', { fields, connection: shown })).attributes
     .request.http
   assert.deepEqual([headers.accept, headers.authorization], ['*/*', undefined])

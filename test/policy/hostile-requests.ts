@@ -124,7 +124,7 @@ export const anyRequest: fc.Arbitrary<PolicyRequest> = fc
   .map(({ path, query, who, fields, settings, ...more }) => {
     // As connections do, some are there for many requests.
     const known = `${who} ${JSON.stringify(settings)}`
-    const from = KNOWN_CONNECTIONS.get(known) ?? connection(peer(who)).under(settings)
+    const from = KNOWN_CONNECTIONS.get(known) ?? connection(peer(who), settings)
     KNOWN_CONNECTIONS.set(known, from)
     return request(query === '' ? path : `${path}?${query}`, {
       ...more,

@@ -146,7 +146,7 @@ test('shows how the body is framed, as a policy behind Envoy sees it', () => {
 })
 
 test('shows the headers that are to be shown, and its own', () => {
-  const shown = connection().under({ ...PLAIN_INPUT, headers: ['x-a'] })
+  const shown = connection(undefined, { ...PLAIN_INPUT, headers: ['x-a'] })
   const fields = ['x-a', '1', 'authorization', 'secret', 'x-a', '2']
   const document = input('/', { fields, connection: shown })
   assert.deepEqual(document.attributes.request.http.headers, {

@@ -83,10 +83,7 @@ const anyRequest: fc.Arbitrary<PolicyRequest> = fc
     request(query === '' ? path : `${path}?${query}`, {
       ...more,
       fields: headers.flat(),
-      connection: connection(peer(who)).under({
-        ...PLAIN_INPUT,
-        ...(shown && { headers: shown }),
-      }),
+      connection: connection(peer(who), { ...PLAIN_INPUT, ...(shown && { headers: shown }) }),
     }),
   )
 

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { type Unpacked, unpackArchive } from '../../src/policy/bundle.ts'
 import { PolicyEngine } from '../../src/policy/engine.ts'
 import { connectionInput, type PeerFacts, type PolicyRequest } from '../../src/policy/input.ts'
+import type { InputSettings } from '../../src/policy/input-settings.ts'
 import { type LoadedPolicy, type LoadOptions, loadPolicy } from '../../src/policy/load.ts'
 import type { PolicyMaterial } from '../../src/policy/material.ts'
 
@@ -55,8 +56,8 @@ export function peer(name: string): PeerFacts {
   return { principal: uri, uris: [uri], dnsNames: [`${name}.example.org`], commonName: name }
 }
 
-export function connection(facts: PeerFacts = peer('web')) {
-  return connectionInput({
+export function connection(facts: PeerFacts = peer('web'), settings?: InputSettings) {
+  const ends = {
     peer: facts,
     remoteAddress: '10.0.0.1',
     remotePort: 4242,
@@ -64,7 +65,8 @@ export function connection(facts: PeerFacts = peer('web')) {
     localPort: 8443,
     serverName: 'svc.local',
     destinationPrincipal: 'spiffe://example.org/ns/default/sa/orders',
-  })
+  }
+  return connectionInput(ends, settings)
 }
 
 export function request(target: string, more: Partial<PolicyRequest> = {}): PolicyRequest {

@@ -5,7 +5,7 @@ import v8 from 'node:v8'
 import vm from 'node:vm'
 import type { PeerRejection, VerifiedPeer } from '../../src/identity/peer.ts'
 import { Cells, cellOf } from '../../src/metrics.ts'
-import type { ConnectionInput } from '../../src/policy/input.ts'
+import type { ConnectionInputs } from '../../src/policy/input.ts'
 import { ClientConnection } from '../../src/proxy/connection.ts'
 import { Tally } from '../../src/proxy/tally.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
@@ -67,7 +67,7 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
     {
       socket: socket as unknown as TLSSocket,
       peer: PEER as unknown as VerifiedPeer,
-      input: { under: () => ({}) } as unknown as ConnectionInput,
+      inputs: { under: () => ({}) } as unknown as ConnectionInputs,
       remoteAddress: '127.0.0.1',
       remotePort: 1,
     },

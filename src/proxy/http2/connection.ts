@@ -11,7 +11,7 @@ import { readRequestList } from '../../http/h2/request.ts'
 import type { RequestHead } from '../../http/head.ts'
 import type { Peer } from '../../identity/anonymous-peer.ts'
 import type { PeerRejection } from '../../identity/peer.ts'
-import type { ConnectionInput } from '../../policy/input.ts'
+import type { ConnectionInputs } from '../../policy/input.ts'
 import {
   type Admitted,
   admit,
@@ -50,7 +50,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   peer: Peer
   readonly #context: ThreadContext
   readonly #tally: Tally
-  readonly #input: ConnectionInput
+  readonly #inputs: ConnectionInputs
   readonly #session: Http2Session
   readonly #exchanges = new Set<Http2Exchange>()
   readonly #collecting = new Set<StreamCollecting>()
@@ -68,7 +68,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     this.peer = start.peer
     this.remoteAddress = start.remoteAddress
     this.remotePort = start.remotePort
-    this.#input = start.input
+    this.#inputs = start.inputs
     this.#context = context
     this.#tally = tally
     this.#bornMs = context.tickMs
@@ -183,7 +183,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
     this.peer = peer
     if (this.#context.overload.sheds(peer.principal)) return this.#shed(stream, head)
-    const origin = { peer, input: this.#input }
+    const origin = { peer, inputs: this.#inputs }
     const admission = admit(head, origin, this.#context, generation)
     switch (admission.kind) {
       case 'refused':
@@ -258,7 +258,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       const peer = currentPeer(this.peer, generation, clock.nowMs())
       if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
       this.peer = peer
-      const origin = { peer, input: this.#input }
+      const origin = { peer, inputs: this.#inputs }
       const admission = admit(head, origin, this.#context, generation, body.atHand)
       if (admission.kind === 'refused') this.#refuse(stream, head, admission, startedMs)
       else this.#forward(stream, head, admission, startedMs, read)

@@ -5,7 +5,7 @@ import type { BodyAtHand } from '../../../src/policy/body/parsed-body.ts'
 import { readBundle } from '../../../src/policy/bundle.ts'
 import { PolicyEngine } from '../../../src/policy/engine.ts'
 import { INPUT_BYTES } from '../../../src/policy/host.ts'
-import { buildInput, connectionInput } from '../../../src/policy/input.ts'
+import { buildInput, ConnectionInputs, connectionInput } from '../../../src/policy/input.ts'
 import { DEFAULT_BODY_BYTES, PLAIN_INPUT } from '../../../src/policy/input-settings.ts'
 import {
   bundleUrl,
@@ -85,7 +85,7 @@ describe('the input document', () => {
   })
 
   it('has certificate, context extensions and the names of v2 where they are wanted', () => {
-    const plain = connectionInput(facts)
+    const inputs = new ConnectionInputs(facts)
     const settings = {
       ...PLAIN_INPUT,
       certificate: true,
@@ -95,9 +95,11 @@ describe('the input document', () => {
         { name: '__proto__', value: 'x' },
       ],
     }
-    assert.equal(plain.under(PLAIN_INPUT), plain)
-    assert.equal(plain.under(settings), plain.under(settings))
-    const document = JSON.parse(buildInput(request('/', { connection: plain.under(settings) })))
+    const plain = inputs.under(PLAIN_INPUT)
+    assert.deepEqual(plain, connectionInput(facts))
+    const connection = inputs.under(settings)
+    assert.equal(inputs.under(settings), connection)
+    const document = JSON.parse(buildInput(request('/', { connection })))
     const { source, destination, contextExtensions, ...attributes } = document.attributes
     assert.equal(
       source.certificate,
