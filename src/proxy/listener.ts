@@ -29,6 +29,7 @@ import {
   type HandshakeEnd,
   HandshakeGuard,
   NO_ADDRESS,
+  type Refusal,
   type Slot,
 } from './handshake-guard.ts'
 import { Http2Connection } from './http2/connection.ts'
@@ -43,17 +44,55 @@ import { TcpConnection } from './tcp-connection.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { ALPN_PROTOCOLS, contextOptions, renewContext, SERVER_OPTIONS } from './tls-options.ts'
 
-/** A client connection before anyone was verified on it, and what has to be undone at its end. */
-interface Arrival {
+/** What the listener does about an arrival; one object for all of them. */
+interface ArrivalEvents {
+  mayBegin(arrival: Arrival, slot: Slot): void
+  refused(arrival: Arrival, reason: Refusal): void
+  closed(arrival: Arrival): void
+}
+
+/**
+ * A client connection before anyone was verified on it, and what has to be undone at its end. It lasts
+ * as long as its socket does, hence no closures: idle connections are many.
+ */
+class Arrival implements Applicant {
   readonly socket: net.Socket
   readonly address: string
   readonly port: number
   readonly acceptedMs: number
+  /** While its handshake is in progress. */
   slot: Slot | undefined
   /** Which of our identities its handshake shows; see `IdentityAges`. */
-  epoch: number
+  epoch = 0
   /** The handshake has ended, one way or the other. */
-  over: boolean
+  over = false
+  readonly #events: ArrivalEvents
+
+  constructor(
+    socket: net.Socket,
+    address: string,
+    port: number,
+    acceptedMs: number,
+    events: ArrivalEvents,
+  ) {
+    this.socket = socket
+    this.address = address
+    this.port = port
+    this.acceptedMs = acceptedMs
+    this.#events = events
+  }
+
+  start(slot: Slot): void {
+    this.#events.mayBegin(this, slot)
+  }
+
+  refuse(reason: Refusal): void {
+    this.#events.refused(this, reason)
+  }
+
+  closed(): void {
+    this.#events.closed(this)
+  }
 }
 
 const ACCEPTED = cellOf('connections_total', {})
@@ -80,9 +119,11 @@ const OVERLOAD_HANDSHAKES = 1 / 16
 /** The longest that a timer takes. */
 const NEVER_MS = 2 ** 31 - 1
 
+const arrivalKey = Symbol('arrival')
 const connectionKey = Symbol('connection')
 /** A client that was let in, whatever it speaks. */
 type OpenConnection = ClientConnection | Http2Connection | TcpConnection
+type ArrivedSocket = net.Socket & { [arrivalKey]?: Arrival }
 type OwnedSocket = net.Socket & { [connectionKey]?: ClientConnection }
 type Http2Socket = net.Socket & { [connectionKey]?: Http2Connection }
 
@@ -101,6 +142,11 @@ export class Listener {
   readonly #openByAddress = new Map<string, number>()
   readonly #openByPrincipal = new Map<string, number>()
   readonly #refused = new Map<tls.TLSSocket, number>()
+  readonly #arrivalEvents: ArrivalEvents = {
+    mayBegin: (arrival, slot) => this.#mayBegin(arrival, slot),
+    refused: (arrival, reason) => this.#turnAway(arrival, reason),
+    closed: (arrival) => this.#left(arrival),
+  }
   #open = 0
 
   constructor(context: ThreadContext) {
@@ -218,17 +264,13 @@ export class Listener {
   /** @param client as a balancer names it */
   #arrivalOn(socket: net.Socket, client?: ProxyEnd): Arrival {
     const { listen } = this.#context.generation.snapshot.settings.inbound
-    return {
+    return new Arrival(
       socket,
-      address:
-        client?.address ??
-        (listen.kind === 'unix' ? NO_ADDRESS : plainAddress(socket.remoteAddress)),
-      port: client?.port ?? socket.remotePort ?? 0,
-      acceptedMs: this.#context.clock.monotonicMs(),
-      slot: undefined,
-      epoch: 0,
-      over: false,
-    }
+      client?.address ?? (listen.kind === 'unix' ? NO_ADDRESS : plainAddress(socket.remoteAddress)),
+      client?.port ?? socket.remotePort ?? 0,
+      this.#context.clock.monotonicMs(),
+      this.#arrivalEvents,
+    )
   }
 
   get #hasNoRoom(): boolean {
@@ -250,24 +292,19 @@ export class Listener {
     this.#open++
     count(this.#openByAddress, arrival.address, 1)
     this.#arrivals.set(socket, arrival)
-    const applicant: Applicant = {
-      start: (slot) => {
-        arrival.slot = slot
-        arrival.epoch = this.#ages.epoch
-        // It may have gone while it waited, with its `close` still to come: TLS on it would throw.
-        if (socket.destroyed) this.#guard.end(slot, { kind: 'free' })
-        else this.#guarded(socket, () => this.#begin(arrival))
-      },
-      refuse: (reason) => this.#turnAway(arrival, reason),
-    }
-    socket.once('close', () => {
-      this.#left(arrival)
-      if (arrival.over) return
-      if (arrival.slot === undefined) this.#guard.forget(arrival.address, applicant)
-      this.#failed(arrival, refusedAs('client_closed'))
-    })
-    const refusal = this.#guard.ask(arrival.address, applicant)
+    ;(socket as ArrivedSocket)[arrivalKey] = arrival
+    socket.on('close', onArrivalClose)
+    const refusal = this.#guard.ask(arrival.address, arrival)
     if (refusal !== undefined) this.#turnAway(arrival, refusal)
+  }
+
+  #mayBegin(arrival: Arrival, slot: Slot): void {
+    const { socket } = arrival
+    arrival.slot = slot
+    arrival.epoch = this.#ages.epoch
+    // It may have gone while it waited, with its `close` still to come: TLS on it would throw.
+    if (socket.destroyed) this.#guard.end(slot, { kind: 'free' })
+    else this.#guarded(socket, () => this.#begin(arrival))
   }
 
   /** One identity, from however many addresses, does not take the connections of all others. */
@@ -285,6 +322,9 @@ export class Listener {
     this.#open--
     this.#arrivals.delete(arrival.socket)
     count(this.#openByAddress, arrival.address, -1)
+    if (arrival.over) return
+    if (arrival.slot === undefined) this.#guard.forget(arrival.address, arrival)
+    this.#failed(arrival, refusedAs('client_closed'))
   }
 
   /** TLS; or HTTP, where that is let in: no method begins with the byte that a ClientHello does. */
@@ -453,7 +493,9 @@ export class Listener {
   #handshakeOver(arrival: Arrival, how: HandshakeEnd): void {
     arrival.over = true
     this.#arrivals.delete(arrival.socket)
-    if (arrival.slot !== undefined) this.#guard.end(arrival.slot, how)
+    const { slot } = arrival
+    arrival.slot = undefined
+    if (slot !== undefined) this.#guard.end(slot, how)
   }
 
   /** Says why in plain HTTP: TLS 1.3 has no alert for a certificate refused after the handshake. */
@@ -487,6 +529,10 @@ export class Listener {
       socket.destroy()
     }
   }
+}
+
+function onArrivalClose(this: ArrivedSocket): void {
+  this[arrivalKey]?.closed()
 }
 
 function onData(this: OwnedSocket, chunk: Buffer): void {
