@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { buildInput, connectionInput, InputError } from '../../src/policy/input.ts'
+import {
+  buildInput,
+  ConnectionInputs,
+  connectionInput,
+  InputError,
+  type PeerFacts,
+} from '../../src/policy/input.ts'
 import { PLAIN_INPUT } from '../../src/policy/input-settings.ts'
-import { connection, request } from './support.ts'
+import { connection, peer, request } from './support.ts'
 
 const input = (...args: Parameters<typeof request>) => JSON.parse(buildInput(request(...args)))
 
@@ -143,6 +149,30 @@ test('shows how the body is framed, as a policy behind Envoy sees it', () => {
   assert.equal(headersOf(58)['content-length'], '58')
   assert.equal(headersOf(-1)['transfer-encoding'], 'chunked')
   assert.deepEqual(Object.keys(headersOf(0)), [':authority', ':method', ':path'])
+})
+
+test('makes the input of a connection when it is asked for, and anew under other settings', () => {
+  let certificates = 0
+  const facts = {
+    peer: peer('web'),
+    remoteAddress: '10.0.0.1',
+    remotePort: 1,
+    localAddress: '10.0.0.2',
+    localPort: 2,
+    serverName: undefined,
+    destinationPrincipal: '',
+    certificatePem: (of: PeerFacts) => `${of.principal} ${++certificates}`,
+  }
+  const inputs = new ConnectionInputs(facts)
+  const shown = { ...PLAIN_INPUT, certificate: true }
+  assert.equal(certificates, 0)
+  const first = inputs.under(shown)
+  assert.equal(inputs.under(shown), first)
+  assert.equal(certificates, 1)
+  assert.match(first.beforeRequest, /"certificate":"spiffe[^"]+web%201"/)
+  const hidden = inputs.under(PLAIN_INPUT)
+  assert.doesNotMatch(hidden.beforeRequest, /certificate/)
+  assert.match(inputs.under(shown).beforeRequest, /web%202"/)
 })
 
 test('shows the headers that are to be shown, and its own', () => {
