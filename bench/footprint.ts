@@ -15,7 +15,7 @@ import { REPOSITORY, requestHead, type Stage, setStage } from './stage.ts'
 const HELP = `Usage: npm run bench:footprint -- [options]
 
   --rounds N       starts of each kind (default 7)
-  --connections N  idle connections (default 1000); they and their clients need open files
+  --connections N  idle connections (default 1000); the proxy needs as many open files and 500 more
   --soak N         after that, N requests on 64 connections, and what they leave behind
   --json           one line of JSON
   --skip-build     use dist/ as it is`
@@ -45,6 +45,10 @@ const SOAK_WARM = 20_000
 const SETTLE_MS = 3_000
 const FIRST_CONNECTIONS = 200
 const REQUESTS_TO_WARM = 20
+/** Of one load generator, which would run out of open files with all of them. */
+const CONNECTIONS_OF_LOAD = 2_500
+/** All at once, the last would wait for the workload until they are answered 503. */
+const FIRST_REQUESTS_PER_SECOND = 500
 
 if (options.help) console.log(HELP)
 else await measure()
@@ -190,15 +194,21 @@ async function memory(
   start: () => Promise<ChildProcess>,
 ): Promise<Memory> {
   const child = await start()
-  const [first, rest] = [new Load(), new Load()]
+  const first = new Load()
+  const rest: Load[] = []
   try {
     const pid = child.pid ?? 0
     const idle = await restingRss(pid)
     await first.open({ port, connections: FIRST_CONNECTIONS, work: WORK, ...stage.client })
     await first.drive(FIRST_CONNECTIONS * REQUESTS_TO_WARM)
     const warm = await restingRss(pid)
-    await rest.open({ port, connections, work: WORK, ...stage.client })
-    await rest.drive(connections)
+    for (let open = 0; open < connections; open += CONNECTIONS_OF_LOAD) {
+      const part = Math.min(CONNECTIONS_OF_LOAD, connections - open)
+      const load = new Load()
+      rest.push(load)
+      await load.open({ port, connections: part, work: WORK, ...stage.client })
+      await load.drive(part, FIRST_REQUESTS_PER_SECOND)
+    }
     const occupied = await restingRss(pid)
     return {
       idleMiB: Number((idle / 1024 / 1024).toFixed(1)),
@@ -206,7 +216,7 @@ async function memory(
       occupiedMiB: Number((occupied / 1024 / 1024).toFixed(1)),
     }
   } finally {
-    await Promise.all([first.end(), rest.end()])
+    await Promise.all([first, ...rest].map((load) => load.end()))
     await end(child)
   }
 }
