@@ -66,7 +66,9 @@ const LONGEST_PENALTY_MS = 60_000
 const FORGET_AFTER_MS = 300_000
 /** Addresses without a success, together: four dear handshakes are one second at the worst... */
 const UNPROVEN_AT_ONCE = 4
-/** ...and the first of them makes it one, then one after a pause: a fifth of the time at the most. */
+/** ...and of the few places of an overloaded thread they leave some to those that have proved themselves... */
+const UNPROVEN_PART = 1 / 2
+/** ...and the first dear one makes it one, then one after a pause: a fifth of the time at the most. */
 const ALARM_MS = 300_000
 const PAUSE_AFTER_DEAR_MS = 1_000
 const LONGEST_QUEUE = 4_096
@@ -167,7 +169,9 @@ export class HandshakeGuard {
     if (state.name === NO_ADDRESS) return true
     if (state.proven) return state.inProgress < this.#limits.handshakesPerAddress
     if (state.inProgress > 0 || nowMs < this.#pauseUntilMs) return false
-    return this.#unproven < (nowMs < this.#alarmUntilMs ? 1 : UNPROVEN_AT_ONCE)
+    if (nowMs < this.#alarmUntilMs) return this.#unproven < 1
+    const part = Math.max(1, this.#limits.handshakes * UNPROVEN_PART)
+    return this.#unproven < Math.min(UNPROVEN_AT_ONCE, part)
   }
 
   #begin(state: AddressState, nowMs: number): Slot {

@@ -70,6 +70,15 @@ describe('the handshake guard', () => {
     assert.equal(begun.length, 2)
   })
 
+  it('keeps half of few places for addresses that have completed one', () => {
+    const { ask, begun, prove } = guardAt({ nowMs: 0 }, { ...LIMITS, handshakes: 4 })
+    prove('10.0.0.1')
+    for (let i = 0; i < 4; i++) ask(`10.1.0.${i}`)
+    assert.equal(begun.length, 2)
+    for (let i = 0; i < 2; i++) ask('10.0.0.1')
+    assert.equal(begun.length, 4)
+  })
+
   it('never has more handshakes in progress than the limit, over all addresses', () => {
     const { guard, ask, begun, end, prove } = guardAt({ nowMs: 0 })
     for (let i = 0; i < 20; i++) prove(`10.0.0.${i}`)
