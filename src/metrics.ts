@@ -98,7 +98,11 @@ export const RELOAD_SOURCES = [
 const codesBlaming = (...faults: readonly string[]): ErrorCode[] =>
   (Object.keys(ERRORS) as ErrorCode[]).filter((code) => faults.includes(ERRORS[code].fault))
 
-export const REJECTION_CODES: readonly ErrorCode[] = [...codesBlaming('client'), 'overloaded']
+export const REJECTION_CODES: readonly ErrorCode[] = [
+  ...codesBlaming('client'),
+  'overloaded',
+  'body_memory_full',
+]
 export const UPSTREAM_CODES = codesBlaming('upstream')
 
 interface MetricEntry {
@@ -251,7 +255,7 @@ export const METRICS = {
   requests_rejected_total: {
     type: 'counter',
     from: 'data',
-    help: 'Requests that were malformed or over a limit, or that an overloaded data thread refused.',
+    help: 'Requests that were malformed or over a limit, or for which a data thread had no time or no memory.',
     labels: { code: REJECTION_CODES },
   },
   overload_active: {

@@ -295,6 +295,10 @@ describe('a policy that reads bodies', () => {
     assert.ok(statuses.includes(408), 'the others waited for the rest')
     const full = answers.find(({ status }) => status === 503)
     assert.match(String(full?.body), /body_memory_full/)
+    assert.equal(
+      await sidecar.metric('postern_requests_rejected_total{code="body_memory_full"}'),
+      statuses.filter((status) => status === 503).length,
+    )
     assert.equal((await ask(post('/', '{"allow":true}', JSON_TYPE))).answer.status, 200)
   })
 })
