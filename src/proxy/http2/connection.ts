@@ -238,6 +238,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   #shed(stream: Http2Stream, head: RequestHead): void {
     const id = requestIdOf(head.fields)
     this.#tally.rejected(this, id, 'overloaded', 'http/2', head)
+    stream.discard()
     this.#context.overload.tell(() => {
       try {
         sendOwnAnswer(stream, head, { code: 'overloaded', id })

@@ -58,6 +58,7 @@ export class Http2Stream implements FlowUser, Growing {
   /** The client may go on when the answer has ended: a tunnel. */
   allowHalfOpen = false
   #trailers: Fields = []
+  #discarding = false
   /** What Content-Length says is still to come. */
   #lengthLeft: number | undefined
   readonly #window = new ReceiveWindow(STREAM_WINDOW)
@@ -143,6 +144,11 @@ export class Http2Stream implements FlowUser, Growing {
     this.handOver()
   }
 
+  /** Nobody will ever ask for what comes: it takes no memory, and the client its window only. */
+  discard(): void {
+    this.#discarding = true
+  }
+
   /** @param length of the body, where the head says one */
   expect(length: number | undefined): void {
     this.#lengthLeft = length
@@ -163,6 +169,7 @@ export class Http2Stream implements FlowUser, Growing {
       this.#lengthLeft -= end - start
       if (this.#lengthLeft < 0) return this.#owner.broken(this)
     }
+    if (this.#discarding) return
     // An answer of ours is under way, and nobody will ever ask for these.
     if (this.#user === undefined && this.#flow.ending) return
     if (this.#user === undefined || this.#paused) return this.#hold(bytes, start, end)

@@ -285,6 +285,20 @@ describe('streams of an HTTP/2 client', () => {
     assert.equal(one.chunks.length, 1, 'small pieces are kept as one')
   })
 
+  it('keep nothing of what nobody will ask for, and are answered all the same', async () => {
+    const { raw, seen } = await inMemory(({ stream }) => {
+      stream.pause()
+      stream.discard()
+    })
+    raw.send(head(1, POST, false), data(1, 'abc'), data(1, 'def'))
+    await pinged(raw)
+    const one = seen.get(1)!
+    one.stream.resume()
+    assert.equal(one.body.length, 0)
+    answerOk(one)
+    assert.equal((await raw.answered(1)).status, 200)
+  })
+
   it('get many small pieces that come at once as few, and the end behind them', async () => {
     const { raw, seen } = await inMemory()
     raw.send(head(1, POST, false), ...Array.from({ length: 900 }, () => data(1, 'x')))
