@@ -86,9 +86,11 @@ export function isSameValue(memory: DataView, one: number, two: number, depth = 
 
 class Comparison {
   readonly #memory: DataView
+  readonly #bytes: Buffer
 
   constructor(memory: DataView) {
     this.#memory = memory
+    this.#bytes = Buffer.from(memory.buffer as ArrayBuffer)
   }
 
   same(one: number, two: number, depth: number): boolean {
@@ -122,7 +124,9 @@ class Comparison {
     const kind = this.#byte(one + 1)
     if (kind !== this.#byte(two + 1)) return false
     if (kind === NUMBER.literal) return this.#sameText(one + 12, one + 8, two + 12, two + 8)
-    return this.#memory.getBigInt64(one + 8, true) === this.#memory.getBigInt64(two + 8, true)
+    return (
+      this.#word(one + 8) === this.#word(two + 8) && this.#word(one + 12) === this.#word(two + 12)
+    )
   }
 
   #sameArray(one: number, two: number, depth: number): boolean {
@@ -166,8 +170,7 @@ class Comparison {
     const length = this.#word(lengthOne)
     if (length !== this.#word(lengthTwo)) return false
     const [one, two] = [this.#word(atOne), this.#word(atTwo)]
-    const { buffer } = this.#memory
-    return Buffer.from(buffer, one, length).equals(Buffer.from(buffer, two, length))
+    return this.#bytes.compare(this.#bytes, two, two + length, one, one + length) === 0
   }
 
   #byte(address: number): number {

@@ -56,7 +56,7 @@ export function provesLayout(
   try {
     exports[FUEL_EXPORT].value = PROOF_FUEL
     return (
-      provesValues(exports, memory, places, SAMPLE, NO_CONSTANTS) &&
+      provesValues(exports, memory, places, sampleOfValues(), NO_CONSTANTS) &&
       provesValues(exports, memory, places, sampleOf(constants), constants) &&
       provesContext(exports, memory, places) &&
       provesResults(exports, memory, places)
@@ -143,7 +143,7 @@ const numbered = (count: number, name = 'key') =>
   Object.fromEntries(Array.from({ length: count }, (_, i) => [`${name}-${i}`, i]))
 
 /** Every kind of value, every number of buckets that there can be, chains, and what has to be escaped. */
-const SAMPLE: Json = {
+const sampleOfValues = (): Json => ({
   text: ['', 'a', '"\\/\b\f\n\r\t\u0000\u001f\u007f', 'é\u2028\uffff😀', 'x'.repeat(300)],
   numbers: [0, -1, 1.5, 1e21, 65_535, Number.MAX_SAFE_INTEGER],
   literals: [true, false, null, [], {}, [[]], { '': {} }],
@@ -153,7 +153,7 @@ const SAMPLE: Json = {
   ...Object.fromEntries(
     [5, 6, 11, 12, 22, 23, 44, 45, 89, 90, 179, 180].map((n) => [`of ${n}`, numbered(n)]),
   ),
-}
+})
 const SAMPLE_BYTES = 60 * 1024
 
 /** As many as there can be have a place, and no object has too long a chain. */
