@@ -4,7 +4,7 @@
 // some thousand of them every evaluation fails (measured with OPA 1.10 modules): the pointer is
 // exported and the host resets it before each call. And it keeps constants from being freed: OPA's
 // `json.is_valid` does so with `true` and `false` (1.22), after which other constants say something else.
-import { Meter, unsignedLeb } from './metering.ts'
+import { Bytes, Meter, unsignedLeb } from './metering.ts'
 import { SECTION, type Section, sectionsOf, WasmFormatError, WasmReader } from './wasm-module.ts'
 
 export const FUEL_EXPORT = 'postern_fuel'
@@ -66,10 +66,7 @@ function rewrite(module: Uint8Array): Rewritten {
       ]
       contents = appended(bytes, section, 2, Uint8Array.from(two))
     } else if (section === code) {
-      const meter = new Meter(globalCount)
-      contents = eachBody(bytes, section, parameters, (body, own, i) =>
-        meter.body(body, own, i === free ? guard : NOTHING),
-      )
+      contents = [metered(bytes, section, globalCount, parameters, free, guard)]
     }
     const size = contents.reduce((sum, part) => sum + part.length, 0)
     parts.push(Uint8Array.of(section.id, ...unsignedLeb(size)), ...contents)
@@ -176,27 +173,33 @@ function appended(bytes: Uint8Array, section: Section, count: number, more: Uint
   return [Uint8Array.from(unsignedLeb(total)), bytes.subarray(reader.at, section.end), more]
 }
 
-function eachBody(
+/** @param free which function begins with the guard */
+function metered(
   bytes: Uint8Array,
   section: Section,
+  fuelGlobal: number,
   parameters: readonly number[],
-  rewritten: (body: WasmReader, parameters: number, index: number) => readonly Uint8Array[],
-): Uint8Array[] {
+  free: number,
+  guard: Uint8Array,
+): Uint8Array {
   const reader = new WasmReader(bytes, section.start, section.end)
   const count = reader.u32()
   if (count !== parameters.length) throw new WasmFormatError('module has other code than functions')
-  const parts: Uint8Array[] = [Uint8Array.from(unsignedLeb(count))]
+  const meter = new Meter(bytes, fuelGlobal)
+  const code = new Bytes(GROWTH * (section.end - section.start))
+  code.integer(count)
   for (const [index, own] of parameters.entries()) {
     const size = reader.u32()
-    const body = new WasmReader(bytes, reader.at, reader.at + size)
+    const start = reader.at
     reader.skip(size)
-    const contents = rewritten(body, own, index)
-    const length = contents.reduce((sum, part) => sum + part.length, 0)
-    parts.push(Uint8Array.from(unsignedLeb(length)), ...contents)
+    meter.write(start, reader.at, own, index === free ? guard : NOTHING, code)
   }
   if (reader.at !== section.end) throw new WasmFormatError('code section has trailing bytes')
-  return parts
+  return code.written
 }
+
+/** How much longer the code of a policy becomes, at most. */
+const GROWTH = 1.5
 
 /** How many parameters each function of the code section has. */
 function readParameters(bytes: Uint8Array, types: Section, functions: Section): number[] {

@@ -109,68 +109,26 @@ export class WasmReader {
     const length = this.u32()
     const start = this.at
     this.skip(length)
-    return new TextDecoder().decode(this.bytes.subarray(start, this.at))
+    return TEXT.decode(this.bytes.subarray(start, this.at))
   }
 
   /** The immediates of the instruction whose opcode has just been read. */
   skipImmediates(opcode: number): void {
-    if (opcode >= 0x45 && opcode <= 0xc4) return
-    if (opcode >= 0x28 && opcode <= 0x3e) {
-      this.skipInteger(32)
-      this.skipInteger(32)
-      return
+    switch (IMMEDIATES[opcode]) {
+      case RARE:
+        return this.#skipRareImmediates(opcode)
+      default:
+        this.skip(behindInstruction(this.bytes, this.at - 1) - this.at)
     }
-    if (opcode >= 0x20 && opcode <= 0x26) {
-      this.skipInteger(32)
-      return
-    }
+  }
+
+  #skipRareImmediates(opcode: number): void {
     switch (opcode) {
-      case 0x00: // unreachable
-      case 0x01: // nop
-      case 0x05: // else
-      case 0x0b: // end
-      case 0x0f: // return
-      case 0x1a: // drop
-      case 0x1b: // select
-      case 0xd1: // ref.is_null
-        return
-      case 0x02: // block
-      case 0x03: // loop
-      case 0x04: // if
-        this.skipInteger(33)
-        return
-      case 0x0c: // br
-      case 0x0d: // br_if
-      case 0x10: // call
-      case 0xd2: // ref.func
-        this.skipInteger(32)
-        return
       case 0x0e: // br_table
         for (let targets = this.u32() + 1; targets > 0; targets--) this.skipInteger(32)
         return
-      case 0x11: // call_indirect
-        this.skipInteger(32)
-        this.skipInteger(32)
-        return
       case 0x1c: // select with types
         for (let types = this.u32(); types > 0; types--) this.skipInteger(33)
-        return
-      case 0x3f: // memory.size
-      case 0x40: // memory.grow
-      case 0xd0: // ref.null
-        this.skip(1)
-        return
-      case 0x41: // i32.const
-        this.skipInteger(32)
-        return
-      case 0x42: // i64.const
-        this.skipInteger(64)
-        return
-      case 0x43: // f32.const
-        this.skip(4)
-        return
-      case 0x44: // f64.const
-        this.skip(8)
         return
       case 0xfc:
         this.#skipPrefixedImmediates(this.u32())
@@ -187,3 +145,80 @@ export class WasmReader {
     throw new WasmFormatError(`instruction 0xfc ${opcode} is not supported`)
   }
 }
+
+/**
+ * Where the instruction at `at` ends, by its own bytes: perhaps behind the end of what it is a part of.
+ * A module has tens of thousands of them, which are read by code that is still cold.
+ */
+export function behindInstruction(bytes: Uint8Array, at: number): number {
+  switch (IMMEDIATES[bytes[at] as number]) {
+    case NONE:
+      return at + 1
+    case INTEGER:
+      return behindInteger(bytes, at + 1, 33)
+    case TWO_INTEGERS:
+      return behindInteger(bytes, behindInteger(bytes, at + 1, 32), 32)
+    case LONG_INTEGER:
+      return behindInteger(bytes, at + 1, 64)
+    case FOUR_BYTES:
+      return at + 5
+    case EIGHT_BYTES:
+      return at + 9
+    default: {
+      const reader = new WasmReader(bytes, at, bytes.length)
+      reader.skipImmediates(reader.byte())
+      return reader.at
+    }
+  }
+}
+
+function behindInteger(bytes: Uint8Array, at: number, bits: number): number {
+  for (let end = at, left = bits; left > 0; left -= 7) {
+    if ((bytes[end++] as number) < 0x80) return end
+    if (end > bytes.length) break
+  }
+  throw new WasmFormatError(`integer longer than ${bits} bits`)
+}
+
+/** What follows an opcode. */
+const RARE = 0
+const NONE = 1
+const INTEGER = 2
+const TWO_INTEGERS = 3
+const LONG_INTEGER = 4
+const FOUR_BYTES = 5
+const EIGHT_BYTES = 6
+
+const IMMEDIATES = new Uint8Array(256)
+  .fill(NONE, 0x45, 0xc5) // numeric
+  .fill(TWO_INTEGERS, 0x28, 0x3f) // loads and stores
+  .fill(INTEGER, 0x20, 0x27) // variables and tables
+for (const [opcode, immediates] of [
+  [0x00, NONE], // unreachable
+  [0x01, NONE], // nop
+  [0x02, INTEGER], // block
+  [0x03, INTEGER], // loop
+  [0x04, INTEGER], // if
+  [0x05, NONE], // else
+  [0x0b, NONE], // end
+  [0x0c, INTEGER], // br
+  [0x0d, INTEGER], // br_if
+  [0x0f, NONE], // return
+  [0x10, INTEGER], // call
+  [0x11, TWO_INTEGERS], // call_indirect
+  [0x1a, NONE], // drop
+  [0x1b, NONE], // select
+  [0x3f, INTEGER], // memory.size
+  [0x40, INTEGER], // memory.grow
+  [0x41, INTEGER], // i32.const
+  [0x42, LONG_INTEGER], // i64.const
+  [0x43, FOUR_BYTES], // f32.const
+  [0x44, EIGHT_BYTES], // f64.const
+  [0xd0, INTEGER], // ref.null
+  [0xd1, NONE], // ref.is_null
+  [0xd2, INTEGER], // ref.func
+] as const) {
+  IMMEDIATES[opcode] = immediates
+}
+
+const TEXT = new TextDecoder()
