@@ -31,7 +31,7 @@ export class Meter {
     let locals = parameters
     for (let left = groups; left > 0; left--) {
       locals += header.u32()
-      header.byte()
+      header.skipTypes(1)
     }
     const code = header.at
     const { behindLoops, tight } = loopsOf(module, code, end)

@@ -208,8 +208,8 @@ function readParameters(bytes: Uint8Array, types: Section, functions: Section): 
   for (let left = typeReader.u32(); left > 0; left--) {
     if (typeReader.byte() !== 0x60) throw new WasmFormatError('a type is not that of a function')
     const count = typeReader.u32()
-    typeReader.skip(count)
-    typeReader.skip(typeReader.u32())
+    typeReader.skipTypes(count)
+    typeReader.skipTypes(typeReader.u32())
     ofTypes.push(count)
   }
   const parameters: number[] = []

@@ -112,6 +112,14 @@ export class WasmReader {
     return TEXT.decode(this.bytes.subarray(start, this.at))
   }
 
+  /** Types of numbers, which are a byte each: the others can be more. */
+  skipTypes(count: number): void {
+    for (let left = count; left > 0; left--) {
+      const type = this.byte()
+      if (!isNumber(type)) throw unsupportedType(type)
+    }
+  }
+
   /** The immediates of the instruction whose opcode has just been read. */
   skipImmediates(opcode: number): void {
     switch (IMMEDIATES[opcode]) {
@@ -128,7 +136,7 @@ export class WasmReader {
         for (let targets = this.u32() + 1; targets > 0; targets--) this.skipInteger(32)
         return
       case 0x1c: // select with types
-        for (let types = this.u32(); types > 0; types--) this.skipInteger(33)
+        this.skipTypes(this.u32())
         return
       case 0xfc:
         this.#skipPrefixedImmediates(this.u32())
@@ -158,6 +166,12 @@ export function behindInstruction(bytes: Uint8Array, at: number): number {
       return behindInteger(bytes, at + 1, 33)
     case TWO_INTEGERS:
       return behindInteger(bytes, behindInteger(bytes, at + 1, 32), 32)
+    case BLOCK_TYPE:
+      return behindBlockType(bytes, at + 1)
+    case MEMORY:
+      // From 0x40 on the index of a memory follows.
+      if ((bytes[at + 1] as number) < 0x40) return behindInteger(bytes, at + 2, 32)
+      throw new WasmFormatError('more than one memory is not supported')
     case LONG_INTEGER:
       return behindInteger(bytes, at + 1, 64)
     case FOUR_BYTES:
@@ -171,6 +185,21 @@ export function behindInstruction(bytes: Uint8Array, at: number): number {
     }
   }
 }
+
+/** None, that of a number, or the index of a type, which is a positive integer. */
+function behindBlockType(bytes: Uint8Array, at: number): number {
+  const first = bytes[at] as number
+  if (first === 0x40 || isNumber(first)) return at + 1
+  const end = behindInteger(bytes, at, 33)
+  if (((bytes[end - 1] as number) & 0x40) !== 0) throw unsupportedType(first)
+  return end
+}
+
+/** i32, i64, f32, f64. */
+const isNumber = (type: number): boolean => type >= 0x7c && type <= 0x7f
+
+const unsupportedType = (type: number): WasmFormatError =>
+  new WasmFormatError(`type 0x${type.toString(16)} is not supported`)
 
 function behindInteger(bytes: Uint8Array, at: number, bits: number): number {
   for (let end = at, left = bits; left > 0; left -= 7) {
@@ -188,17 +217,19 @@ const TWO_INTEGERS = 3
 const LONG_INTEGER = 4
 const FOUR_BYTES = 5
 const EIGHT_BYTES = 6
+const BLOCK_TYPE = 7
+const MEMORY = 8
 
 const IMMEDIATES = new Uint8Array(256)
   .fill(NONE, 0x45, 0xc5) // numeric
-  .fill(TWO_INTEGERS, 0x28, 0x3f) // loads and stores
+  .fill(MEMORY, 0x28, 0x3f) // loads and stores
   .fill(INTEGER, 0x20, 0x27) // variables and tables
 for (const [opcode, immediates] of [
   [0x00, NONE], // unreachable
   [0x01, NONE], // nop
-  [0x02, INTEGER], // block
-  [0x03, INTEGER], // loop
-  [0x04, INTEGER], // if
+  [0x02, BLOCK_TYPE], // block
+  [0x03, BLOCK_TYPE], // loop
+  [0x04, BLOCK_TYPE], // if
   [0x05, NONE], // else
   [0x0b, NONE], // end
   [0x0c, INTEGER], // br

@@ -9,6 +9,7 @@ type Statement =
   | { readonly kind: 'block' | 'loop' | 'if'; readonly inside: readonly Statement[] }
   | { readonly kind: 'br' | 'br_if' | 'br_table'; readonly labels: readonly number[] }
   | { readonly kind: 'count' | 'call' | 'return' | 'unreachable' }
+  | { readonly kind: 'code'; readonly bytes: readonly number[] }
 
 const leaf: fc.Arbitrary<Statement> = fc.oneof(
   { weight: 3, arbitrary: fc.constant({ kind: 'count' } as const) },
@@ -54,6 +55,8 @@ function codeOf(list: readonly Statement[], depth: number, spend: readonly numbe
         return [0x10, 0x01]
       case 'return':
         return [0x0f]
+      case 'code':
+        return [...statement.bytes]
       case 'unreachable':
         return [...CONDITION, 0x45, 0x04, 0x40, 0x00, 0x0b]
       default: {
@@ -124,4 +127,38 @@ test('counts in a local variable what it would in the global one', () => {
     }),
     { numRuns: 2_000 },
   )
+})
+
+/** Counts the parameter down to zero. */
+const COUNTING_DOWN = [0x01, 0x20, 0x00, 0x41, 0x01, 0x6b, 0x22, 0x00, 0x0d, 0x00]
+
+test('counts the rounds of a loop, or refuses the module, whatever stands before it', () => {
+  const loop = [0x03, 0x40, ...COUNTING_DOWN, 0x0b]
+  const whatPrecedes = {
+    nothing: [],
+    // The offset 0x41 is not the opcode of i32.const, to which the loop would be an operand.
+    'a load with the index of its memory': [0x41, 0, 0x28, 0x42, 0x00, 0x41],
+    'a block that leaves a reference': [0x02, 0x63, 0x70, 0xd0, 0x70, 0x0b],
+    'a choice between references': [0xd0, 0x70, 0xd0, 0x70, 0x41, 0, 0x1c, 1, 0x63, 0x70],
+  }
+  for (const [what, bytes] of Object.entries(whatPrecedes)) {
+    const drop = bytes.length > 0 ? [0x1a] : []
+    const module = moduleOf([{ kind: 'code', bytes: [...bytes, ...loop, ...drop] }], [])
+    assert.ok(WebAssembly.validate(module), what)
+    const metered = meterModule(module)
+    if (metered.kind === 'refused') continue
+    assert.deepEqual(leftOf(Uint8Array.from(metered.bytes), 1_000, 100), { left: -1 }, what)
+  }
+})
+
+test('refuses types that are more than a byte, which could hide instructions', () => {
+  const plain = moduleOf([], [])
+  // The parameter of `run`: (ref null func).
+  const module = Uint8Array.from([
+    ...plain.subarray(0, 8),
+    ...section(1, [2, 0x60, 1, 0x63, 0x70, 0, 0x60, 0, 0]),
+    ...plain.subarray(8 + 2 + (plain[9] as number)),
+  ])
+  assert.ok(WebAssembly.validate(module))
+  assert.deepEqual(meterModule(module), { kind: 'refused', reason: 'type 0x63 is not supported' })
 })
