@@ -8,7 +8,7 @@ import {
   type Environment,
   readConfiguration,
 } from './options.ts'
-import { Sidecar, type SidecarStart } from './sidecar.ts'
+import { prepareDataThread, Sidecar, type SidecarStart } from './sidecar.ts'
 
 export function command(env: Environment): Command {
   return addConfigurationOptions(new Command('run'))
@@ -32,6 +32,7 @@ async function run(
   options: Record<string, string | boolean | string[]>,
   env: Environment,
 ): Promise<void> {
+  const prepared = prepareDataThread()
   const { config, problems, unsafeOptions } = readConfiguration(options, env)
   if (config === undefined) return fail(2, problems.map(formatProblem))
   const logger = createLogger({ level: config.log.level, redact: config.log.redact })
@@ -53,6 +54,7 @@ async function run(
     unsafeOptions,
     reread,
     logger,
+    prepared,
     fatal,
     giveUp: ending.signal,
   })
@@ -64,7 +66,6 @@ async function run(
   await logger.flush()
   if (started.kind === 'given_up') process.exit(0)
   fail(started.exitCode, started.problems.map(formatProblem))
-  process.exit(started.exitCode)
 }
 
 /** `process.exit` waits for every thread: with one that does not end there is only one way out. */
@@ -114,9 +115,10 @@ function handleSignals(
   process.on('SIGHUP', () => void reload())
 }
 
-function fail(exitCode: 1 | 2, lines: readonly string[]): void {
+/** At once, whatever threads are there. */
+function fail(exitCode: 1 | 2, lines: readonly string[]): never {
   process.stderr.write(`${lines.join('\n')}\n`)
-  process.exitCode = exitCode
+  return process.exit(exitCode)
 }
 
 /** Older than the releases of 2026-10-21, which mend flaws that a proxy is exposed to. */

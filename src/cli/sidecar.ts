@@ -4,6 +4,7 @@ import type { Config } from '../config/config.ts'
 import { applyLive, takesRestart } from '../config/live.ts'
 import { printConfig } from '../config/print.ts'
 import { formatWorkloadApi } from '../config/values.ts'
+import { DataThread } from '../control/data-thread.ts'
 import { PolicyBundles } from '../control/policy-bundles.ts'
 import { candidatePolicy } from '../control/policy-slots-candidate.ts'
 import { ReloadLag } from '../control/reload-lag.ts'
@@ -41,6 +42,8 @@ export interface SidecarOptions {
   /** Reads file, flags and environment anew, when a reload is asked for. */
   readonly reread: () => ConfigurationRead
   readonly logger: Logger
+  /** See `prepareDataThread`. */
+  readonly prepared: DataThread
   /** The process cannot go on. */
   readonly fatal: (message: string) => void
   /** Ends a start that waits for an identity; one that does not wait goes on to its end. */
@@ -53,6 +56,11 @@ export type SidecarStart =
   | StartFailure
 
 const now = (): number => Date.now()
+
+const DATA_THREAD = moduleFile('proxy/data-thread')
+
+/** Every sidecar has one: its code is loaded beside everything that comes before it is needed. */
+export const prepareDataThread = (): DataThread => new DataThread(DATA_THREAD, 0)
 
 export class Sidecar {
   readonly #options: SidecarOptions
@@ -117,8 +125,9 @@ export class Sidecar {
     this.#decisions = decisions
     this.#unsafeOptions = options.unsafeOptions
     this.#supervisor = new Supervisor({
-      dataThreadUrl: moduleFile('proxy/data-thread'),
+      dataThreadUrl: DATA_THREAD,
       threads: config.workers,
+      prepared: options.prepared,
       stallMs: config.stallMs,
       monotonicMs: () => performance.now(),
       events: {
