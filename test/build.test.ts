@@ -89,6 +89,21 @@ describe('the built program', () => {
     assert.ok(files.size <= 4, [...files].join('\n'))
   })
 
+  it('takes of the modules of Node.js only the names that it uses', async () => {
+    for (const file of [...(await evaluated(main)), join(dist, 'proxy/data-thread.js')]) {
+      const imported = (await readFile(file, 'utf8')).matchAll(/^import\b.*? from "(node:.*?)";$/gm)
+      const others = [...imported].map(([, name]) => name).filter((name) => name !== 'node:module')
+      assert.deepEqual(others, [], file)
+    }
+  })
+
+  it('is text of one byte for a character', async () => {
+    for (const file of await readdir(dist, { recursive: true })) {
+      if (!file.endsWith('.js')) continue
+      assert.ok(!/[^\0-\x7f]/.test(await readFile(join(dist, file), 'utf8')), file)
+    }
+  })
+
   it('brings the licences of the packages that are in it', async () => {
     const licences = await readFile(join(dist, 'LICENSES.txt'), 'utf8')
     for (const name of ['commander', 'pino', 'sonic-boom', 'yaml'])
