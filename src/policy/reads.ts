@@ -76,24 +76,28 @@ const partsOnly = (parts: ReadonlySet<Part>): Value => ({ ...ZERO, parts, consta
 
 function joined(one: Value, two: Value): Value {
   if (one === two) return one
-  const grows = [...two.parts].some((part) => !one.parts.has(part))
-  const value = {
-    parts: grows ? new Set([...one.parts, ...two.parts]) : one.parts,
-    other: one.other || two.other,
-    constant: one.constant === two.constant ? one.constant : undefined,
-    context: one.context || two.context,
-  }
-  const same =
-    !grows &&
-    value.other === one.other &&
-    value.constant === one.constant &&
-    value.context === one.context
-  return same ? one : value
+  let grows = false
+  for (const part of two.parts) grows ||= !one.parts.has(part)
+  const other = one.other || two.other
+  const constant = one.constant === two.constant ? one.constant : undefined
+  const context = one.context || two.context
+  const isSame =
+    !grows && other === one.other && constant === one.constant && context === one.context
+  if (isSame) return one
+  const parts = grows ? new Set([...one.parts, ...two.parts]) : one.parts
+  return { parts, other, constant, context }
 }
 
 interface FunctionType {
   readonly parameters: number
   readonly results: number
+}
+
+interface NamedFunction {
+  /** With the number of its parameters, as in `opa_value_get/2`. */
+  readonly signature: string
+  /** The policy was compiled to it. */
+  readonly isPlanned: boolean
 }
 
 /** A function that the policy was compiled to, as far as it is known by now. */
@@ -150,6 +154,7 @@ class Analysis {
   #parts = 1
   #visits = 0
   #depth = 0
+  readonly #functions = new Map<number, NamedFunction>()
   readonly #planned = new Map<number, Planned>()
   readonly #memo = new Map<number, { value: Value; readonly askedBy: Set<Planned> }>()
   readonly #strings = new Map<number, string | undefined>()
@@ -221,9 +226,9 @@ class Analysis {
   }
 
   #resultOf(caller: Planned, index: number, given: readonly Value[]): Value {
-    const name = this.#name(index)
+    const { signature, isPlanned } = this.#named(index)
     const [one = ZERO, two = ZERO, three = ZERO] = given
-    switch (`${name}/${given.length}`) {
+    switch (signature) {
       case 'opa_value_get/2':
         return this.#member(one, two)
       case 'builtin_object_get/3':
@@ -249,7 +254,7 @@ class Analysis {
         return UNKNOWN
       }
     }
-    if (PLANNED_NAME.test(name)) return this.#ask(caller, index, given)
+    if (isPlanned) return this.#ask(caller, index, given)
     for (const value of given) this.#consume(value)
     return UNKNOWN
   }
@@ -307,6 +312,16 @@ class Analysis {
 
   #typeOf(index: number): FunctionType {
     return this.#code.types[this.#code.functions[index] ?? -1] ?? unprovable()
+  }
+
+  #named(index: number): NamedFunction {
+    const known = this.#functions.get(index)
+    if (known !== undefined) return known
+    const name = this.#name(index)
+    const signature = `${name}/${this.#typeOf(index).parameters}`
+    const named = { signature, isPlanned: PLANNED_NAME.test(name) }
+    this.#functions.set(index, named)
+    return named
   }
 
   #name(index: number): string {
