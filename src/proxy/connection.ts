@@ -525,11 +525,15 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.#tally.rejected(this, id, 'overloaded', 'http/1.1', head)
     this.#yielding = true
     this.socket.pause()
+    // Thousands may wait: no more is kept of them than their answers take.
+    const { method, keepAlive, minorVersion } = head
+    const asked = { method, keepAlive, minorVersion }
+    const discard = discardable(head)
     this.#context.overload.tell(() => {
       this.guarded(() => {
         if (this.#closed || this.#lingering) return
         this.#yielding = false
-        this.#answer('overloaded', head, id, undefined, discardable(head))
+        this.#answer('overloaded', asked, id, undefined, discard)
       })
     })
     return head.headBytes
@@ -561,7 +565,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   /** @param discard how much of the request's body is still to be read; undefined: too much */
   #answer(
     code: ErrorCode,
-    head: RequestHead,
+    head: Pick<RequestHead, 'method' | 'keepAlive' | 'minorVersion'>,
     id: string,
     refused: Refused | undefined,
     discard: number | undefined,

@@ -70,9 +70,10 @@ class DataThread {
       },
       turn,
     }
+    const pool = new UpstreamPool(upstream)
     const context: ThreadContext = {
       generation,
-      pool: new UpstreamPool(upstream),
+      pool,
       h2c: forward.scheme === 'h2c' ? new H2cPool(upstream) : undefined,
       cells,
       records: new RecordQueue(cells, post),
@@ -83,6 +84,7 @@ class DataThread {
         limitMs: () => inbound().overload.eventLoopLagMs,
         nowMs: () => clock.monotonicMs(),
         readLoop,
+        queue: pool.queue,
         later: (step) => setImmediate(step),
         changed: (state) => {
           cells.set(OVERLOADED, state.active ? 1 : 0)

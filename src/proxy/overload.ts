@@ -1,14 +1,22 @@
-// Whether this data thread is past its capacity, and whose requests it then refuses. What waits is
-// served within one turn of the event loop, so that turns are as long as requests wait; long ones for
-// a while are overload (CoDel, RFC 8289), a single one of a garbage collection or a reload is not.
+// Whether this data thread is past its capacity, and whose requests it then refuses. A request waits
+// for the turn of the event loop before its own, where it comes in, and then in the line for a
+// connection to the workload: a connection carries one request a turn, so that turns stay short
+// however many wait. Long waits for a while are overload (CoDel, RFC 8289), a single one of a garbage
+// collection or a reload is not; nor is a line that a slow workload makes.
 // Promises that who sends most is refused first, and one request of each in a turn never is.
 import type { OverloadRecord } from '../threads.ts'
+import type { UpstreamQueue } from './upstream-shares.ts'
 
 export interface OverloadOptions {
-  /** How long requests may wait for the thread; 0: whatever comes, nothing is refused. */
+  /**
+   * How long requests may wait for the thread, a turn and the line together; 0: whatever comes,
+   * nothing is refused.
+   */
   readonly limitMs: () => number
   readonly nowMs: () => number
   readonly readLoop: () => LoopReading
+  /** Requests that policy has let through, and that wait for a connection to the workload. */
+  readonly queue: UpstreamQueue
   /** Runs a step at the end of this turn of the loop, and lets another begin. */
   readonly later: (step: () => void) => void
   /** It has begun, or is over. */
@@ -29,13 +37,21 @@ const LONG_TICKS = 3
 const CALM_MS = 1_000
 /** A thread that has done less than this of the time is not what handshakes wait for. */
 const BUSY = 0.5
+/** One that had more time left than this is not what requests wait for, but the workload. */
+const SATURATED = 0.9
+/** Over so long it is measured how many requests leave the line. */
+const RATE_MS = 500
+/** What is told of a line that nothing leaves. */
+const MOST_LAG_MS = 10_000
 /** What a turn changes the share by at the most: down as far as is needed, up as there is room. */
 const MOST_CUT = 0.5
 const MOST_RAISE = 0.1
-/** Share of the time that telling who was refused may take... */
-const TELLING = 0.05
-/** ...unless they would wait for longer than about this. */
-const LONGEST_WAIT_MS = 2_000
+/** Share of the time that telling who was refused may take: to read what they ask next takes more... */
+const TELLING = 0.01
+/** ...unless the thread has time left, of which it may be this part... */
+const TELLING_OF_IDLE = 0.5
+/** ...or they would wait for longer than about this. */
+const LONGEST_WAIT_MS = 5_000
 /** Refused requests that are logged in a second. */
 const LINES = 10
 
@@ -44,6 +60,11 @@ export class Overload {
   active = false
   readonly #options: OverloadOptions
   #reading: LoopReading
+  #served: number
+  /** Requests that leave the line in a millisecond. */
+  #rate = 0
+  /** Requests that may be in it: as many as leave it within the limit, and a turn. */
+  #room = Number.POSITIVE_INFINITY
   #longTicks = 0
   #longSinceMs = 0
   /** Something was refused, kept waiting or late since the last tick. */
@@ -61,10 +82,13 @@ export class Overload {
   /** Answers to refused requests, the oldest first. */
   readonly #untold: (() => void)[] = []
   #toldMs = 0
+  /** Share of the time in which it had nothing to do, of late. */
+  #idle = 0
 
   constructor(options: OverloadOptions) {
     this.#options = options
     this.#reading = options.readLoop()
+    this.#served = options.queue.served
     this.#tickedMs = options.nowMs()
   }
 
@@ -73,7 +97,7 @@ export class Overload {
     if (!this.active) return false
     this.#openTurn()
     const admitted = (this.#admitted.get(principal) ?? 0) + 1
-    if (admitted > this.#share) {
+    if (admitted > this.#share || this.#hasMostOfFullLine(principal)) {
       this.#pressed = true
       this.#shed++
       return true
@@ -105,18 +129,12 @@ export class Overload {
 
   /** To be called some ten times a second. */
   tick(): void {
-    const { nowMs, readLoop, limitMs } = this.#options
+    const { nowMs, limitMs } = this.#options
     const now = nowMs()
     const limit = limitMs()
     this.#tellSome()
-    const before = this.#reading
-    this.#reading = readLoop()
-    const turns = this.#reading.turns - before.turns
-    const busyMs = this.#reading.busyMs - before.busyMs
-    const lagMs = turns > 0 ? busyMs / turns : 0
-    const busy = busyMs >= BUSY * (now - this.#tickedMs)
-    const held = this.#handshakesWait && busy
-    this.#tickedMs = now
+    const { lagMs, busy } = this.#measure(now, limit)
+    const held = this.#handshakesWait && busy >= BUSY
     this.#handshakesWait = false
     if (now - this.#linesSinceMs >= 1_000) {
       this.#lines = 0
@@ -136,6 +154,38 @@ export class Overload {
     if (this.#longTicks >= LONG_TICKS && now - this.#longSinceMs >= LONG_MS) {
       this.#change(true, now, lagMs)
     }
+  }
+
+  /** @returns how long requests wait for the thread, and how much of the time it was busy */
+  #measure(now: number, limitMs: number): { readonly lagMs: number; readonly busy: number } {
+    const { readLoop, queue } = this.#options
+    const elapsedMs = Math.max(1, now - this.#tickedMs)
+    this.#tickedMs = now
+    const before = this.#reading
+    this.#reading = readLoop()
+    const turns = this.#reading.turns - before.turns
+    const busyMs = this.#reading.busyMs - before.busyMs
+    const turnMs = turns > 0 ? busyMs / turns : 0
+    const busy = busyMs / elapsedMs
+    this.#idle = Math.max(0, 1 - busy)
+    const rate = (queue.served - this.#served) / elapsedMs
+    this.#served = queue.served
+    this.#rate += (rate - this.#rate) * Math.min(1, elapsedMs / RATE_MS)
+    if (busy < SATURATED) {
+      this.#room = Number.POSITIVE_INFINITY
+      return { lagMs: turnMs, busy }
+    }
+    this.#room = this.#rate * Math.max(0, limitMs - turnMs)
+    const queueMs = queue.waiting === 0 ? 0 : Math.min(MOST_LAG_MS, queue.waiting / this.#rate)
+    return { lagMs: turnMs + queueMs, busy }
+  }
+
+  /** Others still find a place in a full line. */
+  #hasMostOfFullLine(principal: string): boolean {
+    const { queue } = this.#options
+    if (queue.waiting < this.#room) return false
+    const waiting = queue.waitingOf(principal)
+    return waiting > 0 && waiting * queue.clients >= queue.waiting
   }
 
   #change(active: boolean, now: number, lagMs: number): void {
@@ -185,8 +235,9 @@ export class Overload {
     this.#toldMs = beganMs
     const waiting = this.#untold.length
     const least = waiting * Math.min(1, elapsedMs / LONGEST_WAIT_MS)
+    const timeMs = elapsedMs * Math.max(TELLING, this.#idle * TELLING_OF_IDLE)
     let told = 0
-    while (told < waiting && (told < least || nowMs() - beganMs < elapsedMs * TELLING)) {
+    while (told < waiting && (told < least || nowMs() - beganMs < timeMs)) {
       this.#untold[told++]?.()
     }
     this.#untold.splice(0, told)

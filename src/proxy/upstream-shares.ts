@@ -9,18 +9,38 @@ export interface Waiting {
   readonly sinceMs: number
 }
 
+/** What others may know of those that wait. */
+export type UpstreamQueue = Pick<UpstreamShares, 'waiting' | 'clients' | 'served' | 'waitingOf'>
+
 const RESERVED_PART = 1 / 8
 
 export class UpstreamShares {
   readonly #held = new Map<string, number>()
   /** Nobody's is empty; whoever was served goes to the end. */
   readonly #queues = new Map<string, Waiting[]>()
+  #waiting = 0
+  #served = 0
 
-  get waiting(): boolean {
-    return this.#queues.size > 0
+  get waiting(): number {
+    return this.#waiting
+  }
+
+  /** Clients of those that wait. */
+  get clients(): number {
+    return this.#queues.size
+  }
+
+  /** How often a connection was taken. */
+  get served(): number {
+    return this.#served
+  }
+
+  waitingOf(client: string): number {
+    return this.#queues.get(client)?.length ?? 0
   }
 
   took(client: string): void {
+    this.#served++
     this.#held.set(client, (this.#held.get(client) ?? 0) + 1)
   }
 
@@ -40,6 +60,7 @@ export class UpstreamShares {
     const queue = this.#queues.get(one.client)
     if (queue === undefined) this.#queues.set(one.client, [one])
     else queue.push(one)
+    this.#waiting++
   }
 
   /** Takes the next out of its queue; undefined when nobody waits that may have one. */
@@ -49,6 +70,7 @@ export class UpstreamShares {
       const one = queue.shift()
       this.#queues.delete(client)
       if (queue.length > 0) this.#queues.set(client, queue)
+      this.#waiting--
       return one
     }
     return undefined
@@ -59,6 +81,7 @@ export class UpstreamShares {
       const place = queue.findIndex((one) => one.user === user)
       if (place === -1) continue
       queue.splice(place, 1)
+      this.#waiting--
       if (queue.length === 0) this.#queues.delete(client)
       return
     }
@@ -71,6 +94,7 @@ export class UpstreamShares {
       while (queue[0] !== undefined && queue[0].sinceMs <= sinceMs) gone.push(queue.shift()!)
       if (queue.length === 0) this.#queues.delete(client)
     }
+    this.#waiting -= gone.length
     return gone
   }
 }

@@ -4,7 +4,7 @@
 import net from 'node:net'
 import type { Address } from '../config/config.ts'
 import { Copies } from './copies.ts'
-import { UpstreamShares } from './upstream-shares.ts'
+import { type UpstreamQueue, UpstreamShares } from './upstream-shares.ts'
 
 /** The owner of a connection: an exchange, or a tunnel. */
 export interface UpstreamUser {
@@ -59,6 +59,11 @@ export class UpstreamPool {
 
   get size(): number {
     return this.#all.size
+  }
+
+  /** Those that wait for a connection. */
+  get queue(): UpstreamQueue {
+    return this.#shares
   }
 
   /**
@@ -157,7 +162,7 @@ export class UpstreamPool {
   }
 
   #next(): void {
-    if (!this.#shares.waiting) return
+    if (this.#shares.waiting === 0) return
     const next = this.#shares.next(this.#free, this.#options.maxConnections)
     if (next !== undefined) this.#give(next.user, false, next.client)
   }

@@ -3,10 +3,44 @@ import { describe, it } from 'node:test'
 import { Overload } from '../../src/proxy/overload.ts'
 
 const TICK_MS = 100
+const TURN_MS = 25
 
 interface Change {
   readonly active: boolean
   readonly shed: number
+}
+
+/** Who waits for a connection to the workload, each principal in turn. */
+class Queue {
+  served = 0
+  readonly #waiting = new Map<string, number>()
+
+  get waiting(): number {
+    return [...this.#waiting.values()].reduce((sum, count) => sum + count, 0)
+  }
+
+  get clients(): number {
+    return this.#waiting.size
+  }
+
+  waitingOf(principal: string): number {
+    return this.#waiting.get(principal) ?? 0
+  }
+
+  wait(principal: string): void {
+    this.#waiting.set(principal, this.waitingOf(principal) + 1)
+  }
+
+  serve(count: number): void {
+    for (let i = 0; i < count; i++) {
+      const [first] = this.#waiting
+      if (first === undefined) return
+      const [principal, waiting] = first
+      this.#waiting.delete(principal)
+      if (waiting > 1) this.#waiting.set(principal, waiting - 1)
+      this.served++
+    }
+  }
 }
 
 /** A data thread whose time passes as the test says. */
@@ -17,10 +51,12 @@ function setUp(limitMs = 100) {
   const steps: (() => void)[] = []
   const changes: Change[] = []
   const limit = { ms: limitMs }
+  const queue = new Queue()
   const overload = new Overload({
     limitMs: () => limit.ms,
     nowMs: () => nowMs,
     readLoop: () => ({ turns, busyMs }),
+    queue,
     later: (step) => void steps.push(step),
     changed: ({ active, shed }) => void changes.push({ active, shed }),
   })
@@ -49,6 +85,29 @@ function setUp(limitMs = 100) {
     for (const step of steps.splice(0)) step()
     return admitted
   }
+  /**
+   * Turns of 25 ms in which principals ask for so much, until a tick is due, and the tick. All that is
+   * let in waits for one of 200 connections, on each of which one request a turn is answered.
+   */
+  const tickOfQueue = (requests: Readonly<Record<string, number>>, idleMs = 0) => {
+    const admitted: Record<string, number> = {}
+    for (let i = 0; i < TICK_MS / TURN_MS; i++) {
+      for (const [principal, count] of Object.entries(requests)) {
+        for (let j = 0; j < count; j++) {
+          if (overload.sheds(principal)) continue
+          admitted[principal] = (admitted[principal] ?? 0) + 1
+          queue.wait(principal)
+        }
+      }
+      queue.serve(200)
+      turns++
+      busyMs += TURN_MS - idleMs
+      nowMs += TURN_MS
+      for (const step of steps.splice(0)) step()
+    }
+    overload.tick()
+    return admitted
+  }
   const overloaded = (): void => {
     ticks(10, 200)
     assert.ok(overload.active)
@@ -58,8 +117,10 @@ function setUp(limitMs = 100) {
     limit,
     changes,
     steps,
+    queue,
     ticks,
     turn,
+    tickOfQueue,
     overloaded,
     pass: (ms: number) => (nowMs += ms),
   }
@@ -84,6 +145,36 @@ describe('overload', () => {
     ticks(50, 99)
     assert.ok(!overload.active)
     assert.ok(!overload.sheds('a'))
+  })
+
+  it('is what requests wait in line for, however short the turns are', () => {
+    const { overload, changes, queue, tickOfQueue } = setUp()
+    for (let i = 0; i < 2_000; i++) queue.wait('a')
+    for (let i = 0; i < 4; i++) tickOfQueue({ a: 200 })
+    assert.ok(!overload.active)
+    for (let i = 0; i < 2; i++) tickOfQueue({ a: 200 })
+    assert.ok(overload.active)
+    assert.deepEqual(changes, [{ active: true, shed: 0 }])
+  })
+
+  it('is not a line that is soon over, nor one that is as long as may be', () => {
+    const { overload, queue, tickOfQueue } = setUp()
+    for (let burst = 0; burst < 5; burst++) {
+      for (let i = 0; i < 2_000; i++) queue.wait('a')
+      for (let i = 0; i < 4; i++) tickOfQueue({ a: 0 })
+      assert.equal(queue.waiting, 0)
+    }
+    for (let i = 0; i < 500; i++) queue.wait('a')
+    for (let i = 0; i < 50; i++) tickOfQueue({ a: 200 })
+    assert.equal(queue.waiting, 500)
+    assert.ok(!overload.active)
+  })
+
+  it('is not a line before a slow workload, while the thread has time left', () => {
+    const { overload, queue, tickOfQueue } = setUp()
+    for (let i = 0; i < 50_000; i++) queue.wait('a')
+    for (let i = 0; i < 50; i++) tickOfQueue({ a: 200 }, 5)
+    assert.ok(!overload.active)
   })
 
   it('is nothing where it is switched off, and ends when that happens', () => {
@@ -160,6 +251,37 @@ describe('the requests of an overloaded thread', () => {
     }
   })
 
+  it('are as many as leave the line within the limit', () => {
+    const { tickOfQueue, queue, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 20; i++) tickOfQueue({ noisy: 5_000 })
+    for (let i = 0; i < 50; i++) {
+      const { noisy } = tickOfQueue({ noisy: 5_000 })
+      assert.ok(noisy! > 780 && noisy! < 860, `${noisy} of the 800 that the thread can do`)
+      const waitMs = TURN_MS + (queue.waiting / 200) * TURN_MS
+      assert.ok(waitMs > 50 && waitMs <= 100, `${waitMs} ms`)
+    }
+  })
+
+  it('are not refused to those who have few in the line', () => {
+    const { tickOfQueue, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 20; i++) tickOfQueue({ noisy: 5_000 })
+    for (let i = 0; i < 50; i++) {
+      const { busy, modest, noisy } = tickOfQueue({ noisy: 5_000, busy: 40, modest: 3 })
+      assert.deepEqual({ busy, modest }, { busy: 160, modest: 12 })
+      assert.ok(noisy! > 500, `${noisy}`)
+    }
+  })
+
+  it('are not refused for a line that the workload is to blame for', () => {
+    const { tickOfQueue, overloaded, queue } = setUp()
+    overloaded()
+    for (let i = 0; i < 5_000; i++) queue.wait('noisy')
+    tickOfQueue({ noisy: 0 }, 5)
+    assert.deepEqual(tickOfQueue({ noisy: 500 }), { noisy: 2_000 })
+  })
+
   it('are one of each at the least', () => {
     const { turn, overloaded } = setUp()
     overloaded()
@@ -185,11 +307,30 @@ describe('the answers to refused requests', () => {
     waits(0, 200)
     turn({ noisy: 100 }, 1)
     assert.ok(told.length >= 4 && told.length <= 12, `${told.length} in a turn of 100 ms`)
-    for (let i = 0; i < 60; i++) turn({ noisy: 100 }, 1)
+    for (let i = 0; i < 150; i++) turn({ noisy: 100 }, 1)
     assert.deepEqual(
       told,
       Array.from({ length: 200 }, (_, i) => i),
     )
+  })
+
+  it('leave sooner where the thread has time left', () => {
+    const toldInTicksOf = (turnMs: number): number => {
+      const { overload, ticks, overloaded, pass } = setUp()
+      overloaded()
+      ticks(1, turnMs)
+      let told = 0
+      for (let i = 0; i < 1_000; i++) {
+        overload.tell(() => {
+          pass(0.1)
+          told++
+        })
+      }
+      ticks(1, turnMs)
+      return told
+    }
+    assert.ok(toldInTicksOf(100) < 50)
+    assert.ok(toldInTicksOf(60) > 150)
   })
 
   it('leave in the end though no more requests come', () => {
