@@ -9,7 +9,7 @@ const LEAST_BYTES = 4 * 1024
 /** Besides a power of two: what goes around the bytes of one read, a head or the framing of a chunk. */
 const ROOM_BYTES = 2 * 1024
 /** What one read brings, and `ROOM_BYTES`. */
-const MOST_BYTES = 66 * 1024
+const MOST_BYTES = 130 * 1024
 /** Of each size. What is on its way at once beyond that is an exception, and not kept. */
 const MOST_IDLE = 32
 

@@ -213,6 +213,10 @@ export class Http1Call implements Call, UpstreamUser {
     this.#fail('internal', 'never')
   }
 
+  get upstreamLeft(): number {
+    return this.#head?.body.kind === 'length' ? this.#left : 0
+  }
+
   upstreamBusy(): void {
     this.#fail('upstream_busy', 'never')
   }

@@ -23,6 +23,8 @@ export interface UpstreamUser {
   upstreamBusy(): void
   /** A connection is there; it may still be connecting, but can be written to. */
   upstreamReady(connection: UpstreamConnection): void
+  /** Bytes that are still to come, whatever comes: what else is sent cannot begin before. */
+  readonly upstreamLeft?: number
 }
 
 export interface UpstreamOptions {
@@ -36,9 +38,25 @@ export interface UpstreamOptions {
   readonly fault: (error: unknown) => void
 }
 
-const READ_BUFFER_BYTES = 64 * 1024
+const READ_BYTES = 64 * 1024
+/**
+ * For the middle of a large answer: a fifth less CPU. Not for its end: with a read that is not filled,
+ * libuv does not look in the same turn whether more has come, and a surplus answer would be seen late.
+ */
+const LARGE_READ_BYTES = 2 * READ_BYTES
 /** Below the idle time after which common servers close (Node's is 5 s): they rarely race us. */
 const IDLE_MS = 4_000
+
+/** Two views of the same memory. */
+interface ReadMemory {
+  readonly usual: Buffer
+  readonly large: Buffer
+}
+
+function readMemory(): ReadMemory {
+  const large = Buffer.allocUnsafeSlow(LARGE_READ_BYTES)
+  return { large, usual: large.subarray(0, READ_BYTES) }
+}
 
 export class UpstreamPool {
   readonly #options: UpstreamOptions
@@ -51,7 +69,7 @@ export class UpstreamPool {
    * bytes copies them, to a socket by `copies`. It saves an allocation of 64 KiB a read (5 % of CPU
    * at 100-byte answers, 20 % at 16 KiB, measured 2026-11).
    */
-  readonly #readBuffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
+  readonly #readMemory: ReadMemory = readMemory()
 
   constructor(options: UpstreamOptions) {
     this.#options = options
@@ -134,7 +152,7 @@ export class UpstreamPool {
   }
 
   #open(user: UpstreamUser, client: string): void {
-    const connection = new UpstreamConnection(this.#options, this.#readBuffer, this.copies, user, {
+    const connection = new UpstreamConnection(this.#options, this.#readMemory, this.copies, user, {
       released: (one) => {
         this.#giveBack(one)
         one.idleSinceMs = this.#options.nowMs()
@@ -191,7 +209,7 @@ export class UpstreamConnection {
 
   constructor(
     options: UpstreamOptions,
-    readBuffer: Buffer,
+    memory: ReadMemory,
     copies: Copies,
     user: UpstreamUser,
     pool: PoolSide,
@@ -210,8 +228,9 @@ export class UpstreamConnection {
       allowHalfOpen: true,
       noDelay: true,
       onread: {
-        buffer: readBuffer,
-        callback: (length: number): boolean => {
+        buffer: () =>
+          (this.user?.upstreamLeft ?? 0) > LARGE_READ_BYTES ? memory.large : memory.usual,
+        callback: (length, bytes): boolean => {
           const owner = this.user
           // Bytes that nobody asked for: the workload is out of step with us, for good.
           if (owner === undefined) {
@@ -220,7 +239,7 @@ export class UpstreamConnection {
           }
           // As #tell, but without a closure for each read.
           try {
-            owner.upstreamData(readBuffer, 0, length)
+            owner.upstreamData(bytes as Buffer, 0, length)
           } catch (error) {
             this.#faulted(owner, error)
           }
