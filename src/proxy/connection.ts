@@ -592,8 +592,10 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     if (close) return this.#finish(entry.fault === 'client' ? 'rejected' : this.#reasonToClose())
     this.#discardLeft = discard
     // A workload's answer comes with a turn of the loop, ours does not: without this, a thousand
-    // pipelined requests that a slow policy denies would be one long stall for everybody else.
+    // pipelined requests that a slow policy denies would be one long stall for everybody else. What a
+    // client sends meanwhile waits in its window: put behind what is pending, it would be copied each time.
     this.#yielding = true
+    this.socket.pause()
     setImmediate(() => {
       this.#yielding = false
       if (!this.#closed && !this.#lingering) this.#goOn()

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { before, describe, it } from 'node:test'
+import tls from 'node:tls'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { chunked, get, ok, openClient, post, startScriptedWorkload } from '../support/http1.ts'
@@ -107,15 +109,38 @@ describe('requests on one connection', () => {
 })
 
 describe('requests on one connection that are denied', () => {
+  let sidecar: TestSidecar
+  let web: IssuedCertificate
   const t = suiteCleanup()
-
-  it('are all answered, too, when the client ends its side right behind them', async () => {
+  before(async () => {
     const { url } = await startScriptedWorkload(t, () => assert.fail('it was forwarded'))
     const allow = [{ uri: 'spiffe://example.org/ns/default/sa/other' }]
-    const sidecar = await startSidecar(t, { forward: url, config: { allow } })
-    const client = await openClient(t, sidecar, await sidecar.authority.svid('web'))
+    sidecar = await startSidecar(t, { forward: url, config: { allow } })
+    web = await sidecar.authority.svid('web')
+  })
+
+  it('are all answered, too, when the client ends its side right behind them', async () => {
+    const client = await openClient(t, sidecar, web)
     client.socket.end(get('/1') + post('/2', 'two') + get('/3'))
     for (let i = 0; i < 3; i++) assert.equal((await client.answer()).status, 403)
     assert.equal(await client.ended, '')
+  })
+
+  it('wait in the window of a client that sends them faster than they are answered', async () => {
+    const socket = tls.connect(sidecar.clientOptions(web))
+    t.after(() => socket.destroy())
+    await once(socket, 'secureConnect')
+    let answers = 0
+    socket.setEncoding('latin1').on('data', (text: string) => {
+      answers += text.split('HTTP/1.1 403').length - 1
+    })
+    const requests = get('/').repeat(1_000)
+    const send = (): void => {
+      while (!socket.destroyed && socket.write(requests));
+    }
+    send()
+    socket.on('drain', send)
+    await eventually('many are answered', () => answers > 2_000)
+    assert.ok(socket.bytesWritten < 32 * 1024 * 1024, `${socket.bytesWritten} bytes were taken`)
   })
 })
