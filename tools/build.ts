@@ -91,8 +91,6 @@ export async function build(directory: string): Promise<void> {
     input: Object.fromEntries(entries().map((name) => [name, join(SRC, `${name}.ts`)])),
     platform: 'node',
     transform: { target: 'node24' },
-    // The same code as modules, of which what is not used can be left out.
-    resolve: { alias: { yaml: join(REPOSITORY, 'node_modules/yaml/browser/index.js') } },
     plugins: [namesOfBuiltins, neverUsed, asciiOnly],
     external: packagesOutside().map((name) => new RegExp(`^${name}(/|$)`)),
   })
