@@ -34,7 +34,11 @@ async function run(
 ): Promise<void> {
   const prepared = prepareDataThread()
   const { config, problems, unsafeOptions } = readConfiguration(options, env)
-  if (config === undefined) return fail(2, problems.map(formatProblem))
+  if (config === undefined) {
+    const ended = prepared?.terminate() ?? Promise.resolve(true)
+    const stopped = ended.then((end) => ({ stuck: end ? 0 : 1 }))
+    return fail(2, problems.map(formatProblem), stopped)
+  }
   const logger = createLogger({ level: config.log.level, redact: config.log.redact })
   process.on('exit', () => logger.flushSync())
   if (isOutdated(process.versions.node)) {
@@ -63,9 +67,10 @@ async function run(
   handleSignals(start, logger, ending)
   const started = await start
   if (started.kind === 'started') return
+  const stopped = Promise.resolve({ stuck: started.stuck })
+  if (started.kind === 'given_up') return leave(stopped, logger, 0)
   await logger.flush()
-  if (started.kind === 'given_up') process.exit(0)
-  fail(started.exitCode, started.problems.map(formatProblem))
+  await fail(started.exitCode, started.problems.map(formatProblem), stopped)
 }
 
 /** `process.exit` waits for every thread: with one that does not end there is only one way out. */
@@ -77,6 +82,10 @@ async function leave(
   const { stuck } = await stopped
   if (stuck > 0) logger.error({ event: 'exit', stuck }, 'A data thread does not end: SIGKILL')
   await logger.flush()
+  return exit(exitCode, stuck)
+}
+
+function exit(exitCode: number, stuck: number): never {
   if (stuck > 0) process.kill(process.pid, 'SIGKILL')
   return process.exit(exitCode)
 }
@@ -115,10 +124,22 @@ function handleSignals(
   process.on('SIGHUP', () => void reload())
 }
 
-/** At once, whatever threads are there. */
-function fail(exitCode: 1 | 2, lines: readonly string[]): never {
-  process.stderr.write(`${lines.join('\n')}\n`)
-  return process.exit(exitCode)
+/** So long a reader of standard error may take. */
+const TELLING_MS = 1_000
+
+/** `process.exit` drops what a pipe has not taken yet: as soon as it has, or nobody reads it. */
+async function fail(
+  exitCode: 1 | 2,
+  lines: readonly string[],
+  stopped: Promise<{ readonly stuck: number }>,
+): Promise<never> {
+  const told = Promise.withResolvers<void>()
+  setTimeout(told.resolve, TELLING_MS)
+  // Nobody is left to hear that it cannot be written.
+  process.stderr.on('error', () => told.resolve())
+  process.stderr.write(`${lines.join('\n')}\n`, () => told.resolve())
+  const [{ stuck }] = await Promise.all([stopped, told.promise])
+  return exit(exitCode, stuck)
 }
 
 /** Older than the releases of 2026-10-21, which mend flaws that a proxy is exposed to. */

@@ -33,7 +33,7 @@ import { logProblems, logReload, logValidity } from './journal.ts'
 import { loadChecked, prove } from './materials.ts'
 import type { ConfigurationRead } from './options.ts'
 import { PolicyOperation } from './policy-operation.ts'
-import { bindFailure, type StartFailure, threadFault } from './start-failure.ts'
+import { bindFailure, type StartFailure, threadFault, threadRefused } from './start-failure.ts'
 import { countReload, readiness, showGeneration, snapshotView } from './status.ts'
 
 export interface SidecarOptions {
@@ -43,7 +43,7 @@ export interface SidecarOptions {
   readonly reread: () => ConfigurationRead
   readonly logger: Logger
   /** See `prepareDataThread`. */
-  readonly prepared: DataThread
+  readonly prepared: DataThread | undefined
   /** The process cannot go on. */
   readonly fatal: (message: string) => void
   /** Ends a start that waits for an identity; one that does not wait goes on to its end. */
@@ -52,15 +52,26 @@ export interface SidecarOptions {
 
 export type SidecarStart =
   | { readonly kind: 'started'; readonly sidecar: Sidecar }
-  | { readonly kind: 'given_up' }
-  | StartFailure
+  | (({ readonly kind: 'given_up' } | StartFailure) & {
+      /** Data threads that do not end. */
+      readonly stuck: number
+    })
 
 const now = (): number => Date.now()
 
 const DATA_THREAD = moduleFile('proxy/data-thread')
 
-/** Every sidecar has one: its code is loaded beside everything that comes before it is needed. */
-export const prepareDataThread = (): DataThread => new DataThread(DATA_THREAD, 0)
+/**
+ * Every sidecar has one: its code is loaded beside everything that comes before it is needed.
+ * @returns undefined when the system lets there be none; the start tries again, and says why not
+ */
+export function prepareDataThread(): DataThread | undefined {
+  try {
+    return new DataThread(DATA_THREAD, 0)
+  } catch {
+    return undefined
+  }
+}
 
 export class Sidecar {
   readonly #options: SidecarOptions
@@ -106,13 +117,14 @@ export class Sidecar {
       slots: () => (sidecar === undefined ? {} : sidecar.#slots),
       cells: () => (sidecar as Sidecar).#supervisor.retired,
     })
-    if (opened.kind === 'problems')
-      return { kind: 'failed', exitCode: 2, problems: opened.problems }
+    if (opened.kind === 'problems') {
+      const ended = await (options.prepared?.terminate() ?? true)
+      return { kind: 'failed', exitCode: 2, problems: opened.problems, stuck: ended ? 0 : 1 }
+    }
     sidecar = new Sidecar(options, opened.decisions, redactor)
     const failure = await sidecar.#start()
     if (failure === undefined) return { kind: 'started', sidecar }
-    await sidecar.stop()
-    return failure
+    return { ...failure, ...(await sidecar.stop()) }
   }
 
   private constructor(
@@ -127,7 +139,7 @@ export class Sidecar {
     this.#supervisor = new Supervisor({
       dataThreadUrl: DATA_THREAD,
       threads: config.workers,
-      prepared: options.prepared,
+      ...(options.prepared && { prepared: options.prepared }),
       stallMs: config.stallMs,
       monotonicMs: () => performance.now(),
       events: {
@@ -249,7 +261,11 @@ export class Sidecar {
     const { node, openssl } = process.versions
     this.#metrics.set('build_info', { version: VERSION, node, openssl: openssl ?? '' }, 1)
 
-    this.#supervisor.prepare()
+    try {
+      this.#supervisor.prepare()
+    } catch (error) {
+      return threadRefused(error as Error)
+    }
     await this.#openWorkloadApi()
     await this.#watcher.start()
     const loaded = await this.#reloader.reload('start')

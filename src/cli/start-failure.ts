@@ -35,6 +35,19 @@ export const threadFault = ({ message }: { readonly message: string }) =>
     ],
   }) as const
 
+/** The system lets there be no more threads. */
+export const threadRefused = ({ message }: { readonly message: string }): StartFailure => ({
+  kind: 'failed',
+  exitCode: 1,
+  problems: [
+    {
+      where: 'workers',
+      what: `a data thread could not be created: ${message}`,
+      remedy: 'allow more threads (ulimit -u, the pids limit of the container) or more memory',
+    },
+  ],
+})
+
 const BIND_REMEDIES: ReadonlyMap<string, string> = new Map([
   ['EADDRINUSE', 'stop what listens there, or choose another port'],
   ['EADDRNOTAVAIL', 'choose an address of this host, or 0.0.0.0 for all'],

@@ -1,12 +1,15 @@
 // What `run` and `check` say to things that cannot work: one exit code, each problem with its place
 // and its remedy, never a stack trace.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { before, describe, it } from 'node:test'
 import { stringify } from 'yaml'
 import { suiteCleanup } from '../support/cleanup.ts'
-import { type CommandResult, postern } from '../support/command.ts'
+import { type CommandResult, MAIN, postern } from '../support/command.ts'
 import {
   type TestAuthority,
   temporaryDirectory,
@@ -215,6 +218,64 @@ describe('bad input', () => {
       assert.match(stderr, place)
     }
     assert.match(stderr, /7 problems; `postern run` would not start/)
+  })
+
+  describe('that run has much to say about', () => {
+    const KEYS = 3_000
+    const args = async (): Promise<string[]> => {
+      const unknown = Object.fromEntries(
+        Array.from({ length: KEYS }, (_, i) => [`unknown${i}`, 'x'.repeat(60)]),
+      )
+      await writeFile(file('many.yaml'), stringify(configuration(unknown)))
+      return [MAIN, 'run', '--config', file('many.yaml')]
+    }
+
+    it('is told to the end, to a pipe that is read late too', async () => {
+      const child = spawn(process.execPath, await args(), { stdio: ['ignore', 'ignore', 'pipe'] })
+      t.after(() => child.kill('SIGKILL'))
+      const exited = once(child, 'close')
+      // Not before as much is there as the stream takes by itself.
+      await once(child.stderr, 'readable')
+      const told = await text(child.stderr)
+      assert.equal(told.match(/^error: /gm)?.length, KEYS)
+      assert.deepEqual(await exited, [2, null])
+    })
+
+    it('ends it all the same where nobody reads, or the reader has gone', async () => {
+      for (const gone of [false, true]) {
+        const child = spawn(process.execPath, await args(), { stdio: ['ignore', 'ignore', 'pipe'] })
+        t.after(() => child.kill('SIGKILL'))
+        if (gone) child.stderr.destroy()
+        assert.deepEqual(await once(child, 'exit'), [2, null])
+      }
+    })
+  })
+
+  describe('to run where the system lets there be no thread', () => {
+    const env = {
+      NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(`
+        import threads from 'node:worker_threads'
+        import { syncBuiltinESMExports } from 'node:module'
+        threads.Worker = class { constructor() { throw new Error('EAGAIN') } }
+        syncBuiltinESMExports()`)}`,
+    }
+
+    it('is told as it is elsewhere', async () => {
+      await writeFile(file('no-thread.yaml'), stringify(configuration({ inbuond: {} })))
+      const args = ['run', '--config', file('no-thread.yaml')]
+      const { exitCode, stderr } = await postern(args, { env })
+      assert.match(stderr, /^error: inbuond/)
+      assert.doesNotMatch(stderr, /EAGAIN/)
+      assert.equal(exitCode, 2)
+    })
+
+    it('is not to blame for that, and the thread is all that is told of', async () => {
+      await writeFile(file('no-thread.yaml'), stringify(configuration()))
+      const args = ['run', '--config', file('no-thread.yaml')]
+      const { exitCode, stderr } = await postern(args, { env })
+      assert.match(stderr, /^error: workers: a data thread .*: EAGAIN\n {2}.*ulimit.*\n$/)
+      assert.equal(exitCode, 1)
+    })
   })
 
   it('is nothing that check finds in what works', async () => {
