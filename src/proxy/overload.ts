@@ -3,7 +3,8 @@
 // connection to the workload: a connection carries one request a turn, so that turns stay short
 // however many wait. Long waits for a while are overload (CoDel, RFC 8289), a single one of a garbage
 // collection or a reload is not; nor is a line that a slow workload makes.
-// Promises that who sends most is refused first, and one request of each in a turn never is.
+// Promises that who sends most is refused first, and that one request in a turn of who has none in the
+// line never is.
 import type { OverloadRecord } from '../threads.ts'
 import type { UpstreamQueue } from './upstream-shares.ts'
 
@@ -43,6 +44,8 @@ const SATURATED = 0.9
 const RATE_MS = 500
 /** What is told of a line that nothing leaves. */
 const MOST_LAG_MS = 10_000
+/** The line has room for this part of the limit, however long a turn is: that is what the share is for. */
+const LEAST_ROOM = 1 / 4
 /** What a turn changes the share by at the most: down as far as is needed, up as there is room. */
 const MOST_CUT = 0.5
 const MOST_RAISE = 0.1
@@ -175,7 +178,7 @@ export class Overload {
       this.#room = Number.POSITIVE_INFINITY
       return { lagMs: turnMs, busy }
     }
-    this.#room = this.#rate * Math.max(0, limitMs - turnMs)
+    this.#room = this.#rate * Math.max(limitMs * LEAST_ROOM, limitMs - turnMs)
     const queueMs = queue.waiting === 0 ? 0 : Math.min(MOST_LAG_MS, queue.waiting / this.#rate)
     return { lagMs: turnMs + queueMs, busy }
   }
@@ -218,13 +221,16 @@ export class Overload {
   /** A turn is as long as what was admitted takes: the share follows from how long it was. */
   #adjust(turnMs: number): void {
     const limitMs = this.#options.limitMs()
+    // Switched off by a reload: the next tick ends it.
+    if (limitMs === 0) return
     const used = turnMs / limitMs
     if (used <= 1) {
       this.#share *= 1 + MOST_RAISE * (1 - used)
       return
     }
     this.#pressed = true
-    const most = Math.max(...this.#admitted.values())
+    let most = 0
+    for (const admitted of this.#admitted.values()) most = Math.max(most, admitted)
     this.#share = Math.max(1, Math.min(this.#share, most) * Math.max(MOST_CUT, 1 / used))
   }
 

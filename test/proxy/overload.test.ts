@@ -282,6 +282,33 @@ describe('the requests of an overloaded thread', () => {
     assert.deepEqual(tickOfQueue({ noisy: 500 }), { noisy: 2_000 })
   })
 
+  it('are not refused to everybody for a line where turns alone are too long', () => {
+    const { turn, ticks, overloaded, queue } = setUp()
+    overloaded()
+    queue.served += 1_000
+    ticks(1, 120)
+    for (const principal of ['a', 'b']) for (let i = 0; i < 3; i++) queue.wait(principal)
+    assert.deepEqual(turn({ a: 5, b: 5 }, 0.1), { a: 5, b: 5 })
+  })
+
+  it('are as many again when it was switched off and on', () => {
+    const { turn, overloaded, limit } = setUp()
+    overloaded()
+    limit.ms = 0
+    turn({ noisy: 1 }, 0)
+    limit.ms = 100
+    for (let i = 0; i < 50; i++) turn({ noisy: 5_000 }, 1)
+    const { noisy } = turn({ noisy: 5_000 }, 1)
+    assert.ok(noisy! < 110, `${noisy} requests of 1 ms`)
+  })
+
+  it('may be of any number of principals', () => {
+    const { turn, overloaded, overload } = setUp()
+    overloaded()
+    turn(Object.fromEntries(Array.from({ length: 200_000 }, (_, i) => [`p${i}`, 1])), 0.001)
+    assert.ok(overload.active)
+  })
+
   it('are one of each at the least', () => {
     const { turn, overloaded } = setUp()
     overloaded()
