@@ -55,8 +55,17 @@ const TELLING = 0.01
 const TELLING_OF_IDLE = 0.5
 /** ...or they would wait for longer than about this. */
 const LONGEST_WAIT_MS = 5_000
+/** What is told lest it waits takes from the time for telling, but no more than this. */
+const LONGEST_DEBT_MS = 10
+/** More than so many wait for no longer than a turn: each takes memory. */
+const MOST_UNTOLD = 10_000
 /** Refused requests that are logged in a second. */
 const LINES = 10
+
+/** An answer that a refused request is owed. */
+export interface Owed {
+  readonly answer: () => void
+}
 
 export class Overload {
   /** Read for every request; everything else is for when it is true. */
@@ -83,8 +92,12 @@ export class Overload {
   readonly #admitted = new Map<string, number>()
   #turnBeganMs: number | undefined
   /** Answers to refused requests, the oldest first. */
-  readonly #untold: (() => void)[] = []
-  #toldMs = 0
+  readonly #untold = new Set<Owed>()
+  #toldMs: number
+  /** So many are to be told by now lest they wait for too long. */
+  #toTell = 0
+  /** Time that is left for telling; below 0 where it took more. */
+  #tellingMs = 0
   /** Share of the time in which it had nothing to do, of late. */
   #idle = 0
 
@@ -93,6 +106,7 @@ export class Overload {
     this.#reading = options.readLoop()
     this.#served = options.queue.served
     this.#tickedMs = options.nowMs()
+    this.#toldMs = this.#tickedMs
   }
 
   /** Whether the request at hand is refused; then `tell` is owed its answer. */
@@ -113,8 +127,15 @@ export class Overload {
    * Answers a refused request when it is its turn. A client that asks again as soon as it has heard
    * would otherwise take the time of those that are admitted: it waits, and costs nothing meanwhile.
    */
-  tell(answer: () => void): void {
-    this.#untold.push(answer)
+  tell(answer: () => void): Owed {
+    const owed = { answer }
+    this.#untold.add(owed)
+    return owed
+  }
+
+  /** Whoever asked has gone. */
+  withdraw(owed: Owed): void {
+    this.#untold.delete(owed)
   }
 
   /**
@@ -239,14 +260,23 @@ export class Overload {
     const beganMs = nowMs()
     const elapsedMs = beganMs - this.#toldMs
     this.#toldMs = beganMs
-    const waiting = this.#untold.length
-    const least = waiting * Math.min(1, elapsedMs / LONGEST_WAIT_MS)
-    const timeMs = elapsedMs * Math.max(TELLING, this.#idle * TELLING_OF_IDLE)
+    const waiting = this.#untold.size
+    // What a turn is too short for is left to those that follow.
+    this.#toTell += waiting * Math.min(1, elapsedMs / LONGEST_WAIT_MS)
+    const least = Math.max(Math.floor(this.#toTell), waiting - MOST_UNTOLD)
+    this.#tellingMs += elapsedMs * Math.max(TELLING, this.#idle * TELLING_OF_IDLE)
+    const untilMs = beganMs + this.#tellingMs
     let told = 0
-    while (told < waiting && (told < least || nowMs() - beganMs < timeMs)) {
-      this.#untold[told++]?.()
+    for (const owed of this.#untold) {
+      if (told >= waiting || (told >= least && nowMs() >= untilMs)) break
+      told++
+      this.#untold.delete(owed)
+      owed.answer()
     }
-    this.#untold.splice(0, told)
+    this.#toTell = Math.max(0, this.#toTell - told)
+    // Time that nobody needed is not kept, nor is a debt for long.
+    const left = untilMs - nowMs()
+    this.#tellingMs = Math.max(-LONGEST_DEBT_MS, this.#untold.size === 0 ? Math.min(0, left) : left)
   }
 }
 

@@ -341,6 +341,71 @@ describe('the answers to refused requests', () => {
     )
   })
 
+  it('take their part of the time and no more, however short the turns are', () => {
+    const cases = [1, 5, 20].flatMap((turnMs) => [1, 50].map((clients) => ({ turnMs, clients })))
+    for (const { turnMs, clients } of cases) {
+      const { overload, turn, ticks, overloaded, pass } = setUp()
+      overloaded()
+      turn({ noisy: 1 }, 1)
+      let spentMs = 0
+      let heard = 0
+      // As a client that has heard asks again a moment later.
+      const again = (): void => {
+        pass(0.5)
+        spentMs += 0.5
+        heard++
+      }
+      for (let i = 0; i < clients; i++) overload.tell(again)
+      ticks(1, 100)
+      spentMs = 0
+      for (let i = 0; i < 2_000 / turnMs; i++) {
+        for (; heard > 0; heard--) overload.tell(again)
+        turn({ noisy: 1 }, turnMs)
+      }
+      // 1 % of the time; a fifth of 50 in a second, as none waits for more than five, is less.
+      assert.ok(spentMs >= 8 && spentMs <= 24, `${spentMs} ms of 2,000 in turns of ${turnMs} ms`)
+    }
+  })
+
+  it('are told once, whatever one of them comes to', () => {
+    const { overload, ticks, overloaded } = setUp()
+    overloaded()
+    const told: number[] = []
+    for (let i = 0; i < 3; i++) {
+      overload.tell(() => {
+        told.push(i)
+        if (i === 1) throw new Error('fault')
+      })
+    }
+    assert.throws(() => ticks(10, 1), /fault/)
+    ticks(10, 1)
+    assert.deepEqual(told, [0, 1, 2])
+  })
+
+  it('are not kept for who has gone', () => {
+    const { overload, ticks, overloaded } = setUp()
+    overloaded()
+    const told: number[] = []
+    const owed = [0, 1, 2].map((i) => overload.tell(() => void told.push(i)))
+    overload.withdraw(owed[1]!)
+    ticks(10, 1)
+    assert.deepEqual(told, [0, 2])
+  })
+
+  it('wait in no greater number than memory is for', () => {
+    const { overload, turn, overloaded, pass } = setUp()
+    overloaded()
+    let told = 0
+    for (let i = 0; i < 50_000; i++) {
+      overload.tell(() => {
+        pass(0.01)
+        told++
+      })
+    }
+    turn({ noisy: 1 }, 0.01)
+    assert.equal(told, 40_000)
+  })
+
   it('leave sooner where the thread has time left', () => {
     const toldInTicksOf = (turnMs: number): number => {
       const { overload, ticks, overloaded, pass } = setUp()
