@@ -23,6 +23,7 @@ import { Collecting, type ReadBody } from './collecting.ts'
 import { Exchange, type ExchangeClient } from './exchange.ts'
 import { recordFault } from './fault.ts'
 import { openCall } from './open-call.ts'
+import type { Owed } from './overload.ts'
 import { encodeOwnResponse } from './respond.ts'
 import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -80,6 +81,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   #unread = false
   /** A request is waiting until others have had the thread. */
   #yielding = false
+  /** The answer to a request that was refused for overload. */
+  #owed: Owed | undefined
   #lingering = false
   #lingerBytes = 0
   /** Our last byte has left; only then does the time to linger begin. */
@@ -141,6 +144,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   onClose(): void {
     if (this.#closed) return
     this.#closed = true
+    if (this.#owed !== undefined) this.#context.overload.withdraw(this.#owed)
     const { exchange, tunnel } = { exchange: this.#exchange, tunnel: this.#tunnel }
     this.#exchange = undefined
     this.#tunnel = undefined
@@ -521,15 +525,16 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 
   /** Until it is told nothing more is read: what follows waits in the client's window. */
   #shed(head: RequestHead): number {
-    const id = requestIdOf(head.fields)
+    // A part of a text keeps the whole of it.
+    const id = Buffer.from(requestIdOf(head.fields), 'latin1').toString('latin1')
     this.#tally.rejected(this, id, 'overloaded', 'http/1.1', head)
     this.#yielding = true
     this.socket.pause()
     // Thousands may wait: no more is kept of them than their answers take.
     const { method, keepAlive, minorVersion } = head
-    const asked = { method, keepAlive, minorVersion }
+    const asked = { method: method === 'HEAD' ? method : '', keepAlive, minorVersion }
     const discard = discardable(head)
-    this.#context.overload.tell(() => {
+    this.#owed = this.#context.overload.tell(() => {
       this.guarded(() => {
         if (this.#closed || this.#lingering) return
         this.#yielding = false

@@ -7,6 +7,7 @@ import type { PeerRejection, VerifiedPeer } from '../../src/identity/peer.ts'
 import { Cells, cellOf } from '../../src/metrics.ts'
 import type { ConnectionInputs } from '../../src/policy/input.ts'
 import { ClientConnection } from '../../src/proxy/connection.ts'
+import type { Owed } from '../../src/proxy/overload.ts'
 import { Tally } from '../../src/proxy/tally.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
 import { eventually } from '../support/eventually.ts'
@@ -187,5 +188,56 @@ describe('a head that comes in pieces', () => {
     })
     connection.onData(Buffer.from('\n\r\n'))
     assert.match(socket.written, /^HTTP\/1.1 400 /, 'its bytes were kept')
+  })
+})
+
+describe('a request that an overloaded thread refuses', () => {
+  const shedding = () => {
+    const one = setUp()
+    const owed = new Set<Owed>()
+    one.context.generation.headLimits.headBytes = 65_536
+    Object.assign(one.context, {
+      overload: {
+        sheds: () => true,
+        logs: () => false,
+        tell: (answer: () => void): Owed => {
+          const is = { answer }
+          owed.add(is)
+          return is
+        },
+        withdraw: (is: Owed) => void owed.delete(is),
+      },
+    })
+    return { ...one, owed }
+  }
+  const head = (filling = ''): Buffer =>
+    Buffer.from(
+      `GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: ${'i'.repeat(40)}\r\nX: ${filling}\r\n\r\n`,
+    )
+
+  it('is owed no answer once its connection is closed', () => {
+    const { connection, owed } = shedding()
+    connection.onData(head())
+    assert.equal(owed.size, 1)
+    connection.onClose()
+    assert.equal(owed.size, 0)
+  })
+
+  it('takes no more memory than its answer needs, and keeps its id', () => {
+    v8.setFlagsFromString('--expose-gc')
+    const collectGarbage = vm.runInNewContext('gc') as () => void
+    const heapBytes = (): number => {
+      collectGarbage()
+      return process.memoryUsage().heapUsed
+    }
+    const all = Array.from({ length: 100 }, shedding)
+    const before = heapBytes()
+    for (const { connection } of all) connection.onData(head('x'.repeat(50_000)))
+    const each = (heapBytes() - before) / all.length
+    assert.ok(each < 25_000, `${Math.round(each)} bytes each`)
+    for (const { owed, socket } of all) {
+      for (const { answer } of owed) answer()
+      assert.match(socket.written, /^HTTP\/1\.1 503 .*x-postern-decision-id: i{40}\r\n/is)
+    }
   })
 })

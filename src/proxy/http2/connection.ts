@@ -32,9 +32,9 @@ import { Tunnel, type TunnelClient } from '../tunnel.ts'
 import type { UpstreamConnection } from '../upstream.ts'
 import { type CollectingEvents, type ReadSoFar, StreamCollecting } from './collecting.ts'
 import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
-import { type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
+import { leastOf, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
 import { Http2Session, type SessionEvents, type SessionFailure } from './session.ts'
-import type { Http2Stream } from './stream.ts'
+import type { Http2Stream, StreamUser } from './stream.ts'
 
 /** A head with so many times the fields allowed still gets an answer; a larger one a reset. */
 const ANSWERED_EXCESS = 4
@@ -239,13 +239,17 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     const id = requestIdOf(head.fields)
     this.#tally.rejected(this, id, 'overloaded', 'http/2', head)
     stream.discard()
-    this.#context.overload.tell(() => {
+    // Thousands may wait: no more is kept of them than their answers take, and nothing of who has gone.
+    const asked = leastOf(head)
+    const { overload } = this.#context
+    const owed = overload.tell(() => {
       try {
-        sendOwnAnswer(stream, head, { code: 'overloaded', id })
+        sendOwnAnswer(stream, asked, { code: 'overloaded', id })
       } catch (error) {
         this.#session.faulted(stream, error)
       }
     })
+    stream.user = { ...NOBODY, streamClosed: () => overload.withdraw(owed) }
   }
 
   // What collecting a body comes to.
@@ -421,6 +425,16 @@ const factsOf = (
   requestBytes: 0,
   responseBytes: 0,
 })
+
+const nothing = (): void => {}
+
+/** Takes no notice of anything. */
+const NOBODY: StreamUser = {
+  streamData: nothing,
+  streamEnd: nothing,
+  streamDrain: nothing,
+  streamClosed: nothing,
+}
 
 /** What an answer has to know of a request that could not be read. */
 function askedFor(list: readonly string[]): { method: string; fields: Fields } {

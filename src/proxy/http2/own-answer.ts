@@ -17,12 +17,19 @@ export interface OwnAnswer {
   readonly body?: string | undefined
 }
 
+interface Asked {
+  readonly method: string
+  readonly fields: Fields
+}
+
+/** What of a request its answer depends on, without the rest of the head. */
+export const leastOf = ({ method, fields }: Asked): Asked => ({
+  method: method === 'HEAD' ? 'HEAD' : '',
+  fields: isGrpc(fields) ? ['content-type', 'application/grpc'] : [],
+})
+
 /** @param asked method and fields of the request; a HEAD gets no body, a gRPC call a status */
-export function sendOwnAnswer(
-  stream: Http2Stream,
-  asked: { readonly method: string; readonly fields: Fields },
-  answer: OwnAnswer,
-): void {
+export function sendOwnAnswer(stream: Http2Stream, asked: Asked, answer: OwnAnswer): void {
   if (stream.closed || stream.headersSent) return
   const status = answer.status ?? errorEntry(answer.code).http
   const grpc = isGrpc(asked.fields)
