@@ -90,13 +90,13 @@ export async function loadBundle(
   if (metered.kind === 'refused') {
     return refused(file, `the WebAssembly module cannot be used: ${metered.reason}`, REBUILD)
   }
-  if (!WebAssembly.validate(metered.bytes)) {
-    return refused(file, 'the WebAssembly module is not valid', REBUILD)
-  }
-  const compiling = WebAssembly.compile(metered.bytes)
+  const compiling = compile(metered.bytes)
   // While other threads compile.
   const readsOf = readsByEntrypoint(bundle.wasm)
   const module = await compiling
+  if (module === undefined) {
+    return refused(file, 'the WebAssembly module cannot be compiled', REBUILD)
+  }
   const inspected = inspectModule(module)
   if (inspected.kind === 'refused') return refused(file, inspected.reason, REBUILD)
   const { facts } = inspected
@@ -143,6 +143,16 @@ export async function loadBundle(
     return { kind: 'problems', problems: warnings }
   }
   return { kind: 'policy', material: { ...material, fuel }, warnings }
+}
+
+/** @returns undefined where the counters make more of it than an engine takes */
+async function compile(bytes: Uint8Array): Promise<WebAssembly.Module | undefined> {
+  try {
+    return await WebAssembly.compile(bytes)
+  } catch (error) {
+    if (error instanceof WebAssembly.CompileError) return undefined
+    throw error
+  }
 }
 
 /** On 2 vCPU of 2026 a millisecond is worth 170,000 to 400,000, by what a policy does. */

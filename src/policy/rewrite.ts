@@ -71,6 +71,9 @@ function rewrite(module: Uint8Array): Rewritten {
     const size = contents.reduce((sum, part) => sum + part.length, 0)
     parts.push(Uint8Array.of(section.id, ...unsignedLeb(size)), ...contents)
   }
+  // What is made of it is not enough: it has a variable, a global and exports that the module could
+  // name before they are there.
+  if (!WebAssembly.validate(bytes)) throw new WasmFormatError('it is not valid')
   return { kind: 'rewritten', bytes: Buffer.concat(parts), minimumPages: imports.minimumPages }
 }
 

@@ -19,6 +19,7 @@ declare namespace WebAssembly {
     value: number
   }
   class RuntimeError extends Error {}
+  class CompileError extends Error {}
   function validate(bytes: Uint8Array): boolean
   function compile(bytes: Uint8Array): Promise<Module>
 }

@@ -162,3 +162,34 @@ test('refuses types that are more than a byte, which could hide instructions', (
   assert.ok(WebAssembly.validate(module))
   assert.deepEqual(meterModule(module), { kind: 'refused', reason: 'type 0x63 is not supported' })
 })
+
+test('refuses what names the counter or the fuel before they are there', () => {
+  const loop = [0x03, 0x40, ...COUNTING_DOWN, 0x0b]
+  const refilled = (name: readonly number[]) => [
+    ...[0x03, 0x40, 0x41, 0xff, 0xff, 0x03, ...name], // loop, i32.const 65535
+    ...[...COUNTING_DOWN, 0x0b],
+  ]
+  const allowed = meterModule(moduleOf([{ kind: 'code', bytes: loop }], []))
+  assert.equal(allowed.kind, 'rewritten')
+  for (const name of [
+    [0x21, 1], // local.set: `run` has one parameter
+    [0x22, 1, 0x1a], // local.tee, drop
+    [0x24, 1], // global.set: the stack pointer is the only one
+  ]) {
+    const module = moduleOf([{ kind: 'code', bytes: refilled(name) }], [])
+    assert.deepEqual(meterModule(module), { kind: 'refused', reason: 'it is not valid' })
+  }
+})
+
+test('refuses a module that exports the fuel before it is there', () => {
+  const plain = moduleOf([], [])
+  const exported = [...name('run'), 0, 0]
+  const own = section(7, [1, ...exported])
+  const at = Buffer.from(plain).indexOf(Buffer.from(own))
+  const module = Uint8Array.from([
+    ...plain.subarray(0, at),
+    ...section(7, [2, ...exported, ...name('opa_wasm_abi_version'), 3, 1]),
+    ...plain.subarray(at + own.length),
+  ])
+  assert.deepEqual(meterModule(module), { kind: 'refused', reason: 'it is not valid' })
+})
