@@ -1,7 +1,8 @@
 // One call for all that an evaluation begins with. Each step across the border to wasm costs about as
 // much as a rule does (15 ns and more, Node 26), so a module of our own makes them inside: stack
 // pointer, fuel, heap, and then the evaluation.
-import { FUEL_EXPORT, STACK_POINTER_EXPORT, STACK_TOP, signedLeb } from './rewrite.ts'
+import { signedLeb } from './metering.ts'
+import { FUEL_EXPORT, STACK_POINTER_EXPORT, STACK_TOP } from './rewrite.ts'
 import { CONTEXT } from './value-proof.ts'
 
 export interface EntryExports {

@@ -4,7 +4,7 @@
 // some thousand of them every evaluation fails (measured with OPA 1.10 modules): the pointer is
 // exported and the host resets it before each call. And it keeps constants from being freed: OPA's
 // `json.is_valid` does so with `true` and `false` (1.22), after which other constants say something else.
-import { Bytes, Meter, unsignedLeb } from './metering.ts'
+import { Bytes, Meter, signedLeb, unsignedLeb } from './metering.ts'
 import { SECTION, type Section, sectionsOf, WasmFormatError, WasmReader } from './wasm-module.ts'
 
 export const FUEL_EXPORT = 'postern_fuel'
@@ -117,7 +117,7 @@ function checkGlobals(bytes: Uint8Array, section: Section): number {
   const count = reader.u32()
   const [type, mutable, instruction] = [reader.byte(), reader.byte(), reader.byte()]
   const value = instruction === 0x41 ? reader.s32() : 0
-  if (type !== 0x7f || mutable !== 0x01 || value !== STACK_TOP) {
+  if (type !== 0x7f || mutable !== 0x01 || value !== STACK_TOP || reader.byte() !== 0x0b) {
     throw new WasmFormatError('global 0 is not the stack pointer of a module made by opa build')
   }
   return count
@@ -227,15 +227,4 @@ function readParameters(bytes: Uint8Array, types: Section, functions: Section): 
 
 function exportEntry(name: string, globalIndex: number): number[] {
   return [name.length, ...Buffer.from(name, 'latin1'), 0x03, ...unsignedLeb(globalIndex)]
-}
-
-export function signedLeb(value: number): number[] {
-  const bytes: number[] = []
-  let rest = value
-  for (;;) {
-    const low = rest & 0x7f
-    rest >>= 7
-    if ((rest === 0 && !(low & 0x40)) || (rest === -1 && low & 0x40)) return [...bytes, low]
-    bytes.push(low | 0x80)
-  }
 }

@@ -21,6 +21,8 @@ const leaf: fc.Arbitrary<Statement> = fc.oneof(
     }),
   },
   fc.record({ kind: fc.constantFrom('call' as const, 'return' as const, 'unreachable' as const) }),
+  // Of nothing, to make what is around it long.
+  fc.nat(700).map((length) => ({ kind: 'code', bytes: Array<number>(length).fill(0x01) }) as const),
 )
 const { statements } = fc.letrec<{ statements: readonly Statement[]; statement: Statement }>(
   (tie) => ({
@@ -38,15 +40,39 @@ const { statements } = fc.letrec<{ statements: readonly Statement[]; statement: 
 
 /** Of the parameter, which counts down: its last bits change all the time. */
 const CONDITION = [0x20, 0x00, 0x41, 0x03, 0x71]
-const SPEND = [0x23, 1, 0x41, 1, 0x6b, 0x24, 1, 0x23, 1, 0x41, 0, 0x48, 0x04, 0x40, 0x00, 0x0b]
 
-function codeOf(list: readonly Statement[], depth: number, spend: readonly number[]): number[] {
+type Spend = (bytes: number) => readonly number[]
+const NO_SPEND: Spend = () => []
+/** Each function and round costs 1 and one more for every 512 bytes. */
+const SPEND: Spend = (bytes) => {
+  const cost = 1 + Math.floor(bytes / 512)
+  const signed = cost < 64 ? [cost] : [(cost & 0x7f) | 0x80, cost >> 7]
+  return [
+    ...[0x23, 1, 0x41, ...signed, 0x6b, 0x24, 1],
+    ...[0x23, 1, 0x41, 0, 0x48, 0x04, 0x40, 0x00, 0x0b],
+  ]
+}
+
+/** Of what stands in no loop inside. */
+const bytesOf = (list: readonly Statement[]): number =>
+  codeOf(withoutLoops(list), 9, NO_SPEND).length
+
+function withoutLoops(list: readonly Statement[]): readonly Statement[] {
+  return list
+    .filter(({ kind }) => kind !== 'loop')
+    .map((one) => ('inside' in one ? { ...one, inside: withoutLoops(one.inside) } : one))
+}
+
+function codeOf(list: readonly Statement[], depth: number, spend: Spend): number[] {
   return list.flatMap((statement) => {
     switch (statement.kind) {
       case 'block':
         return [0x02, 0x40, ...codeOf(statement.inside, depth + 1, spend), 0x0b]
       case 'loop':
-        return [0x03, 0x40, ...spend, ...codeOf(statement.inside, depth + 1, spend), 0x0b]
+        return [
+          ...[0x03, 0x40, ...spend(3 + bytesOf(statement.inside))],
+          ...[...codeOf(statement.inside, depth + 1, spend), 0x0b],
+        ]
       case 'if':
         return [...CONDITION, 0x04, 0x40, ...codeOf(statement.inside, depth + 1, spend), 0x0b]
       case 'count':
@@ -70,7 +96,8 @@ function codeOf(list: readonly Statement[], depth: number, spend: readonly numbe
   })
 }
 
-const leb = (value: number) => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, value >> 7])
+const leb = (value: number): number[] =>
+  value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...leb(value >> 7)]
 const section = (id: number, contents: readonly number[]) => [
   id,
   ...leb(contents.length),
@@ -79,10 +106,11 @@ const section = (id: number, contents: readonly number[]) => [
 const name = (text: string) => [text.length, ...Buffer.from(text)]
 
 /** With `spend` it counts itself, without it is to be metered. */
-function moduleOf(list: readonly Statement[], spend: readonly number[]): Uint8Array<ArrayBuffer> {
-  const isMetered = spend.length > 0
+function moduleOf(list: readonly Statement[], spend: Spend): Uint8Array<ArrayBuffer> {
+  const isMetered = spend !== NO_SPEND
   const fuel = [0x7f, 1, 0x41, 0, 0x0b]
-  const bodies = [[...spend, ...codeOf(list, 0, spend)], spend].map((code) => [0, ...code, 0x0b])
+  const own = [...spend(bytesOf(list) + 1), ...codeOf(list, 0, spend)]
+  const bodies = [own, spend(1)].map((code) => [0, ...code, 0x0b])
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
     ...section(1, [2, 0x60, 1, 0x7f, 0, 0x60, 0, 0]),
@@ -119,7 +147,7 @@ function leftOf(bytes: Uint8Array<ArrayBuffer>, argument: number, fuel: number) 
 test('counts in a local variable what it would in the global one', () => {
   fc.assert(
     fc.property(statements, fc.nat(7), fc.nat(200), (list, argument, fuel) => {
-      const metered = meterModule(moduleOf(list, []))
+      const metered = meterModule(moduleOf(list, NO_SPEND))
       assert.equal(metered.kind, 'rewritten')
       if (metered.kind !== 'rewritten') return
       const bytes = Uint8Array.from(metered.bytes)
@@ -143,7 +171,7 @@ test('counts the rounds of a loop, or refuses the module, whatever stands before
   }
   for (const [what, bytes] of Object.entries(whatPrecedes)) {
     const drop = bytes.length > 0 ? [0x1a] : []
-    const module = moduleOf([{ kind: 'code', bytes: [...bytes, ...loop, ...drop] }], [])
+    const module = moduleOf([{ kind: 'code', bytes: [...bytes, ...loop, ...drop] }], NO_SPEND)
     assert.ok(WebAssembly.validate(module), what)
     const metered = meterModule(module)
     if (metered.kind === 'refused') continue
@@ -152,7 +180,7 @@ test('counts the rounds of a loop, or refuses the module, whatever stands before
 })
 
 test('refuses types that are more than a byte, which could hide instructions', () => {
-  const plain = moduleOf([], [])
+  const plain = moduleOf([], NO_SPEND)
   // The parameter of `run`: (ref null func).
   const module = Uint8Array.from([
     ...plain.subarray(0, 8),
@@ -169,20 +197,20 @@ test('refuses what names the counter or the fuel before they are there', () => {
     ...[0x03, 0x40, 0x41, 0xff, 0xff, 0x03, ...name], // loop, i32.const 65535
     ...[...COUNTING_DOWN, 0x0b],
   ]
-  const allowed = meterModule(moduleOf([{ kind: 'code', bytes: loop }], []))
+  const allowed = meterModule(moduleOf([{ kind: 'code', bytes: loop }], NO_SPEND))
   assert.equal(allowed.kind, 'rewritten')
   for (const name of [
     [0x21, 1], // local.set: `run` has one parameter
     [0x22, 1, 0x1a], // local.tee, drop
     [0x24, 1], // global.set: the stack pointer is the only one
   ]) {
-    const module = moduleOf([{ kind: 'code', bytes: refilled(name) }], [])
+    const module = moduleOf([{ kind: 'code', bytes: refilled(name) }], NO_SPEND)
     assert.deepEqual(meterModule(module), { kind: 'refused', reason: 'it is not valid' })
   }
 })
 
 test('refuses a module that exports the fuel before it is there', () => {
-  const plain = moduleOf([], [])
+  const plain = moduleOf([], NO_SPEND)
   const exported = [...name('run'), 0, 0]
   const own = section(7, [1, ...exported])
   const at = Buffer.from(plain).indexOf(Buffer.from(own))
@@ -192,4 +220,17 @@ test('refuses a module that exports the fuel before it is there', () => {
     ...plain.subarray(at + own.length),
   ])
   assert.deepEqual(meterModule(module), { kind: 'refused', reason: 'it is not valid' })
+})
+
+test('a round of a long loop and a call of a long function cost what is in them', () => {
+  const long = { kind: 'code', bytes: Array<number>(512_000).fill(0x01) } as const
+  const loop = { kind: 'code', bytes: COUNTING_DOWN } as const
+  const left = (list: readonly Statement[], argument: number) => {
+    const metered = meterModule(moduleOf(list, NO_SPEND))
+    assert.equal(metered.kind, 'rewritten')
+    return metered.kind === 'rewritten' && leftOf(Uint8Array.from(metered.bytes), argument, 100_000)
+  }
+  const round: Statement = { kind: 'loop', inside: [long, loop] }
+  assert.deepEqual(left([round], 10), { left: 100_000 - 1 - 10 * 1_001 })
+  assert.deepEqual(left([long], 10), { left: 100_000 - 1_001 })
 })
