@@ -34,38 +34,100 @@ export function constantsIn(memory: ArrayBuffer, end: number): Constants {
   return constants
 }
 
-/** Puts them in the place of the keys, in a value of JSON, that say the same. */
-export function shareKeys(memory: ArrayBuffer, value: number, constants: Constants): void {
-  const words = new DataView(memory)
-  const bytes = Buffer.from(memory)
-  // Of much data hardly a key has the length of one.
-  const lengths = new Set([...constants.keys()].map((text) => Buffer.byteLength(text)))
-  const left = [value]
-  for (let address = left.pop(); address !== undefined; address = left.pop()) {
-    const type = words.getUint8(address)
-    const inside = words.getUint32(address + 4, true)
-    const count = words.getUint32(address + 8, true)
-    if (type === TYPE.array) {
-      for (let i = 0; i < count; i++) {
-        left.push(words.getUint32(inside + i * SIZE.element + 4, true))
-      }
-    } else if (type === TYPE.object) {
-      for (let i = 0; i < count; i++) shareOfChain(words.getUint32(inside + i * SIZE.bucket, true))
-    }
-  }
-
-  function shareOfChain(first: number): void {
-    for (let member = first; member !== 0; member = words.getUint32(member + 8, true)) {
-      const same = constantLike(words.getUint32(member, true))
-      if (same !== undefined) words.setUint32(member, same, true)
-      left.push(words.getUint32(member + 4, true))
-    }
-  }
-
-  function constantLike(key: number): number | undefined {
-    const length = words.getUint32(key + 4, true)
-    if (!lengths.has(length)) return undefined
-    const start = words.getUint32(key + 8, true)
-    return constants.get(bytes.toString('utf8', start, start + length))
+/**
+ * Puts them in the place of the keys, in a value of JSON, that say the same.
+ * @param size bytes that the value has at most; what seems to have more goes round in a circle
+ * @returns false where it is no value of JSON; some keys may be replaced already
+ */
+export function shareKeys(
+  memory: ArrayBuffer,
+  value: number,
+  size: number,
+  constants: Constants,
+): boolean {
+  try {
+    return new Sharing(memory, size, constants).share(value)
+  } catch (error) {
+    // An address that is none.
+    if (error instanceof RangeError) return false
+    throw error
   }
 }
+
+/** What each element, bucket and member has at least. */
+const LEAST_SIZE = SIZE.bucket
+
+class Sharing {
+  readonly #words: DataView
+  readonly #bytes: Uint8Array
+  /** By length and first byte: of much data hardly a key has those of one. */
+  readonly #constants = new Map<
+    number,
+    { readonly bytes: Uint8Array; readonly address: number }[]
+  >()
+  readonly #left: number[] = []
+  #visits: number
+
+  constructor(memory: ArrayBuffer, size: number, constants: Constants) {
+    this.#words = new DataView(memory)
+    this.#bytes = new Uint8Array(memory)
+    this.#visits = size / LEAST_SIZE
+    for (const [text, address] of constants) {
+      const bytes = Buffer.from(text)
+      const head = headOf(bytes.length, bytes[0])
+      this.#constants.set(head, [...(this.#constants.get(head) ?? []), { bytes, address }])
+    }
+  }
+
+  share(value: number): boolean {
+    const left = this.#left
+    left.push(value)
+    for (let address = left.pop(); address !== undefined; address = left.pop()) {
+      const type = this.#words.getUint8(address)
+      const inside = this.#word(address + 4)
+      const count = this.#word(address + 8)
+      if (type !== TYPE.array && type !== TYPE.object) continue
+      if (!this.#mayVisit(count)) return false
+      for (let i = 0; i < count; i++) {
+        if (type === TYPE.array) left.push(this.#word(inside + i * SIZE.element + 4))
+        else if (!this.#shareOfChain(this.#word(inside + i * SIZE.bucket))) return false
+      }
+    }
+    return true
+  }
+
+  #shareOfChain(first: number): boolean {
+    for (let member = first; member !== 0; member = this.#word(member + 8)) {
+      if (!this.#mayVisit(1)) return false
+      const same = this.#constantLike(this.#word(member))
+      if (same !== undefined) this.#words.setUint32(member, same, true)
+      this.#left.push(this.#word(member + 4))
+    }
+    return true
+  }
+
+  #mayVisit(count: number): boolean {
+    this.#visits -= count
+    return this.#visits >= 0
+  }
+
+  #constantLike(key: number): number | undefined {
+    const length = this.#word(key + 4)
+    const start = this.#word(key + 8)
+    const like = this.#constants.get(headOf(length, this.#bytes[start]))
+    return like?.find(({ bytes }) => this.#says(start, bytes))?.address
+  }
+
+  #says(start: number, text: Uint8Array): boolean {
+    for (let i = 0; i < text.length; i++) {
+      if (this.#bytes[start + i] !== text[i]) return false
+    }
+    return true
+  }
+
+  #word(address: number): number {
+    return this.#words.getUint32(address, true)
+  }
+}
+
+const headOf = (length: number, first = 0): number => length * 256 + (length === 0 ? 0 : first)

@@ -38,6 +38,9 @@ export const PAGE = 65_536
 /** What `opa build` itself assumes; the rest is grown on demand. */
 const INITIAL_PAGES = 32
 
+/** The writer of values counts in integers of 32 bits with a sign. */
+const MOST_ADDRESS = 0x7fff_ffff
+
 /** The data document cannot be read into the memory of the module. */
 export class DataError extends Error {
   override readonly name = 'DataError'
@@ -77,20 +80,28 @@ export function memoryImage(
   const exports = new WebAssembly.Instance(module, { env }).exports as unknown as Exports
   // Reading data is not a request: it has a budget of its own size.
   exports[FUEL_EXPORT].value = 0x7fff_ffff
-  const start = exports.opa_heap_ptr_get()
+  const start = exports.opa_heap_ptr_get() >>> 0
   const length = Buffer.byteLength(dataJson)
   // The text lies where the input will be, so that it is no part of what is copied.
-  const input = exports.opa_malloc(Math.max(INPUT_BYTES, length))
-  const values = (exports.opa_malloc(VALUE_BYTES + 8) + 7) & ~7
-  const from = exports.opa_heap_ptr_get()
+  const input = exports.opa_malloc(Math.max(INPUT_BYTES, length)) >>> 0
+  const values = aligned(exports.opa_malloc(VALUE_BYTES + 8), 8)
+  const from = exports.opa_heap_ptr_get() >>> 0
+  if (input + Math.max(INPUT_BYTES, length) > memory.buffer.byteLength) {
+    throw new DataError('the module gives an input no place')
+  }
   Buffer.from(memory.buffer).write(dataJson, input, length, 'utf8')
   const data = exports.opa_json_parse(input, length)
   if (data === 0) throw new DataError('the data document is not JSON')
-  const heap = (exports.opa_heap_ptr_get() + 15) & ~15
+  const heap = aligned(exports.opa_heap_ptr_get(), 16)
+  if (heap < from || heap > memory.buffer.byteLength) {
+    throw new DataError('the heap of the module is not where its data is')
+  }
   const pages = memory.buffer.byteLength / PAGE
   const constants = constantsIn(memory.buffer, start)
-  const isProven = provesLayout(exports, memory, { input, values, heap }, constants)
-  if (isProven) shareKeys(memory.buffer, data, constants)
+  const isProven =
+    values + VALUE_BYTES <= MOST_ADDRESS &&
+    provesLayout(exports, memory, { input, values, heap }, constants) &&
+    shareKeys(memory.buffer, data, heap - from, constants)
   const bytes = new SharedArrayBuffer(heap - from)
   new Uint8Array(bytes).set(new Uint8Array(memory.buffer, from, heap - from))
   return {
@@ -98,3 +109,6 @@ export function memoryImage(
     ...(isProven ? { values, constants } : { values: 0, constants: NO_CONSTANTS }),
   }
 }
+
+/** The next multiple, of an address that wasm gives as an integer with a sign. */
+const aligned = (address: number, to: number): number => Math.ceil((address >>> 0) / to) * to

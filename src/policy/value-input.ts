@@ -53,7 +53,7 @@ export class ValueInput {
   use(memory: ArrayBuffer): void {
     this.#writer.use(memory)
     this.#bytes = new Uint8Array(memory)
-    this.#words = new Int32Array(memory, 0, memory.byteLength >> 2)
+    this.#words = new Int32Array(memory)
   }
 
   /**

@@ -53,20 +53,33 @@ export function simpleResult(
   if (bytes[set] !== TYPE.set || set % 4 !== 0) return undefined
   const results = words[(set >>> 2) + 3]
   if (results === 0) return 'none'
-  const object = results === 1 ? (words[firstIn(words, set)] as number) : 0
+  const result = results === 1 ? firstIn(words, set) : undefined
+  if (result === undefined) return undefined
+  const object = words[result] as number
   if (bytes[object] !== TYPE.object || object % 4 !== 0) return undefined
   // Its only member has the key `result`.
-  const value = words[firstIn(words, object) + 1] as number
+  const member = firstIn(words, object)
+  if (member === undefined) return undefined
+  const value = words[member + 1] as number
   const type = bytes[value]
   if (type !== TYPE.boolean && type !== TYPE.internedBoolean) return undefined
   return bytes[value + 1] === 1
 }
 
+/** Of the table of a set or object that has one member; what has more is not made by OPA. */
+const MOST_BUCKETS = 16
+
 /** The word where the first link begins of the first chain of a hash table that is not empty. */
-function firstIn(words: Uint32Array, table: number): number {
-  let at = (words[(table >>> 2) + 1] as number) >>> 2
-  while (words[at] === 0) at++
-  return (words[at] as number) >>> 2
+function firstIn(words: Uint32Array, table: number): number | undefined {
+  const head = table >>> 2
+  const buckets = words[head + 2] as number
+  if (buckets > MOST_BUCKETS) return undefined
+  const start = (words[head + 1] as number) >>> 2
+  for (let at = start; at < start + buckets; at++) {
+    const first = words[at]
+    if (first !== 0) return first === undefined ? undefined : first >>> 2
+  }
+  return undefined
 }
 
 /**

@@ -67,7 +67,7 @@ export class ValueWriter {
   /** What the memory of the module is at present; it is another one after it grew. */
   use(memory: ArrayBuffer): void {
     this.#bytes = Buffer.from(memory)
-    this.#words = new Int32Array(memory, 0, memory.byteLength >> 2)
+    this.#words = new Int32Array(memory)
     this.#view = new DataView(memory)
   }
 
