@@ -28,8 +28,8 @@ export function replaceRegex(args: readonly RegoValue[], context: BuiltinContext
     result += text.slice(from, start)
     for (const piece of pieces) {
       result += typeof piece === 'string' ? piece : groupOf(text, match, piece)
+      if (result.length > MAX_RESULT_LENGTH) throw new BuiltinError('result is too long')
     }
-    if (result.length > MAX_RESULT_LENGTH) throw new BuiltinError('result is too long')
     from = end
   }
   return result + text.slice(from)

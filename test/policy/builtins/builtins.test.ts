@@ -49,6 +49,11 @@ test('regex.replace gives what Go gives', () => {
   }
 })
 
+test('regex.replace of one match that becomes longer than any string is undefined', () => {
+  const args = ['a'.repeat(60_000), '(a*)', '$0'.repeat(9_000)]
+  assert.throws(() => call('regex.replace', args), BuiltinError)
+})
+
 test('io.jwt.* gives what OPA gives', () => {
   for (const [name, token, argument, expected] of cases('jwt-cases.json')) {
     const args = [token as string, ...(argument == null ? [] : [readJson(argument)])]
