@@ -126,12 +126,15 @@ function checkGlobals(bytes: Uint8Array, section: Section): number {
 /** The indexes of functions. */
 function readExports(bytes: Uint8Array, section: Section): ReadonlyMap<string, number> {
   const exports = new Map<string, number>()
+  const names = new Set<string>()
   const reader = new WasmReader(bytes, section.start, section.end)
   for (let left = reader.u32(); left > 0; left--) {
     const name = reader.name()
     if (name === FUEL_EXPORT || name === STACK_POINTER_EXPORT) {
       throw new WasmFormatError(`module already exports ${name}`)
     }
+    if (names.has(name)) throw new WasmFormatError(`module exports ${name} twice`)
+    names.add(name)
     const kind = reader.byte()
     const index = reader.u32()
     if (kind === 0x00) exports.set(name, index)

@@ -109,7 +109,11 @@ export class WasmReader {
     const length = this.u32()
     const start = this.at
     this.skip(length)
-    return TEXT.decode(this.bytes.subarray(start, this.at))
+    try {
+      return TEXT.decode(this.bytes.subarray(start, this.at))
+    } catch {
+      throw new WasmFormatError('a name is not UTF-8')
+    }
   }
 
   /** Types of numbers, which are a byte each: the others can be more. */
@@ -252,4 +256,5 @@ for (const [opcode, immediates] of [
   IMMEDIATES[opcode] = immediates
 }
 
-const TEXT = new TextDecoder()
+/** A name that begins with a byte order mark is another one than without. */
+const TEXT = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { FUEL_EXPORT, meterModule } from '../../src/policy/rewrite.ts'
+import { SECTION, sectionsOf } from '../../src/policy/wasm-module.ts'
 
 type Statement =
   | { readonly kind: 'block' | 'loop' | 'if'; readonly inside: readonly Statement[] }
@@ -209,17 +210,44 @@ test('refuses what names the counter or the fuel before they are there', () => {
   }
 })
 
-test('refuses a module that exports the fuel before it is there', () => {
+/** Of two functions. */
+function exporting(exports: readonly number[][]): Uint8Array<ArrayBuffer> {
   const plain = moduleOf([], NO_SPEND)
-  const exported = [...name('run'), 0, 0]
-  const own = section(7, [1, ...exported])
+  const own = section(7, [1, ...name('run'), 0, 0])
   const at = Buffer.from(plain).indexOf(Buffer.from(own))
-  const module = Uint8Array.from([
+  return Uint8Array.from([
     ...plain.subarray(0, at),
-    ...section(7, [2, ...exported, ...name('opa_wasm_abi_version'), 3, 1]),
+    ...section(7, [exports.length, ...exports.flat()]),
     ...plain.subarray(at + own.length),
   ])
+}
+
+test('refuses a module that exports the fuel before it is there', () => {
+  const module = exporting([[...name('opa_wasm_abi_version'), 3, 1]])
   assert.deepEqual(meterModule(module), { kind: 'refused', reason: 'it is not valid' })
+})
+
+test('guards the function of the very name that OPA gives it', () => {
+  const free = [...name('opa_free'), 0, 0]
+  const alone = meterModule(exporting([free]))
+  const marked = [11, 0xef, 0xbb, 0xbf, ...Buffer.from('opa_free'), 0, 1]
+  const both = meterModule(exporting([free, marked]))
+  assert.ok(alone.kind === 'rewritten' && both.kind === 'rewritten')
+  const codeOfModule = (bytes: Uint8Array) => {
+    const code = sectionsOf(bytes).find(({ id }) => id === SECTION.code)
+    return Buffer.from(bytes.subarray(code?.start, code?.end))
+  }
+  assert.deepEqual(codeOfModule(both.bytes), codeOfModule(alone.bytes))
+})
+
+test('refuses names that are no UTF-8, and those of two exports', () => {
+  const reason = (exports: readonly number[][]) => {
+    const metered = meterModule(exporting(exports))
+    return metered.kind === 'refused' && metered.reason
+  }
+  assert.equal(reason([[2, 0xc3, 0x28, 0, 0]]), 'a name is not UTF-8')
+  const free = [...name('opa_free'), 0, 0]
+  assert.equal(reason([free, free]), 'module exports opa_free twice')
 })
 
 test('a round of a long loop and a call of a long function cost what is in them', () => {
