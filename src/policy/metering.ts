@@ -11,6 +11,14 @@ import { behindInstruction, WasmFormatError, WasmReader } from './wasm-module.ts
  */
 const BYTES_PER_FUEL = 512
 
+/** Instructions that take much longer than their length says, in bytes more that they count as. */
+const SLOW = new Uint16Array(256)
+  .fill(32, 0x6d, 0x71) // i32.div_s, i32.div_u, i32.rem_s, i32.rem_u
+  .fill(32, 0x7f, 0x83) // those of i64
+
+/** What memory.grow counts as, also by nothing; it is paid where it stands, as hardly a call comes to it. */
+const GROW_BYTES = 15 * BYTES_PER_FUEL
+
 /** Writes functions with their counters. A module is read once, by code that is still cold: little of it. */
 export class Meter {
   readonly #module: Uint8Array
@@ -148,13 +156,14 @@ const BR_TABLE = 0x0e
 const RETURN = 0x0f
 const CALL = 0x10
 const CALL_INDIRECT = 0x11
+const MEMORY_GROW = 0x40
 
 const opens = (opcode: number): boolean => opcode >= BLOCK && opcode <= IF
 
 interface Loops {
-  /** Bytes that stand in no loop. */
+  /** Bytes that stand in no loop, and what slow instructions count as. */
   readonly own: number
-  /** In the order of the code. */
+  /** In the order of the code; and each memory.grow, which costs as much as a long one. */
   readonly loops: readonly Loop[]
   /** Those that call nothing, without those inside of them; in the order of the code. */
   readonly tight: readonly Loop[]
@@ -162,10 +171,10 @@ interface Loops {
 
 interface Loop {
   readonly start: number
-  /** Where the first instruction in it is. */
+  /** Where the first instruction in it is, before which it counts. */
   readonly behind: number
   end: number
-  /** Bytes that stand in no loop inside of it. */
+  /** Bytes that stand in no loop inside of it, and what slow instructions count as. */
   own: number
 }
 
@@ -196,6 +205,10 @@ function loopsOf(module: Uint8Array, start: number, end: number): Loops {
       case CALL_INDIRECT:
         lastCall = at
         break
+      case MEMORY_GROW:
+        loops.push({ start: at, behind: at, end: behind, own: GROW_BYTES })
+        lastCall = at
+        break
       case END: {
         const loop = open.pop()
         if (loop === undefined) break
@@ -207,6 +220,11 @@ function loopsOf(module: Uint8Array, start: number, end: number): Loops {
         if (lastCall > loop.start) break
         while ((tight.at(-1)?.start ?? -1) > loop.start) tight.pop()
         tight.push(loop)
+        break
+      }
+      default: {
+        const slow = SLOW[opcode] as number
+        if (slow > 0) (around.at(-1) as Loop).own += slow
       }
     }
     at = behind

@@ -9,7 +9,7 @@ import { SECTION, sectionsOf } from '../../src/policy/wasm-module.ts'
 type Statement =
   | { readonly kind: 'block' | 'loop' | 'if'; readonly inside: readonly Statement[] }
   | { readonly kind: 'br' | 'br_if' | 'br_table'; readonly labels: readonly number[] }
-  | { readonly kind: 'count' | 'call' | 'return' | 'unreachable' }
+  | { readonly kind: 'count' | 'call' | 'grow' | 'return' | 'unreachable' }
   | { readonly kind: 'code'; readonly bytes: readonly number[] }
 
 const leaf: fc.Arbitrary<Statement> = fc.oneof(
@@ -21,7 +21,14 @@ const leaf: fc.Arbitrary<Statement> = fc.oneof(
       labels: fc.array(fc.nat(4), { minLength: 1, maxLength: 3 }),
     }),
   },
-  fc.record({ kind: fc.constantFrom('call' as const, 'return' as const, 'unreachable' as const) }),
+  fc.record({
+    kind: fc.constantFrom(
+      'call' as const,
+      'grow' as const,
+      'return' as const,
+      'unreachable' as const,
+    ),
+  }),
   // Of nothing, to make what is around it long.
   fc.nat(700).map((length) => ({ kind: 'code', bytes: Array<number>(length).fill(0x01) }) as const),
 )
@@ -80,6 +87,8 @@ function codeOf(list: readonly Statement[], depth: number, spend: Spend): number
         return [0x20, 0x00, 0x41, 0x01, 0x6b, 0x21, 0x00]
       case 'call':
         return [0x10, 0x01]
+      case 'grow':
+        return [...spend(15 * 512), 0x41, 0, 0x40, 0, 0x1a]
       case 'return':
         return [0x0f]
       case 'code':
@@ -261,4 +270,20 @@ test('a round of a long loop and a call of a long function cost what is in them'
   const round: Statement = { kind: 'loop', inside: [long, loop] }
   assert.deepEqual(left([round], 10), { left: 100_000 - 1 - 10 * 1_001 })
   assert.deepEqual(left([long], 10), { left: 100_000 - 1_001 })
+})
+
+test('what takes longer than its length says costs more', () => {
+  const left = (bytes: readonly number[]) => {
+    const metered = meterModule(moduleOf([{ kind: 'code', bytes }], NO_SPEND))
+    assert.equal(metered.kind, 'rewritten')
+    return metered.kind === 'rewritten' && leftOf(Uint8Array.from(metered.bytes), 1, 1_000)
+  }
+  const repeated = (bytes: readonly number[], count: number) => Array(count).fill(bytes).flat()
+  const grow = [0x41, 0, 0x40, 0, 0x1a] // i32.const 0, memory.grow, drop
+  const divide = (opcode: number) => [0x41, 7, 0x41, 3, opcode, 0x1a]
+  assert.deepEqual(left(repeated(grow, 10)), { left: 1_000 - 1 - 10 * 16 })
+  for (const opcode of [0x6d, 0x6e, 0x6f, 0x70]) {
+    const bytes = repeated(divide(opcode), 100)
+    assert.deepEqual(left(bytes), { left: 1_000 - 1 - Math.floor((100 * (32 + 6) + 1) / 512) })
+  }
 })
