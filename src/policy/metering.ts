@@ -15,6 +15,7 @@ const BYTES_PER_FUEL = 512
 const SLOW = new Uint16Array(256)
   .fill(32, 0x6d, 0x71) // i32.div_s, i32.div_u, i32.rem_s, i32.rem_u
   .fill(32, 0x7f, 0x83) // those of i64
+  .fill(1, 0x40, 0x41) // memory.grow, see below
 
 /** What memory.grow counts as, also by nothing; it is paid where it stands, as hardly a call comes to it. */
 const GROW_BYTES = 15 * BYTES_PER_FUEL
@@ -55,7 +56,8 @@ export class Meter {
     const groupCount = unsignedLeb(hasLocal ? groups + 1 : groups)
     let size = groupCount.length + end - firstGroup + first.length
     if (hasLocal) size += ONE_I32.length
-    for (const place of places) size += this.#bytesOf(place, instructions).length
+    const counters = places.map((place) => this.#bytesOf(place, instructions))
+    for (const counter of counters) size += counter.length
 
     into.integer(size)
     into.all(groupCount)
@@ -63,10 +65,10 @@ export class Meter {
     if (hasLocal) into.all(ONE_I32)
     into.all(first)
     let from = code
-    for (const place of places) {
-      into.part(module, from, place.at)
-      into.all(this.#bytesOf(place, instructions))
-      from = place.at
+    for (const [i, { at }] of places.entries()) {
+      into.part(module, from, at)
+      into.all(counters[i] as Uint8Array)
+      from = at
     }
     into.part(module, from, end)
   }
@@ -205,10 +207,6 @@ function loopsOf(module: Uint8Array, start: number, end: number): Loops {
       case CALL_INDIRECT:
         lastCall = at
         break
-      case MEMORY_GROW:
-        loops.push({ start: at, behind: at, end: behind, own: GROW_BYTES })
-        lastCall = at
-        break
       case END: {
         const loop = open.pop()
         if (loop === undefined) break
@@ -223,8 +221,13 @@ function loopsOf(module: Uint8Array, start: number, end: number): Loops {
         break
       }
       default: {
+        // No case of its own: an engine jumps by a table where the cases are near each other.
         const slow = SLOW[opcode] as number
-        if (slow > 0) (around.at(-1) as Loop).own += slow
+        if (slow === 0) break
+        if (opcode === MEMORY_GROW) {
+          loops.push({ start: at, behind: at, end: behind, own: GROW_BYTES })
+          lastCall = at
+        } else (around.at(-1) as Loop).own += slow
       }
     }
     at = behind
