@@ -212,8 +212,17 @@ export class Supervisor {
     const delayMs = earlier === 0 ? 0 : Math.min(5000, 50 * 2 ** earlier)
     this.#options.events.restarting(seat.thread, reason, detail, delayMs)
     seat.retry = setTimeout(() => {
-      if (this.#state === 'running') this.#seat(seat)
+      if (this.#state === 'running') this.#seatAgain(seat)
     }, delayMs)
+  }
+
+  /** Where the system lets there be no thread, the process goes on with the others, and tries again. */
+  #seatAgain(seat: Seat): void {
+    try {
+      this.#seat(seat)
+    } catch (error) {
+      this.#replace(seat, 'exited', `could not be created: ${(error as Error).message}`)
+    }
   }
 
   async #giveUp(outcome: StartOutcome): Promise<StartOutcome> {

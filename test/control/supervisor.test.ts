@@ -22,7 +22,13 @@ function snapshot(generation: number, orders = '', port = 0): Snapshot {
   } as unknown as Snapshot
 }
 
-function supervised(t: TestContext, threads: number, stallMs = 60_000) {
+/** @param code where the program of the threads is, which may change */
+function supervised(
+  t: TestContext,
+  threads: number,
+  stallMs = 60_000,
+  code: { url: URL } = { url: dataThreadUrl },
+) {
   const seen = {
     restarts: [] as { thread: number; reason: string; detail: string }[],
     records: 0,
@@ -35,7 +41,9 @@ function supervised(t: TestContext, threads: number, stallMs = 60_000) {
     fatal: (message) => void seen.fatal.push(message),
   }
   const supervisor = new Supervisor({
-    dataThreadUrl,
+    get dataThreadUrl() {
+      return code.url
+    },
     threads,
     stallMs,
     events,
@@ -174,6 +182,20 @@ test('reports a crash loop instead of restarting for ever', async (t) => {
   })
   assert.match(seen.fatal[0] ?? '', /keeps ending: .*told to crash/s)
   assert.equal(supervisor.serving(), 0)
+})
+
+test('tries again when the system lets there be no thread for a while', async (t) => {
+  const code = { url: dataThreadUrl }
+  const { supervisor, seen } = supervised(t, 1, 60_000, code)
+  const port = await started(supervisor)
+  // Worker throws for it, as it does where there are too many threads.
+  code.url = new URL('http://127.0.0.1/nothing')
+  await order(port, 'crash')
+  await until(() => seen.restarts.length === 2)
+  assert.match(seen.restarts[1]?.detail ?? '', /could not be created/)
+  code.url = dataThreadUrl
+  await until(() => supervisor.serving() === 1)
+  assert.deepEqual(seen.fatal, [])
 })
 
 test('gives credit back to a thread when its records were taken', async (t) => {
