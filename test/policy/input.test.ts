@@ -67,15 +67,20 @@ test('has the shape of the OPA-Envoy plugin', () => {
   })
 })
 
+/** Of a connection that has nothing else. */
+const BARE = {
+  remoteAddress: '10.0.0.1',
+  remotePort: 1,
+  localAddress: '10.0.0.2',
+  localPort: 2,
+  serverName: undefined,
+  destinationPrincipal: '',
+}
+
 test('leaves out what has the default value of proto3', () => {
   const bare = connectionInput({
     peer: { principal: '', uris: [], dnsNames: [], commonName: undefined },
-    remoteAddress: '10.0.0.1',
-    remotePort: 1,
-    localAddress: '10.0.0.2',
-    localPort: 2,
-    serverName: undefined,
-    destinationPrincipal: '',
+    ...BARE,
   })
   const document = input('/', { connection: bare, timeMs: 1_700_000_000_000 })
   assert.deepEqual(Object.keys(document.attributes.source), ['address'])
@@ -155,12 +160,7 @@ test('makes the input of a connection when it is asked for, and anew under other
   let certificates = 0
   const facts = {
     peer: peer('web'),
-    remoteAddress: '10.0.0.1',
-    remotePort: 1,
-    localAddress: '10.0.0.2',
-    localPort: 2,
-    serverName: undefined,
-    destinationPrincipal: '',
+    ...BARE,
     certificatePem: (of: PeerFacts) => `${of.principal} ${++certificates}`,
   }
   const inputs = new ConnectionInputs(facts)
