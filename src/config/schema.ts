@@ -482,7 +482,7 @@ export const KEYS = [
     min: '1000',
     max: '1000000000',
     sentence:
-      'Loop iterations and calls of one evaluation; one that needs more ends as a timeout. Absent: as many as take about 10 ms, measured when the policy is loaded.',
+      'Loop iterations and calls of one evaluation, of which long ones count as several; one that needs more ends as a timeout. Absent: as many as take about 10 ms, measured when the policy is loaded.',
   },
   {
     path: 'policy.data[]',
