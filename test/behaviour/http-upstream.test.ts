@@ -223,6 +223,7 @@ describe('a workload behind limits', () => {
     const [one, two, three, four] = clients
     assert.ok(one && two && three && four)
     one.send(get('/wait'))
+    await eventually('one is taken', () => waiting.length === 1)
     two.send(get('/wait'))
     await eventually('both are taken', () => waiting.length === 2)
     three.send(post('/busy', 'x'))

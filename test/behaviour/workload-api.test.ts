@@ -130,8 +130,12 @@ describe('a sidecar whose identity comes from a Workload API', () => {
     const answer = await s.answer()
     const [svid] = answer.svids
     assert.ok(svid)
+    const asked = s.server.metadata.length
     s.server.send(Uint8Array.from([0x0a, 0x7f]))
     await sidecar.logged('workload_api_trouble')
+    await eventually('it asks again', () => s.server.metadata.length > asked)
+    // Only now: a stream that begins with nonsense does not last.
+    s.server.answer = answer
     await eventually('it has come back', () => s.server.streams === 1)
     for (const bad of [
       { ...svid, issued: { ...svid.issued, privateKeyPem: other.privateKeyPem } },
