@@ -260,7 +260,13 @@ describe('few connections to the workload', () => {
     const { url } = await startWorkload(t)
     const sidecar = await startSidecar(t, {
       forward: url,
-      config: { policy: POLICY, inbound: { limits: { upstreamConnections: 8 } } },
+      config: {
+        policy: POLICY,
+        inbound: {
+          limits: { upstreamConnections: 8 },
+          overload: { eventLoopLag: '100ms' },
+        },
+      },
     })
     const crowd = await openCrowd(t, sidecar, await sidecar.authority.svid('noisy'))
     const { answers, stop } = flood(t, crowd)
@@ -301,7 +307,11 @@ describe('what a data thread can answer', () => {
 
   it('is not refused, however many ask at once', async () => {
     const { url } = await startWorkload(t)
-    const sidecar = await startSidecar(t, { forward: url, config: { policy: POLICY } })
+    const sidecar = await startSidecar(t, {
+      forward: url,
+      // Five times the default: a busy machine must not pass for many clients.
+      config: { policy: POLICY, inbound: { overload: { eventLoopLag: '500ms' } } },
+    })
     const identity = await sidecar.authority.svid('web')
     const statuses = new Set<number>()
     const clients: Http1Client[] = []

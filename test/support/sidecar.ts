@@ -151,7 +151,12 @@ export async function startSidecar(t: Cleanup, setup: SidecarSetup): Promise<Tes
   })
   const config = merged(
     {
-      inbound: { listen: '127.0.0.1:0', forward: setup.forward },
+      // A machine that runs tests is short of processors: that is not what they are about.
+      inbound: {
+        listen: '127.0.0.1:0',
+        forward: setup.forward,
+        overload: { eventLoopLag: '5s' },
+      },
       identity: { certificate: files['tls.crt'], privateKey: files['tls.key'] },
       trust: { bundles: [{ file: files['ca.crt'] }] },
       admin: { listen: '127.0.0.1:0' },
