@@ -153,14 +153,21 @@ class DataThread {
     // Has been ready since it decided, unless this thread is younger than that.
     generation.standby?.prepare(SLICE_BYTES)
     cells.set(WASM_MEMORY, generation.memoryBytes)
+    const late = monotonicMs - this.#tickDueMs >= TICK_MS
     this.#tickDueMs = monotonicMs + TICK_MS
     this.#context.overload.tick()
-    this.#listener.tick()
-    this.#context.pool.tick()
-    this.#context.h2c?.tick()
+    // After a stall, what has come meanwhile is read before anybody is found to be late.
+    if (late) setImmediate(() => this.#keepDeadlines())
+    else this.#keepDeadlines()
     records.flush()
     if (this.#drainUntilMs !== undefined && !this.#drained)
       this.#finishDrain(this.#context.tickMs >= this.#drainUntilMs)
+  }
+
+  #keepDeadlines(): void {
+    this.#listener.tick()
+    this.#context.pool.tick()
+    this.#context.h2c?.tick()
   }
 
   #finishDrain(overdue: boolean): void {

@@ -307,12 +307,12 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   }
 
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {
-    this.#exchanges.delete(exchange)
+    this.#over(exchange)
     this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
   }
 
   exchangeFailed(exchange: Http2Exchange, code: ErrorCode): void {
-    this.#exchanges.delete(exchange)
+    this.#over(exchange)
     const { fault, http } = errorEntry(code)
     sendOwnAnswer(exchange.stream, exchange.head, {
       code,
@@ -323,6 +323,11 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       code,
       status: http,
     })
+  }
+
+  #over(exchange: Http2Exchange): void {
+    this.#exchanges.delete(exchange)
+    this.#idleSinceMs = this.#context.tickMs
   }
 
   // Ending.
