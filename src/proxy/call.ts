@@ -66,7 +66,7 @@ export interface Call {
   /** Sends the request, with what was written before. Called once. */
   begin(): void
   /**
-   * @param bytes kept until they are sent
+   * @param bytes are lent; before `begin`, until that returns
    * @returns false when enough is waiting to be sent; `callDrain` follows
    */
   write(bytes: Buffer): boolean

@@ -20,6 +20,7 @@ import {
 } from './admission.ts'
 import type { Call, CallRequest, UpgradeUser } from './call.ts'
 import { Collecting, type ReadBody } from './collecting.ts'
+import type { Copies } from './copies.ts'
 import { Exchange, type ExchangeClient } from './exchange.ts'
 import { recordFault } from './fault.ts'
 import { openCall } from './open-call.ts'
@@ -115,6 +116,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
 
   // The client's socket. The listener routes its events here.
 
+  /** @param chunk is lent */
   onData(chunk: Buffer): void {
     if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientData(chunk)
     if (this.#lingering) return this.#linger(chunk.length)
@@ -126,6 +128,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       if (this.#exchange === undefined) this.#waitingSinceMs = this.#context.tickMs
     }
     this.#read()
+    const pending = this.#pending
+    if (pending?.buffer === chunk.buffer) this.#pending = inOwnMemory(pending)
   }
 
   onDrain(): void {
@@ -267,6 +271,10 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     return pool.copies.write(this.socket, before, buffer, start, end, after)
   }
 
+  get copies(): Copies {
+    return this.#context.pool.copies
+  }
+
   pauseClient(): void {
     this.socket.pause()
   }
@@ -351,7 +359,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#pending = undefined
       const rest = this.#take(bytes)
       if (rest === undefined) {
-        this.#pending = inOwnMemory(bytes)
+        this.#pending = bytes
         break
       }
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)
@@ -721,12 +729,8 @@ interface Upgraded {
   readonly exchange: Exchange
 }
 
-/**
- * Bytes that have to wait, without what else was read with them: node:tls reads for all connections
- * into pieces of 64 KiB, and one byte of each would keep them all.
- */
+/** Bytes that have to wait. Not in node's pool: one byte of each piece would keep the whole of it. */
 function inOwnMemory(bytes: Buffer): Buffer {
-  if (bytes.buffer.byteLength <= 2 * bytes.length) return bytes
   const own = Buffer.allocUnsafeSlow(bytes.length)
   bytes.copy(own)
   return own

@@ -1,7 +1,7 @@
-// Copies of lent bytes on their way out, in memory that is used again once node has let go of it. Left
-// to the garbage collector it is dear: V8 marks the whole heap for each 64 MiB of such, and what malloc
-// takes from the system anew is cleared page by page (1 MB both ways, 2026-11: 18 % and 9 % of the CPU
-// with what comes from clients, of which node makes new memory in any case).
+// Copies of lent bytes, on their way out or kept for a while, in memory that is used again once nobody
+// refers to it. Left to the garbage collector it is dear: V8 marks the whole heap for each 64 MiB of
+// such, and what malloc takes from the system anew is cleared page by page (1 MB both ways, 2026-11:
+// 18 % and 9 % of the CPU with what comes from clients; see lent-reads.ts).
 import type { Writable } from 'node:stream'
 
 /** Below this, node's own pool of small buffers is as cheap. */
@@ -13,7 +13,14 @@ const MOST_BYTES = 130 * 1024
 /** Of each size. What is on its way at once beyond that is an exception, and not kept. */
 const MOST_IDLE = 32
 
-/** Writes copies of bytes that are lent. */
+/** Memory for a copy that somebody keeps. */
+export interface KeptCopy {
+  readonly memory: Buffer
+  /** Nobody refers to the memory any more. Left out, it is the garbage collector's. */
+  release(): void
+}
+
+/** Makes copies of bytes that are lent. */
 export class Copies {
   /** By the power of two that a copy has room for. */
   readonly #idle: Copy[][] = []
@@ -31,37 +38,65 @@ export class Copies {
     after: string,
   ): boolean {
     const length = before.length + end - start + after.length
+    // An empty write makes node:tls read, in the middle of whatever is being done.
+    if (length === 0) return !stream.writableNeedDrain
     if (length < LEAST_BYTES || length > MOST_BYTES) {
       const bytes = Buffer.allocUnsafe(length)
       fill(bytes, before, buffer, start, end, after)
       return stream.write(bytes)
     }
-    const copy = this.#take(length)
-    fill(copy.bytes, before, buffer, start, end, after)
-    return stream.write(copy.bytes.subarray(0, length), copy.written)
+    const copy = this.#reused(length)
+    fill(copy.memory, before, buffer, start, end, after)
+    return stream.write(copy.memory.subarray(0, length), copy.written)
+  }
+
+  /** Memory for `length` bytes, and for up to twice as many. */
+  take(length: number): KeptCopy {
+    if (length > MOST_BYTES) return { memory: Buffer.allocUnsafeSlow(length), release }
+    if (length >= LEAST_BYTES) return this.#reused(length)
+    return { memory: Buffer.allocUnsafe(2 ** (32 - Math.clz32(length))), release }
   }
 
   /** At most twice as large: a slow reader keeps it for long. */
-  #take(length: number): Copy {
+  #reused(length: number): Copy {
     const power = 32 - Math.clz32(Math.max(length - ROOM_BYTES, LEAST_BYTES) - 1)
     const idle = (this.#idle[power] ??= [])
-    return idle.pop() ?? new Copy(2 ** power + ROOM_BYTES, idle)
+    const copy = idle.pop() ?? new Copy(2 ** power + ROOM_BYTES, idle)
+    copy.lend()
+    return copy
   }
 }
 
-class Copy {
-  readonly bytes: Buffer
+class Copy implements KeptCopy {
+  readonly memory: Buffer
   /** What `stream.write` calls when it is done with the bytes. */
   readonly written: (error?: Error | null) => void
+  readonly #idle: Copy[]
+  #inUse = false
 
   constructor(size: number, idle: Copy[]) {
-    this.bytes = Buffer.allocUnsafeSlow(size)
+    this.memory = Buffer.allocUnsafeSlow(size)
+    this.#idle = idle
     // After an error nobody says what still refers to the bytes: those are never used again.
     this.written = (error) => {
-      if ((error === undefined || error === null) && idle.length < MOST_IDLE) idle.push(this)
+      if (error === undefined || error === null) this.release()
     }
   }
+
+  lend(): void {
+    this.#inUse = true
+  }
+
+  /** Only once, whoever calls: two users of the same memory would read each other's bytes. */
+  release(): void {
+    if (!this.#inUse) return
+    this.#inUse = false
+    if (this.#idle.length < MOST_IDLE) this.#idle.push(this)
+  }
 }
+
+/** Of what is too small or too large to be used again. */
+function release(): void {}
 
 function fill(
   out: Buffer,

@@ -15,6 +15,7 @@ import type { Permit } from '../policy/permit.ts'
 import type { Admitted } from './admission.ts'
 import type { AnswerHead, Call, CallRequest, Repeatable, UpgradeUser } from './call.ts'
 import { type ReadBody, TRAILER_LIMITS } from './collecting.ts'
+import type { Copies } from './copies.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from './mutations.ts'
 import { Retry } from './retry.ts'
 import type { UpstreamConnection } from './upstream.ts'
@@ -25,6 +26,8 @@ export interface ExchangeClient {
   writeToClient(text: string): boolean
   /** As `writeToClient`, in one piece with text around it; the bytes are lent. */
   copyToClient(before: string, buffer: Buffer, start: number, end: number, after: string): boolean
+  /** Makes the copies of what has to be kept. */
+  readonly copies: Copies
   pauseClient(): void
   resumeClient(): void
   /** True when the connection must not be used after this exchange. */
@@ -61,7 +64,7 @@ export class Exchange implements UpgradeUser {
   readonly #bodyLimit: number
   #call: Call | undefined
   #request: CallRequest | undefined
-  readonly #retry = new Retry()
+  readonly #retry: Retry
   #read: ReadBody | undefined
   #requestLeft = 0
   #requestDecoder: ChunkedDecoder | undefined
@@ -83,6 +86,7 @@ export class Exchange implements UpgradeUser {
     read?: ReadBody,
   ) {
     this.#client = client
+    this.#retry = new Retry(client.copies)
     this.#permit = admitted.permit
     this.#bodyLimit = bodyLimit
     this.head = head
@@ -121,7 +125,7 @@ export class Exchange implements UpgradeUser {
   }
 
   /**
-   * Sends the request on its way, with what is there of its body.
+   * Sends the request on its way, with what is there of its body, which is lent.
    * @param fields sanitised request fields, which the permit may still change
    * @returns index after the last byte of `buffer` that belongs to this request
    */
@@ -143,8 +147,7 @@ export class Exchange implements UpgradeUser {
     const read = this.#read
     this.#read = undefined
     if (read !== undefined) {
-      // Copied: the memory it was collected in is given back.
-      this.#send(Buffer.from(read.bytes))
+      this.#send(read.bytes)
       if (read.done && read.decoder !== undefined) this.#takeTrailers(read.decoder)
       if (read.done) call.end(this.#requestTrailers)
     }
@@ -153,7 +156,7 @@ export class Exchange implements UpgradeUser {
     return consumed
   }
 
-  /** More of the request body. @returns as `forward` */
+  /** More of the request body, lent. @returns as `forward` */
   clientBody(buffer: Buffer, start: number, end: number): number {
     this.progressMs = this.#client.nowMs()
     return this.#takeBody(buffer, start, end)
@@ -258,7 +261,7 @@ export class Exchange implements UpgradeUser {
     if (kept === undefined || this.#request === undefined) return this.fail(code)
     const call = this.#client.openCall(this, this.#request, true)
     this.#call = call
-    for (const bytes of kept) call.write(bytes)
+    call.write(kept)
     if (this.requestDone) call.end(this.#requestTrailers)
     call.begin()
   }

@@ -1,9 +1,15 @@
 // A call to a workload that speaks HTTP/1.1: owns one connection of the pool from the request's head
 // to the last byte of the answer. Framing is written anew, answers are parsed strictly, and whatever
 // ends badly takes the connection with it.
-
+import type { Socket } from 'node:net'
 import type { ErrorCode } from '../errors.ts'
-import { ChunkedDecoder, encodeChunkHeader, encodeTrailers, LAST_CHUNK } from '../http/chunked.ts'
+import {
+  CHUNK_END,
+  ChunkedDecoder,
+  encodeChunkHeader,
+  encodeTrailers,
+  LAST_CHUNK,
+} from '../http/chunked.ts'
 import { type Fields, removeHopByHop } from '../http/fields.ts'
 import { parseResponseHead, type ResponseHead } from '../http/response.ts'
 import { requestHeadText } from '../http/serialise.ts'
@@ -31,8 +37,11 @@ export class Http1Call implements Call, UpstreamUser {
   readonly #fresh: boolean
   readonly #client: string
   #upstream: UpstreamConnection | undefined
-  /** What is to be written once there is a connection. */
+  /** What is to be written once there is a connection; lent until `begin` has returned. */
   #unsent: Buffer[] | undefined = []
+  #begun = false
+  /** What ends a body in chunks, where that is to be written once there is a connection. */
+  #unsentEnd = ''
   #full = false
   #requestDone: boolean
   /** Of what Content-Length says: with less or more, the next request would be read as part of it. */
@@ -73,36 +82,55 @@ export class Http1Call implements Call, UpstreamUser {
 
   begin(): void {
     this.#pool.acquire(this, this.#fresh, this.#client)
+    this.#begun = true
+    this.#unsent = this.#unsent?.map((bytes) => Buffer.from(bytes))
   }
 
   // Request side.
 
   write(bytes: Buffer): boolean {
     if (this.#over || this.#requestDone || bytes.length === 0) return true
-    if (this.#request.body.kind === 'chunked') return this.#send(chunkOf(bytes))
-    this.#bodyLeft -= bytes.length
-    return this.#send(bytes)
-  }
-
-  end(trailers: Fields): void {
-    if (this.#over || this.#requestDone) return
-    this.#requestDone = true
-    if (this.#request.body.kind !== 'chunked') return
-    const last = trailers.length === 0 ? LAST_CHUNK : `0\r\n${encodeTrailers(trailers)}`
-    this.#send(Buffer.from(last, 'latin1'))
-  }
-
-  #send(bytes: Buffer): boolean {
+    if (!this.#chunked) this.#bodyLeft -= bytes.length
     if (this.#unsent !== undefined) {
-      this.#unsent.push(bytes)
+      this.#unsent.push(this.#begun ? Buffer.from(bytes) : bytes)
       this.#full = true
       return false
     }
     const socket = this.#upstream?.socket
     if (socket === undefined) return true
     this.#turn.hold(socket)
-    this.#full = !socket.write(bytes)
-    return !this.#full
+    // In the turn of the head nothing leaves before its end: that is how a surplus answer is known.
+    const room =
+      this.#put(socket, '', bytes) ||
+      (this.#headTurn !== this.#turn.number && this.#turn.relieve(socket))
+    this.#full = !room
+    return room
+  }
+
+  end(trailers: Fields): void {
+    if (this.#over || this.#requestDone) return
+    this.#requestDone = true
+    if (!this.#chunked) return
+    const last = trailers.length === 0 ? LAST_CHUNK : `0\r\n${encodeTrailers(trailers)}`
+    const socket = this.#upstream?.socket
+    if (this.#unsent !== undefined) this.#unsentEnd = last
+    else if (socket !== undefined) {
+      this.#turn.hold(socket)
+      socket.write(last, 'latin1')
+    }
+  }
+
+  get #chunked(): boolean {
+    return this.#request.body.kind === 'chunked'
+  }
+
+  /** Writes a piece of the body, framed, in one piece with `before`. @returns as `socket.write` */
+  #put(socket: Socket, before: string, bytes: Buffer): boolean {
+    const { copies } = this.#pool
+    const { length } = bytes
+    return this.#chunked
+      ? copies.write(socket, before + encodeChunkHeader(length), bytes, 0, length, CHUNK_END)
+      : copies.write(socket, before, bytes, 0, length, '')
   }
 
   pause(): void {
@@ -136,14 +164,16 @@ export class Http1Call implements Call, UpstreamUser {
       expectContinue ? EXPECT_CONTINUE : [],
       webSocketKey === undefined ? undefined : 'upgrade',
     )
-    const unsent = this.#unsent ?? []
+    const [first, ...rest] = this.#unsent ?? []
     this.#unsent = undefined
-    const [first] = unsent
     let flowing =
       first === undefined
-        ? socket.write(head, 'latin1')
-        : this.#pool.copies.write(socket, head, first, 0, first.length, '')
-    for (const bytes of unsent.slice(1)) flowing = socket.write(bytes)
+        ? socket.write(head + this.#unsentEnd, 'latin1')
+        : this.#put(socket, head, first)
+    for (const bytes of rest) flowing = this.#put(socket, '', bytes)
+    if (first !== undefined && this.#unsentEnd !== '') {
+      flowing = socket.write(this.#unsentEnd, 'latin1')
+    }
     if (!this.#full || !flowing) return
     this.#full = false
     this.#user.callDrain()
@@ -319,14 +349,4 @@ interface TakenBody {
   readonly ranges: readonly number[]
   readonly consumed: number
   readonly done: boolean
-}
-
-/** One chunk, in one piece. */
-function chunkOf(bytes: Buffer): Buffer {
-  const header = encodeChunkHeader(bytes.length)
-  const out = Buffer.allocUnsafe(header.length + bytes.length + 2)
-  const at = out.write(header, 'latin1')
-  bytes.copy(out, at)
-  out.write('\r\n', at + bytes.length, 'latin1')
-  return out
 }

@@ -1,6 +1,7 @@
 // Whether a request that failed is sent to the workload once more, and what of its body is needed for
 // that. Never after a byte of an answer, and never twice.
 import type { Repeatable } from './call.ts'
+import type { Copies, KeptCopy } from './copies.ts'
 
 /** Of a body, so much is kept for the case that it has to be sent once more. */
 const MOST_KEPT_BYTES = 64 * 1024
@@ -8,28 +9,54 @@ const MOST_KEPT_BYTES = 64 * 1024
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
 
 export class Retry {
-  /** Undefined once the request cannot be repeated any more. */
-  #kept: Buffer[] | undefined = []
+  readonly #copies: Copies
+  /** The body so far, in memory that may have room for more. */
+  #kept: KeptCopy | undefined
   #bytes = 0
+  /** The request cannot be repeated any more. */
+  #over = false
 
-  /** More of the body was sent. */
+  constructor(copies: Copies) {
+    this.#copies = copies
+  }
+
+  /** More of the body was sent; the bytes are lent. */
   keep(bytes: Buffer): void {
-    this.#bytes += bytes.length
-    if (this.#bytes > MOST_KEPT_BYTES) this.#kept = undefined
-    this.#kept?.push(bytes)
+    if (this.#over) return
+    const end = this.#bytes + bytes.length
+    if (end > MOST_KEPT_BYTES) return this.answered()
+    const { memory } = this.#roomFor(end)
+    bytes.copy(memory, this.#bytes)
+    this.#bytes = end
   }
 
   /** Something has come back: the workload has processed the request. */
   answered(): void {
+    this.#over = true
+    this.#kept?.release()
     this.#kept = undefined
   }
 
   /** @returns the body so far, once, where the request may be sent again */
-  again(method: string, repeatable: Repeatable): readonly Buffer[] | undefined {
+  again(method: string, repeatable: Repeatable): Buffer | undefined {
     const may =
       repeatable === 'always' || (repeatable === 'if_idempotent' && IDEMPOTENT.has(method))
-    const kept = may ? this.#kept : undefined
+    const body = this.#kept?.memory.subarray(0, this.#bytes) ?? NOTHING
+    const isOver = this.#over
+    this.#over = true
     this.#kept = undefined
-    return kept
+    return may && !isOver ? body : undefined
+  }
+
+  #roomFor(bytes: number): KeptCopy {
+    const kept = this.#kept
+    if (kept !== undefined && bytes <= kept.memory.length) return kept
+    const larger = this.#copies.take(bytes)
+    kept?.memory.copy(larger.memory, 0, 0, this.#bytes)
+    kept?.release()
+    this.#kept = larger
+    return larger
   }
 }
+
+const NOTHING = Buffer.alloc(0)

@@ -78,12 +78,16 @@ export class Tunnel implements UpstreamUser {
     if (early.length > 0) this.upstreamData(early, 0, early.length)
   }
 
+  /** @param bytes are lent */
   clientData(bytes: Buffer): void {
     this.progressMs = this.#client.nowMs()
     this.fromClientBytes += bytes.length
-    const { socket } = this.#upstream
-    this.#client.turn?.hold(socket)
-    if (!socket.write(bytes)) this.#client.socket.pause()
+    const { socket, copies } = this.#upstream
+    const { turn } = this.#client
+    turn?.hold(socket)
+    const room =
+      copies.write(socket, '', bytes, 0, bytes.length, '') || turn?.relieve(socket) === true
+    if (!room) this.#client.socket.pause()
   }
 
   clientDrain(): void {

@@ -32,6 +32,15 @@ export class Turn {
     this.#collectors.push(collector)
   }
 
+  /**
+   * Lets go now what has filled `stream`: enough for a system call of its own.
+   * @returns whether there is room again
+   */
+  relieve(stream: Writable): boolean {
+    this.release(stream)
+    return stream.writableLength === 0
+  }
+
   /** Lets go now what is held back for `stream`, before it is destroyed. */
   release(stream: Writable): void {
     if (stream.writableCorked > 0) stream.uncork()

@@ -171,6 +171,18 @@ describe('a client connection', () => {
 })
 
 describe('a head that comes in pieces', () => {
+  it('is kept in memory of its own: what it was read into is used again', () => {
+    const { connection, socket } = setUp()
+    const memory = Buffer.alloc(14)
+    for (const part of ['nonsense that ', 'is read into o', 'ne memory\r\n\r\n']) {
+      memory.fill(part, 'latin1')
+      connection.onData(memory.subarray(0, part.length))
+      memory.fill('\r\n\r\n')
+    }
+    assert.match(socket.written, /^HTTP\/1.1 400 /)
+    assert.equal(socket.written.match(/HTTP/g)?.length, 1)
+  })
+
   it('does not keep the memory of what was read with its beginning', async () => {
     v8.setFlagsFromString('--expose-gc')
     const collectGarbage = vm.runInNewContext('gc') as () => void

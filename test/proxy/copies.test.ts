@@ -80,6 +80,39 @@ describe('copies of lent bytes', () => {
     assert.equal(before.includes(taken[0]?.buffer as ArrayBuffer), false)
   })
 
+  it('have one user at a time, until they are given back', () => {
+    const copies = new Copies()
+    const [first, second] = [copies.take(10_000), copies.take(10_000)]
+    assert.notEqual(first.memory.buffer, second.memory.buffer)
+    first.release()
+    assert.equal(copies.take(9_000).memory.buffer, first.memory.buffer)
+  })
+
+  it('have one user at a time, though they are given back twice', () => {
+    const copies = new Copies()
+    const one = copies.take(10_000)
+    one.release()
+    one.release()
+    assert.notEqual(copies.take(10_000).memory.buffer, copies.take(10_000).memory.buffer)
+  })
+
+  it('have room for what was asked for, of any size', () => {
+    const copies = new Copies()
+    for (const size of [0, 1, 255, 256, 4_095, 4_096, 65_536, 200_000]) {
+      assert.ok(copies.take(size).memory.length >= size, String(size))
+    }
+  })
+
+  it('write nothing where there is nothing', () => {
+    const { stream, taken } = slowSink()
+    const copies = new Copies()
+    assert.equal(copies.write(stream, '', Buffer.alloc(1), 1, 1, ''), true)
+    assert.equal(taken.length, 0)
+    copies.write(stream, '', Buffer.alloc(60_000), 0, 60_000, '')
+    copies.write(stream, '', Buffer.alloc(60_000), 0, 60_000, '')
+    assert.equal(copies.write(stream, '', Buffer.alloc(1), 1, 1, ''), false)
+  })
+
   it('take at most twice the memory of what they hold, and the room for a head', () => {
     for (const size of SIZES) {
       const { stream, taken } = slowSink()

@@ -27,6 +27,19 @@ describe('writes of one turn of the event loop', () => {
     assert.equal(stream.writableCorked, 0)
   })
 
+  it('leave before it where they have filled their stream', () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    turn.hold(stream)
+    stream.write('much')
+    assert.equal(turn.relieve(stream), true)
+    assert.deepEqual(written, ['much'])
+    const slow = new Writable({ write: () => {} })
+    turn.hold(slow)
+    slow.write('much')
+    assert.equal(turn.relieve(slow), false)
+  })
+
   it('leave before their stream is destroyed', () => {
     const turn = new Turn()
     const { stream, written } = sink()

@@ -30,7 +30,7 @@ export class SeenStream implements StreamUser {
   }
 
   streamData(bytes: Buffer): void {
-    this.chunks.push(bytes)
+    this.chunks.push(Buffer.from(bytes))
   }
 
   streamEnd(trailers: Fields): void {

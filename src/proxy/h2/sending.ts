@@ -122,11 +122,10 @@ export class Flow implements Growing {
   }
 
   /**
-   * Sends the bytes, or keeps what cannot be sent now.
-   * @param lent they are copied where they are kept
+   * Sends the bytes, which are lent, or keeps a copy of what cannot be sent now.
    * @returns false when enough waits; `flowDrained` follows
    */
-  write(bytes: Buffer, start: number, end: number, lent: boolean): boolean {
+  write(bytes: Buffer, start: number, end: number): boolean {
     if (this.#over || this.#ending || start === end) return !this.#full
     let from = start
     if (this.waitingBytes === 0) {
@@ -140,7 +139,7 @@ export class Flow implements Growing {
       }
       if (from === end) return true
     }
-    this.#keep(bytes.subarray(from, end), lent)
+    this.#keep(bytes.subarray(from, end))
     this.waitingBytes += end - from
     if (this.#window > 0) this.#sending.wait(this)
     // Whoever was asked to stop is told when to go on, whatever is written meanwhile.
@@ -197,11 +196,11 @@ export class Flow implements Growing {
   }
 
   /** Small pieces are put together: each would cost more than its bytes. */
-  #keep(bytes: Buffer, lent: boolean): void {
+  #keep(bytes: Buffer): void {
     const { length } = bytes
     if (length >= SMALL_BYTES) {
       this.#tail = undefined
-      this.#waiting.push(lent ? Buffer.from(bytes) : bytes)
+      this.#waiting.push(Buffer.from(bytes))
       return
     }
     const last = this.#waiting.length - 1

@@ -21,8 +21,9 @@ export class H2cCall implements Call, FlowUser, Growing {
   #id = 0
   #startedMs = 0
   #flow: Flow | undefined
-  /** What is to be sent once there is a connection. */
+  /** What is to be sent once there is a connection; lent until `begin` has returned. */
   #unsent: Buffer[] = []
+  #begun = false
   #trailers: Fields = []
   #ended = false
   #full = false
@@ -50,6 +51,8 @@ export class H2cCall implements Call, FlowUser, Growing {
     // An extended CONNECT (RFC 8441) is not spoken towards the workload.
     if (this.#request.webSocketKey !== undefined) return this.misbehaved(H2_ERROR.none)
     this.#queue(this)
+    this.#begun = true
+    this.#unsent = this.#unsent.map((bytes) => Buffer.from(bytes))
   }
 
   /** A connection is there: sends what there is. Called once. */
@@ -73,7 +76,7 @@ export class H2cCall implements Call, FlowUser, Growing {
     const { outbox, maxFrameBytes } = session.sending
     outbox.headers(this.#id, all, false, maxFrameBytes)
     let room = true
-    for (const bytes of this.#unsent) room = flow.write(bytes, 0, bytes.length, false)
+    for (const bytes of this.#unsent) room = flow.write(bytes, 0, bytes.length)
     this.#unsent = []
     if (this.#ended) flow.end(this.#trailers)
     else if (this.#full && room) this.flowDrained()
@@ -87,9 +90,9 @@ export class H2cCall implements Call, FlowUser, Growing {
     if (this.#over || this.#ended) return true
     if (bytes.length === 0) return !this.#full
     if (this.#flow === undefined) {
-      this.#unsent.push(bytes)
+      this.#unsent.push(this.#begun ? Buffer.from(bytes) : bytes)
       this.#full = true
-    } else this.#full = !this.#flow.write(bytes, 0, bytes.length, false)
+    } else this.#full = !this.#flow.write(bytes, 0, bytes.length)
     return !this.#full
   }
 

@@ -23,6 +23,7 @@ import {
 } from '../admission.ts'
 import type { Call, CallRequest, UpgradeUser } from '../call.ts'
 import type { ClientStart, CloseReason } from '../connection.ts'
+import type { Copies } from '../copies.ts'
 import { recordFault } from '../fault.ts'
 import { openCall } from '../open-call.ts'
 import { RequestBody } from '../request-body.ts'
@@ -100,6 +101,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     }
   }
 
+  /** @param chunk is lent */
   onData(chunk: Buffer): void {
     this.#session.read(chunk)
   }
@@ -289,6 +291,10 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   }
 
   // What an exchange asks for.
+
+  get copies(): Copies {
+    return this.#context.pool.copies
+  }
 
   nowMs(): number {
     return this.#context.tickMs

@@ -7,6 +7,7 @@ import type { RequestHead } from '../../http/head.ts'
 import { keptTrailers } from '../../http/trailers.ts'
 import type { Permit } from '../../policy/permit.ts'
 import type { AnswerHead, Call, CallRequest, Repeatable, UpgradeUser } from '../call.ts'
+import type { Copies } from '../copies.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
 import { Retry } from '../retry.ts'
 import type { LeaveReason, Tunnel, TunnelClient } from '../tunnel.ts'
@@ -18,6 +19,8 @@ import type { Http2Stream, StreamUser } from './stream.ts'
 
 /** What an exchange asks of the connection that its stream is on. */
 export interface ExchangeOwner {
+  /** Makes the copies of what has to be kept. */
+  readonly copies: Copies
   nowMs(): number
   /** For an answer that has none. */
   date(): string
@@ -55,7 +58,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
   readonly #deadlineMs: number | undefined
   #call: Call | undefined
   #tunnel: Tunnel | undefined
-  readonly #retry = new Retry()
+  readonly #retry: Retry
   #requestDone = false
   #clientPaused = false
   #requestTrailers: Fields = []
@@ -91,6 +94,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     this.#fields = request.fields
     this.#bodyLimit = request.bodyLimit
     this.#owner = owner
+    this.#retry = new Retry(owner.copies)
     this.#progressMs = owner.nowMs()
     this.#grpc = isGrpc(request.fields)
     const timeoutMs = this.#grpc ? deadlineMsOf(request.fields) : undefined
@@ -105,8 +109,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     if (this.#over) return
     // What the client of a WebSocket says before there is one waits, within its window.
     if (this.head.upgrade !== undefined) this.stream.pause()
-    // Copied: the memory it was collected in is given back.
-    if (read !== undefined && read.bytes.length > 0) this.streamData(Buffer.from(read.bytes))
+    if (read !== undefined && read.bytes.length > 0) this.streamData(read.bytes)
     if (read === undefined ? this.stream.requestEnded : read.done) {
       this.streamEnd(read?.trailers ?? [])
     }
@@ -235,7 +238,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     if (kept === undefined) return this.fail(code)
     const call = this.#owner.openCall(this, this.#request(), true)
     this.#call = call
-    for (const bytes of kept) call.write(bytes)
+    call.write(kept)
     if (this.#requestDone) call.end(this.#requestTrailers)
     call.begin()
   }

@@ -6,7 +6,7 @@ import { Flow, type FlowUser, type Growing, type Sending } from '../h2/sending.t
 
 /** Who the stream is for at the moment. Nothing is told after `streamClosed`. */
 export interface StreamUser {
-  /** More of the request's body; the bytes may be kept. */
+  /** More of the request's body; the bytes are lent. */
   streamData(bytes: Buffer): void
   /** The request is complete. */
   streamEnd(trailers: Fields): void
@@ -37,8 +37,6 @@ export interface StreamOwner {
 
 /** What the client may send of one stream before the workload has taken it. */
 export const STREAM_WINDOW = 256 * 1024
-/** A smaller part of what was read at once is copied: it must not keep the whole. */
-const KEPT_SHARE = 4
 const FIRST_HELD_BYTES = 1024
 const SMALL_BYTES = 1024
 
@@ -103,7 +101,7 @@ export class Http2Stream implements FlowUser, Growing {
 
   /** @param bytes are lent. @returns false when enough waits; `streamDrain` follows */
   write(bytes: Buffer, start = 0, end = bytes.length): boolean {
-    return this.#closed || this.#flow.write(bytes, start, end, true)
+    return this.#closed || this.#flow.write(bytes, start, end)
   }
 
   end(trailers: Fields = []): void {
@@ -180,7 +178,7 @@ export class Http2Stream implements FlowUser, Growing {
       this.#owner.later(this)
       return this.#hold(bytes, start, end)
     }
-    this.#tell(this.#user, this.#kept(bytes, start, end))
+    this.#tell(this.#user, bytes.subarray(start, end))
   }
 
   ended(trailers: Fields): void {
@@ -254,11 +252,6 @@ export class Http2Stream implements FlowUser, Growing {
       return this.#owner.faulted(this, error)
     }
     this.#credit()
-  }
-
-  #kept(bytes: Buffer, start: number, end: number): Buffer {
-    const part = bytes.subarray(start, end)
-    return part.length * KEPT_SHARE >= bytes.length ? part : Buffer.from(part)
   }
 
   #hold(bytes: Buffer, start: number, end: number): void {

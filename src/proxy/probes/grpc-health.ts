@@ -164,7 +164,7 @@ class Question implements StreamUser {
 
   streamData(bytes: Buffer): void {
     this.#bytes += bytes.length
-    if (this.#bytes <= MOST_REQUEST_BYTES) this.#chunks.push(bytes)
+    if (this.#bytes <= MOST_REQUEST_BYTES) this.#chunks.push(Buffer.from(bytes))
     else if (!this.#stream.headersSent) refuse(this.#stream, STATUS.malformed, 'too long')
   }
 
