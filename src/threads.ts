@@ -72,6 +72,7 @@ export type LogRecord<Input = string> =
   | CutRecord
   | FaultRecord
   | OverloadRecord
+  | SlowReadsRecord
 
 /** One request, written when it ended. */
 export interface AccessRecord {
@@ -162,6 +163,13 @@ export interface OverloadRecord {
   readonly lagMs: number
   /** Requests that were refused meanwhile. */
   readonly shed: number
+}
+
+/** What clients send is read in the way that costs more: the other does not work with this Node.js. */
+export interface SlowReadsRecord {
+  readonly kind: 'slow_reads'
+  readonly timeMs: number
+  readonly detail: string
 }
 
 /** A fault in Postern itself that ended one connection; the others went on. */

@@ -156,6 +156,12 @@ export class RecordSink {
         case 'overload':
           this.#overload(record, thread)
           break
+        case 'slow_reads':
+          this.#options.logger.warn(
+            { event: 'slow_reads', thread, detail: record.detail, node: process.version },
+            'Large request bodies cost more with this version of Node.js; please report it',
+          )
+          break
       }
     }
     return records.length

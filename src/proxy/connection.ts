@@ -128,8 +128,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       if (this.#exchange === undefined) this.#waitingSinceMs = this.#context.tickMs
     }
     this.#read()
-    const pending = this.#pending
-    if (pending?.buffer === chunk.buffer) this.#pending = inOwnMemory(pending)
+    if (this.#pending?.buffer === chunk.buffer) this.#pending = ownCopyOf(this.#pending)
   }
 
   onDrain(): void {
@@ -352,6 +351,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#pending !== undefined &&
       !this.#lingering &&
       !this.#closed &&
+      !this.socket.destroyed &&
       !this.#yielding &&
       this.#tunnel === undefined
     ) {
@@ -359,7 +359,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#pending = undefined
       const rest = this.#take(bytes)
       if (rest === undefined) {
-        this.#pending = bytes
+        this.#pending = inOwnMemory(bytes)
         break
       }
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)
@@ -729,8 +729,15 @@ interface Upgraded {
   readonly exchange: Exchange
 }
 
-/** Bytes that have to wait. Not in node's pool: one byte of each piece would keep the whole of it. */
+/**
+ * Bytes that have to wait, without what else was read with them: one byte of a large piece would keep
+ * the whole of it.
+ */
 function inOwnMemory(bytes: Buffer): Buffer {
+  return bytes.buffer.byteLength <= 2 * bytes.length ? bytes : ownCopyOf(bytes)
+}
+
+function ownCopyOf(bytes: Buffer): Buffer {
   const own = Buffer.allocUnsafeSlow(bytes.length)
   bytes.copy(own)
   return own

@@ -14,12 +14,14 @@ import { SYSTEM_CLOCK } from './clock.ts'
 import { recordFault } from './fault.ts'
 import { Generation } from './generation.ts'
 import { H2cPool } from './h2c/pool.ts'
+import { LentReads } from './lent-reads.ts'
 import { Listener } from './listener.ts'
 import { Overload, readLoop } from './overload.ts'
 import { RecordQueue } from './records.ts'
 import { BodyBudget } from './request-body.ts'
 import { SLICE_BYTES, Succession } from './succession.ts'
 import type { ThreadContext } from './thread-context.ts'
+import { contextOptions } from './tls-options.ts'
 import { Turn } from './turn.ts'
 import { UpstreamPool } from './upstream.ts'
 
@@ -113,6 +115,22 @@ class DataThread {
     setInterval(() => this.#tick(), TICK_MS)
     this.#post({ kind: 'ready', port })
     this.#post({ kind: 'applied', generation: snapshot.generation })
+    void this.#lendReads(snapshot)
+  }
+
+  /** Only after it listens: clients of the first milliseconds do not need it. */
+  async #lendReads({ identity, trust }: Snapshot): Promise<void> {
+    const context = this.#context
+    try {
+      const options = contextOptions(identity, trust.bundles)
+      const reads = await LentReads.prove(options, (error) => recordFault(context, error))
+      if (reads instanceof LentReads) context.lentReads = reads
+      else {
+        context.records.push({ kind: 'slow_reads', timeMs: context.clock.nowMs(), detail: reads })
+      }
+    } catch (error) {
+      recordFault(context, error)
+    }
   }
 
   take(message: Exclude<ToDataThread, { kind: 'start' }>): void {

@@ -428,6 +428,7 @@ export class Listener {
   #connectionOf(start: ClientStart): OpenConnection {
     const { socket, peer } = start
     const isTls = socket instanceof tls.TLSSocket
+    if (isTls) this.#context.lentReads?.lend(socket)
     if (this.#context.generation.snapshot.settings.inbound.forward.scheme === 'tcp') {
       socket.on('error', ignore)
       // The configuration excludes it; this catches a fault of ours before it becomes a bypass.

@@ -1,6 +1,6 @@
-// The proof that an identity serves: a TLS handshake with ourselves, in memory, with the options that
-// the listener will have. What OpenSSL takes into a context can still fail at the first client, such
-// as a key whose signatures nobody can use.
+// TLS with ourselves, in memory, with the options that the listener will have. A handshake is the proof
+// that an identity serves: what OpenSSL takes into a context can still fail at the first client, such as
+// a key whose signatures nobody can use.
 import { duplexPair } from 'node:stream'
 import tls from 'node:tls'
 import type { Problem } from '../errors.ts'
@@ -13,7 +13,7 @@ export async function selfHandshakeProblem(
   bundles: readonly TrustBundleMaterial[],
 ): Promise<Problem | undefined> {
   try {
-    await handshake(contextOptions(identity, bundles))
+    await withOwnConnection(contextOptions(identity, bundles), async () => {})
     return undefined
   } catch (error) {
     // OpenSSL's reason; its message names addresses and source files.
@@ -26,7 +26,11 @@ export async function selfHandshakeProblem(
   }
 }
 
-async function handshake(options: tls.SecureContextOptions): Promise<void> {
+/** Runs `use` on both ends of a connection; rejects where there is none, or where it breaks or hangs. */
+export async function withOwnConnection(
+  options: tls.SecureContextOptions,
+  use: (server: tls.TLSSocket, client: tls.TLSSocket) => Promise<void>,
+): Promise<void> {
   const [near, far] = duplexPair()
   const ALPNProtocols = [...ALPN_PROTOCOLS]
   const server = tls.createServer({ ...SERVER_OPTIONS, ...options, ALPNProtocols })
@@ -41,8 +45,9 @@ async function handshake(options: tls.SecureContextOptions): Promise<void> {
       socket.on('error', reject)
       // The end of the handshake for both: in TLS 1.3 the client is done before its certificate is read.
       const shown = socket.getPeerX509Certificate()
-      if (shown === undefined) reject(new Error('our certificate was not shown'))
-      else resolve()
+      if (shown === undefined || client === undefined) {
+        reject(new Error('our certificate was not shown'))
+      } else use(socket, client).then(resolve, reject)
     })
     server.emit('connection', near)
     client = tls.connect({

@@ -8,10 +8,14 @@ export interface Collector {
   flush(): void
 }
 
+/** Within one turn, of all streams: about a millisecond of writing. */
+const RELIEVED_BYTES = 1024 * 1024
+
 export class Turn {
   #held: Writable[] = []
   #collectors: Collector[] = []
   #ended = 0
+  #relievedBytes = 0
 
   /** Differs between two turns if something was held in the first: then it has left. */
   get number(): number {
@@ -33,10 +37,13 @@ export class Turn {
   }
 
   /**
-   * Lets go now what has filled `stream`: enough for a system call of its own.
+   * Lets go now what has filled `stream`: enough for a system call of its own. Not without end: who
+   * waits then lets others have their turn.
    * @returns whether there is room again
    */
   relieve(stream: Writable): boolean {
+    if (this.#relievedBytes >= RELIEVED_BYTES) return false
+    this.#relievedBytes += stream.writableLength
     this.release(stream)
     return stream.writableLength === 0
   }
@@ -55,6 +62,7 @@ export class Turn {
     const collectors = this.#collectors
     this.#held = []
     this.#collectors = []
+    this.#relievedBytes = 0
     this.#ended++
     for (const collector of collectors) collector.flush()
     // One that was released before has nothing more to let go, or holds what came after.

@@ -40,6 +40,22 @@ describe('writes of one turn of the event loop', () => {
     assert.equal(turn.relieve(slow), false)
   })
 
+  it('leave before it up to a bound, so that others have their turn', async () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    const piece = Buffer.alloc(300_000)
+    const fill = (): boolean => {
+      turn.hold(stream)
+      stream.write(piece)
+      return turn.relieve(stream)
+    }
+    assert.deepEqual([fill(), fill(), fill(), fill(), fill()], [true, true, true, true, false])
+    assert.equal(written.length, 4)
+    await new Promise(setImmediate)
+    assert.equal(written.length, 5)
+    assert.equal(fill(), true)
+  })
+
   it('leave before their stream is destroyed', () => {
     const turn = new Turn()
     const { stream, written } = sink()

@@ -170,7 +170,9 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   sessionRequest(stream: Http2Stream, list: Fields, endStream: boolean): void {
     const { generation, clock } = this.#context
     const startedMs = clock.monotonicMs()
-    if (this.#cutMs !== undefined) return stream.reset(H2_ERROR.refusedStream)
+    if (this.#cutMs !== undefined || this.socket.destroyed) {
+      return stream.reset(H2_ERROR.refusedStream)
+    }
     const head = readRequestList(list, endStream, generation.headLimits)
     if (head.kind === 'rejection') {
       const id = requestIdOf([])

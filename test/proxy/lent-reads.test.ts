@@ -1,0 +1,225 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { before, describe, it, type TestContext } from 'node:test'
+import tls from 'node:tls'
+import { LentReads } from '../../src/proxy/lent-reads.ts'
+import { eventually } from '../support/eventually.ts'
+import { testAuthority } from '../support/pki.ts'
+import { randomness, SEED } from '../support/randomness.ts'
+
+const authority = await testAuthority()
+const { chainPem, privateKeyPem } = await authority.svid('orders')
+const OPTIONS: tls.SecureContextOptions = {
+  cert: chainPem,
+  key: privateKeyPem,
+  ca: authority.root.certificatePem,
+  minVersion: 'TLSv1.2',
+  maxVersion: 'TLSv1.3',
+}
+
+const faults: unknown[] = []
+
+async function proven(): Promise<LentReads> {
+  const reads = await LentReads.prove(OPTIONS, (error) => faults.push(error))
+  assert.ok(reads instanceof LentReads, `${reads}`)
+  return reads
+}
+
+/** A TLS server that gives each of its connections to `serve`, and clients of it. */
+async function startServer(t: TestContext, serve: (socket: tls.TLSSocket) => void) {
+  const server = tls.createServer(OPTIONS, (socket) => {
+    socket.on('error', () => {})
+    serve(socket)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  const { port } = server.address() as AddressInfo
+  return async (): Promise<tls.TLSSocket> => {
+    const client = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false })
+    client.on('error', () => {})
+    t.after(() => client.destroy())
+    await once(client, 'secureConnect')
+    return client
+  }
+}
+
+describe('reads of TLS clients', () => {
+  let reads: LentReads
+  before(async () => {
+    reads = await proven()
+  })
+
+  it('are lent in the same memory, on every connection', async (t) => {
+    const memory = new Set<ArrayBufferLike>()
+    let bytes = 0
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket)
+      socket.on('data', (chunk: Buffer) => {
+        memory.add(chunk.buffer)
+        bytes += chunk.length
+      })
+    })
+    for (const client of [await connect(), await connect()]) {
+      client.write(Buffer.alloc(100_000))
+    }
+    await eventually('all has come', () => bytes === 200_000)
+    assert.equal(memory.size, 1)
+  })
+
+  it('bring every byte in order, whenever their reader pauses', async (t) => {
+    t.diagnostic(`seed ${SEED}`)
+    const random = randomness(SEED)
+    const open: { received: Buffer[]; ended: boolean; lent: number }[] = []
+    const connect = await startServer(t, (socket) => {
+      const one = { received: [] as Buffer[], ended: false, lent: 0 }
+      open.push(one)
+      // The first is read later: what has come by then waits in the stream.
+      reads.lend(socket)
+      const pieces = randomness(random.below(2 ** 31))
+      setImmediate(() => {
+        socket.on('data', (chunk: Buffer) => {
+          one.received.push(Buffer.from(chunk))
+          // What was lent is used again.
+          chunk.fill(0)
+          if (!pieces.chance(0.3)) return
+          socket.pause()
+          const goOn = (): void => void socket.resume()
+          const when = pieces.below(3)
+          if (when === 0) setImmediate(goOn)
+          else if (when === 1) setTimeout(goOn, pieces.below(5))
+          else goOn()
+        })
+        socket.on('end', () => {
+          one.ended = true
+        })
+      })
+    })
+    const bodies: Buffer[] = []
+    for (let i = 0; i < 16; i++) {
+      const client = await connect()
+      const body = Buffer.from(random.text(1 + random.below(600_000)))
+      bodies.push(body)
+      for (let at = 0; at < body.length; ) {
+        const to = Math.min(body.length, at + 1 + random.below(random.chance(0.3) ? 100 : 70_000))
+        client.write(body.subarray(at, to))
+        at = to
+      }
+      client.end()
+    }
+    await eventually('all have ended', () => open.length === 16 && open.every(({ ended }) => ended))
+    const received = open.map((one) => Buffer.concat(one.received))
+    for (const body of bodies) {
+      assert.ok(
+        received.some((one) => one.equals(body)),
+        `a body of ${body.length} bytes (seed ${SEED})`,
+      )
+    }
+  })
+
+  it('wait with the client where their reader takes a little at a time', async (t) => {
+    let [most, taken] = [0, 0]
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket)
+      socket.on('data', (chunk: Buffer) => {
+        taken += chunk.length
+        most = Math.max(most, socket.readableLength)
+        socket.pause()
+        setImmediate(() => socket.resume())
+      })
+    })
+    const client = await connect()
+    client.write(Buffer.alloc(16 * 1024 * 1024))
+    await eventually('a quarter was taken', () => taken > 4 * 1024 * 1024)
+    // What a stream holds by itself, and one read.
+    assert.ok(most <= 128 * 1024, String(most))
+  })
+
+  it('keep no more memory than bytes while their reader pauses', async (t) => {
+    let paused: tls.TLSSocket | undefined
+    const memory: number[] = []
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket)
+      socket.on('data', (chunk: Buffer) => memory.push(chunk.buffer.byteLength))
+      socket.pause()
+      paused = socket
+    })
+    const client = await connect()
+    for (let sent = 1; sent <= 20; sent++) {
+      client.write('x')
+      await eventually('it waits', () => paused?.readableLength === sent)
+    }
+    paused?.resume()
+    await eventually('all was read', () => memory.length === 20)
+    assert.deepEqual(new Set(memory), new Set([1]))
+  })
+
+  for (const pauses of [false, true]) {
+    it(`end both connections where one begins within another${pauses ? ' that is paused' : ''}`, async (t) => {
+      let served: tls.TLSSocket | undefined
+      let chunks = 0
+      const before = faults.length
+      const connect = await startServer(t, (socket) => {
+        served = socket
+        reads.lend(socket)
+        socket.on('data', () => {
+          chunks++
+          if (pauses) socket.pause()
+          // It makes node:tls go on with the records that it has.
+          socket.write('')
+        })
+      })
+      const client = await connect()
+      client.write(Buffer.alloc(200_000))
+      await eventually('it is closed', () => served?.destroyed === true)
+      assert.equal(chunks, 1, 'nothing of what was read within is handed on')
+      assert.equal(faults.length, before + 1)
+      assert.match(String(faults.at(-1)), /began before the one before it/)
+    })
+  }
+})
+
+describe('where reads cannot be lent', () => {
+  it('says so if TLS with ourselves does not work', async () => {
+    const verdict = await LentReads.prove({ ...OPTIONS, ciphers: 'none' }, () => {})
+    assert.equal(typeof verdict, 'string')
+  })
+
+  it('says so if node has no such thing any more', async () => {
+    await withUserBuffers(undefined, async () => {
+      assert.match(String(await LentReads.prove(OPTIONS, () => {})), /memory of its own/)
+    })
+    await proven()
+  })
+
+  it('says so if other bytes come than were sent', async () => {
+    const elsewhere = function (this: TlsWrap): void {
+      useUserBuffer.call(this, Buffer.alloc(64 * 1024))
+    }
+    await withUserBuffers(elsewhere, async () => {
+      assert.match(String(await LentReads.prove(OPTIONS, () => {})), /other bytes/)
+    })
+  })
+})
+
+interface TlsWrap {
+  useUserBuffer: ((buffer: Buffer) => void) | undefined
+}
+
+const { _handle: handle } = new tls.TLSSocket(undefined as never) as unknown as { _handle: TlsWrap }
+const useUserBuffer = handle.useUserBuffer as (buffer: Buffer) => void
+
+/** Runs `run` with another version of what node:tls has inside. */
+async function withUserBuffers(
+  other: TlsWrap['useUserBuffer'],
+  run: () => Promise<void>,
+): Promise<void> {
+  const wrap = Object.getPrototypeOf(handle) as TlsWrap
+  wrap.useUserBuffer = other
+  try {
+    await run()
+  } finally {
+    wrap.useUserBuffer = useUserBuffer
+  }
+}
