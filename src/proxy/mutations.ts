@@ -17,10 +17,29 @@ export function mutateTrailers(trailers: Fields, mutations: Mutations): Fields {
 }
 
 function withoutChanged(fields: Fields, mutations: Mutations): Fields {
-  const gone = new Set(mutations.removeRequestHeaders.map((name) => name.toLowerCase()))
-  for (const [name] of mutations.setRequestHeaders) gone.add(name.toLowerCase())
-  return fields.filter((_, i) => !gone.has(fields[i - (i % 2)] as string))
+  const gone = mutations.removeRequestHeaders.map((name) => name.toLowerCase())
+  for (const [name] of mutations.setRequestHeaders) gone.push(name.toLowerCase())
+  const isGone = gone.length > MOST_COMPARED ? isIn(new Set(gone)) : isAmong(gone)
+  const kept: Fields = []
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!
+    if (!isGone(name)) kept.push(name, fields[i + 1]!)
+  }
+  return kept
 }
+
+/** Fewer are cheaper to compare than to look for in a set. */
+const MOST_COMPARED = 8
+
+const isAmong =
+  (names: readonly string[]) =>
+  (name: string): boolean =>
+    names.includes(name)
+
+const isIn =
+  (names: ReadonlySet<string>) =>
+  (name: string): boolean =>
+    names.has(name)
 
 /** Query parameters are removed and set by their decoded name; the others keep their bytes. */
 export function mutateTarget(target: string, mutations: Mutations): string {
