@@ -54,6 +54,8 @@ export class Http1Call implements Call, UpstreamUser {
   #left = 0
   #decoder: ChunkedDecoder | undefined
   #interim = 0
+  /** An interim answer has said that the connection ends with the final one (RFC 9112 section 9.6). */
+  #closes = false
   #over = false
 
   /**
@@ -209,6 +211,7 @@ export class Http1Call implements Call, UpstreamUser {
       from += head.headBytes
       if (head.status === 101) return this.#switch(head, Buffer.from(bytes.subarray(from, to)))
       if (head.status >= 200) return this.#answer(head, bytes, from, to)
+      if (!head.keepAlive) this.#closes = true
       if (++this.#interim > MOST_INTERIM_RESPONSES) {
         return this.#fail('upstream_bad_response', 'never')
       }
@@ -308,7 +311,7 @@ export class Http1Call implements Call, UpstreamUser {
     this.#upstream = undefined
     if (upstream !== undefined) {
       const complete = clean && this.#requestDone && this.#bodyLeft === 0
-      if (complete && this.#head?.keepAlive === true) upstream.release()
+      if (complete && this.#head?.keepAlive === true && !this.#closes) upstream.release()
       else upstream.destroy()
     }
     this.#user.callEnd(trailers)

@@ -10,10 +10,11 @@ import { UpstreamPool } from '../../src/proxy/upstream.ts'
 import { eventually } from '../support/eventually.ts'
 
 /** A workload that answers as soon as it has read anything. */
-async function startHasty(t: TestContext): Promise<number> {
+async function startHasty(t: TestContext, interim = ''): Promise<number> {
+  const answer = `${interim}HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n`
   const server = net.createServer((socket) => {
     socket.on('error', () => {})
-    socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'))
+    socket.once('data', () => socket.write(answer))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -73,9 +74,14 @@ function callOn(pool: UpstreamPool, body: Framing, callEnd: () => void): Http1Ca
 }
 
 /** How many connections are left for the next request after one whose body was `bytes`. */
-async function leftAfter(t: TestContext, length: number, bytes: string): Promise<number> {
+async function leftAfter(
+  t: TestContext,
+  length: number,
+  bytes: string,
+  interim = '',
+): Promise<number> {
   let open = 0
-  const pool = poolTo(t, await startHasty(t), (change) => {
+  const pool = poolTo(t, await startHasty(t, interim), (change) => {
     open += change
   })
   let ended = false
@@ -97,6 +103,14 @@ describe('the connection of a call over HTTP/1.1', () => {
   it('is not, where the body was not as long as its head says', async (t) => {
     assert.equal(await leftAfter(t, 500, 'hello'), 0)
     assert.equal(await leftAfter(t, 4, 'hello'), 0)
+  })
+})
+
+describe('a workload that says in an interim answer that it closes the connection', () => {
+  it('is believed', async (t) => {
+    const interim = 'HTTP/1.1 103 Early Hints\r\n'
+    assert.equal(await leftAfter(t, 5, 'hello', `${interim}\r\n`), 1)
+    assert.equal(await leftAfter(t, 5, 'hello', `${interim}connection: close\r\n\r\n`), 0)
   })
 })
 

@@ -82,6 +82,8 @@ function read(input: Buffer, method: string) {
     checkPieces(input, at, method, next)
     if (next?.kind !== 'response') return undefined
     checkHead(next, method)
+    // Behind an interim answer that says close llhttp reads nothing; we read the final one.
+    if (next.status < 200 && !next.keepAlive) return undefined
     at += next.headBytes
     head = next
   } while (head.status < 200)
