@@ -1,8 +1,8 @@
 // What goes between the control thread and the data threads: the sealed snapshot down, answers and
 // records up. Everything here survives a structured clone: plain data, bytes, a WebAssembly.Module.
 import type { AllowRule, Config } from './config/config.ts'
-import type { ErrorCode } from './errors.ts'
-import type { IdentityMaterial, TrustMaterial } from './identity/material.ts'
+import type { ErrorCode, Problem } from './errors.ts'
+import type { IdentityMaterial, TrustBundleMaterial, TrustMaterial } from './identity/material.ts'
 import type { HANDSHAKE_FAILURES, UNSAFE_REQUEST_KINDS } from './metrics.ts'
 import type { RequestFacts } from './policy/input.ts'
 import type { PolicyMaterial } from './policy/material.ts'
@@ -31,23 +31,33 @@ export interface DataSettings {
   readonly candidateSample?: number
 }
 
-/** What a data thread begins with: the first message, so that its code can be loaded before. */
+/** What a data thread begins with: a message, so that its code can be loaded before. */
 export interface DataThreadStart {
   readonly thread: number
   readonly snapshot: Snapshot
   readonly cells: SharedArrayBuffer
-  /** Share the port with other threads (`SO_REUSEPORT`). */
-  readonly reusePort: boolean
+}
+
+/** Whether clients can shake hands with it, asked of a thread that has nothing to do yet. */
+export interface HandshakeQuestion {
+  readonly id: number
+  readonly identity: IdentityMaterial
+  readonly bundles: readonly TrustBundleMaterial[]
 }
 
 export type ToDataThread =
-  | { readonly kind: 'start'; readonly start: DataThreadStart }
+  /** Before all others. */
+  | { readonly kind: 'shake_hands'; readonly question: HandshakeQuestion }
+  | { readonly kind: 'take_in'; readonly start: DataThreadStart }
+  /** Once, after that. `reusePort`: share the port with other threads (`SO_REUSEPORT`). */
+  | { readonly kind: 'listen'; readonly reusePort: boolean }
   | { readonly kind: 'snapshot'; readonly snapshot: Snapshot }
   /** Take no more; cut what is left after `timeoutMs`. */
   | { readonly kind: 'drain'; readonly timeoutMs: number }
   | { readonly kind: 'records_taken'; readonly count: number }
 
 export type FromDataThread =
+  | { readonly kind: 'hands_shaken'; readonly id: number; readonly problem: Problem | undefined }
   /** Listening; sent once. `port` is the bound one, also where the configuration says 0. */
   | { readonly kind: 'ready'; readonly port: number }
   /** Could not listen; the thread ends. */

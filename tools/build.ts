@@ -33,7 +33,7 @@ const BY_PATH = [
 const BUILTINS = 'policy/builtins'
 
 /** What the threads of `run` evaluate: these, and all that they import. */
-const CONTROL_THREAD = ['main.ts', 'cli/run.ts', 'control/cross-check.ts']
+const CONTROL_THREAD = ['main.ts', 'cli/run.ts']
 const DATA_THREAD = ['proxy/data-thread.ts']
 
 /**

@@ -5,6 +5,7 @@ import { applyLive, takesRestart } from '../config/live.ts'
 import { printConfig } from '../config/print.ts'
 import { formatWorkloadApi } from '../config/values.ts'
 import { DataThread } from '../control/data-thread.ts'
+import type { Serving } from '../control/loader.ts'
 import { PolicyBundles } from '../control/policy-bundles.ts'
 import { candidatePolicy } from '../control/policy-slots-candidate.ts'
 import { ReloadLag } from '../control/reload-lag.ts'
@@ -30,7 +31,7 @@ import { VERSION } from '../version.ts'
 import { Decisions, withDocument } from './decisions.ts'
 import type { AskedPolicies } from './inquiry.ts'
 import { logProblems, logReload, logValidity } from './journal.ts'
-import { loadChecked, prove } from './materials.ts'
+import { loadChecked, prove, servingOf } from './materials.ts'
 import type { ConfigurationRead } from './options.ts'
 import { PolicyOperation } from './policy-operation.ts'
 import { bindFailure, type StartFailure, threadFault, threadRefused } from './start-failure.ts'
@@ -93,6 +94,7 @@ export class Sidecar {
   })
   readonly #operation: PolicyOperation
   readonly #lag: ReloadLag
+  #handshake: (Serving & { readonly problem: Promise<Problem | undefined> }) | undefined
   /** To be called as soon as there is a first generation. */
   #identityAwaited: (() => void) | undefined
   readonly #servers: { readonly name: string; readonly server: RunningServer }[] = []
@@ -187,15 +189,19 @@ export class Sidecar {
       slots: this.#operation.slots,
       configuration: (inForce) => this.#readConfiguration(inForce),
       clock: now,
-      load: (wanted, nowMs, previous) =>
-        loadChecked(wanted, nowMs, {
+      load: (wanted, nowMs, previous) => {
+        // The first one is proven while a policy is loaded and the threads start.
+        const unproven = !this.#started && previous === undefined
+        return loadChecked(wanted, nowMs, {
           previous,
           delivery: this.#workloadApi?.delivery,
           bundles: this.#bundles,
           candidates: this.#candidates,
-          // The first one is proven while the threads start.
-          unproven: !this.#started && previous === undefined,
-        }),
+          unproven,
+          identified:
+            unproven && wanted.policy ? (serving) => this.#shakeHands(serving) : undefined,
+        })
+      },
       publish: (snapshot) => {
         if (this.#started) this.#supervisor.publish(snapshot)
       },
@@ -269,10 +275,12 @@ export class Sidecar {
     await this.#openWorkloadApi()
     await this.#watcher.start()
     const loaded = await this.#reloader.reload('start')
-    const waits = this.#reloader.current === undefined && this.#lacksIdentityOnly(loaded)
-    if (this.#reloader.current === undefined && !waits)
+    const first = this.#reloader.current
+    if (first === undefined && !this.#lacksIdentityOnly(loaded))
       return { kind: 'failed', exitCode: 2, problems: loaded.problems }
 
+    // A thread takes it in while this one sees what it may listen on.
+    if (first !== undefined) this.#supervisor.takeIn(first.snapshot)
     const { listen } = config.inbound
     for (const [where, address] of [
       ['inbound.listen', listen],
@@ -286,12 +294,12 @@ export class Sidecar {
     if (taken !== undefined) return bindFailure('inbound.listen', taken)
     const problem = await this.#startServers()
     if (problem !== undefined) return { kind: 'failed', exitCode: 1, problems: [problem] }
-    const generation = waits ? await this.#identityDelivered() : this.#reloader.current
+    const generation = first ?? (await this.#identityDelivered())
     if (generation === undefined) return { kind: 'given_up' }
     // Side by side: this thread has nothing else to do while the others get ready.
     const [outcome, findings] = await Promise.all([
       this.#supervisor.start(generation.snapshot),
-      prove(generation.loaded, now()),
+      prove(generation.loaded, now(), this.#handshakeOf(generation.loaded)),
     ])
     if (outcome.kind === 'failed') {
       return outcome.code === undefined
@@ -323,6 +331,19 @@ export class Sidecar {
         .catch((error) => logger.error({ event: 'fault', err: error }, 'Metrics'))
     }
     return undefined
+  }
+
+  /** By a data thread, which has nothing to do as long as this one is busy with the policy. */
+  #shakeHands(serving: Serving): void {
+    const [identity, bundles] = servingOf(serving)
+    const problem = this.#supervisor.shakeHands({ identity, bundles })
+    this.#handshake = problem && { ...serving, problem }
+  }
+
+  /** Undefined unless it was tried with just these. */
+  #handshakeOf({ identity, trust }: Serving): Promise<Problem | undefined> | undefined {
+    const tried = this.#handshake
+    return tried?.identity === identity && tried.trust === trust ? tried.problem : undefined
   }
 
   /** What is configured is good, as far as it can be told before the agent has answered. */

@@ -1,8 +1,16 @@
 // One data thread as the control thread sees it: a worker, its cells, and what it said last.
 // Promises that each of `started`, `drained` and `gone` settles, however the thread ends.
 import { Worker } from 'node:worker_threads'
+import type { Problem } from '../errors.ts'
 import { Cells, cellOf, HEARTBEAT_CELL } from '../metrics.ts'
-import type { FromDataThread, LogRecord, SentInput, Snapshot, ToDataThread } from '../threads.ts'
+import type {
+  FromDataThread,
+  HandshakeQuestion,
+  LogRecord,
+  SentInput,
+  Snapshot,
+  ToDataThread,
+} from '../threads.ts'
 
 export type StartOutcome =
   | { readonly kind: 'ready'; readonly port: number }
@@ -39,6 +47,9 @@ export class DataThread {
   readonly #worker: Worker
   #events: DataThreadEvents | undefined
   #startsWith = 0
+  #taken: Snapshot | undefined
+  readonly #handshakes = new Map<number, (problem: Problem | undefined) => void>()
+  #handshakesAsked = 0
   #heartbeat = 0
   #lastWords = ''
 
@@ -65,6 +76,9 @@ export class DataThread {
           return started.resolve(message)
         case 'applied':
           return this.#applied(message.generation)
+        case 'hands_shaken':
+          this.#handshakes.get(message.id)?.(message.problem)
+          return void this.#handshakes.delete(message.id)
         case 'records':
           return void this.#take(message.records)
         case 'drained':
@@ -83,11 +97,28 @@ export class DataThread {
     })
   }
 
+  /** Has it prove that clients can shake hands with this identity, while it waits for its start. */
+  shakeHands(question: Omit<HandshakeQuestion, 'id'>): Promise<Problem | undefined> {
+    const id = ++this.#handshakesAsked
+    const answer = Promise.withResolvers<Problem | undefined>()
+    this.#handshakes.set(id, answer.resolve)
+    this.post({ kind: 'shake_hands', question: { ...question, id } })
+    return Promise.race([answer.promise, this.gone.then(noAnswer)])
+  }
+
+  /** Lets it make everything of the snapshot that it needs to start with it. */
+  takeIn(snapshot: Snapshot): void {
+    this.#taken = snapshot
+    const start = { thread: this.#thread, snapshot, cells: this.cells.memory }
+    this.post({ kind: 'take_in', start })
+  }
+
   start(snapshot: Snapshot, reusePort: boolean, events: DataThreadEvents): void {
     this.#events = events
     this.#startsWith = snapshot.generation
-    const start = { thread: this.#thread, snapshot, cells: this.cells.memory, reusePort }
-    this.post({ kind: 'start', start })
+    if (this.#taken !== snapshot) this.takeIn(snapshot)
+    this.#taken = undefined
+    this.post({ kind: 'listen', reusePort })
   }
 
   post(message: ToDataThread): void {
@@ -136,3 +167,9 @@ export class DataThread {
 }
 
 const CONNECTIONS_OPEN = cellOf('connections_open', {})
+
+const noAnswer = (detail: string): Problem => ({
+  where: 'postern',
+  what: `a data thread ended before it had tried the certificate: ${detail}`,
+  remedy: 'please report it',
+})

@@ -41,6 +41,9 @@ export interface Loaded {
   readonly candidate?: PolicyPiece
 }
 
+/** What clients are shown, and by what they are believed. */
+export type Serving = Pick<Loaded, 'identity' | 'trust'>
+
 export interface LoadOutcome {
   /** Absent when something failed that was never good before. */
   readonly loaded: Loaded | undefined
@@ -54,7 +57,8 @@ export interface LoadOutcome {
 /**
  * `nowMs`: epoch milliseconds by which validity is judged. `delivery`: what the Workload API delivered
  * last, where it is configured. `bundles`: where policies come from, and `candidates`: where candidates
- * do; they outlive a single load where bundle servers are asked again and again.
+ * do; they outlive a single load where bundle servers are asked again and again. `identified` is told
+ * who we are and whom we trust before policies are loaded, which takes the longest.
  */
 export async function loadMaterials(
   config: MaterialsConfig,
@@ -63,6 +67,7 @@ export async function loadMaterials(
   delivery?: Delivery,
   bundles = new PolicyBundles({ clock: () => nowMs }),
   candidates = new PolicyBundles({ clock: () => nowMs }),
+  identified: (serving: Serving) => void = () => {},
 ): Promise<LoadOutcome> {
   const origin = await originOf(config, delivery)
   // All in one go, so that what lies in one volume comes from one generation of it.
@@ -81,6 +86,9 @@ export async function loadMaterials(
   )
   const trust = loadTrust(origin, trustContents, identity.piece, nowMs, previous)
   const crls = loadCrls(origin, crlContents, trust.pieces, nowMs, previous)
+  if (identity.piece && trust.pieces) {
+    identified({ identity: identity.piece, trust: trust.pieces })
+  }
   const denied = await loadDenied(config, trust.pieces, nowMs, previous)
   const policy = await loadPolicy(config, bundles, previous)
   const candidate = await loadCandidate(config, candidates, previous, policy.piece)

@@ -1,8 +1,9 @@
 // Starts the data threads, hands them every snapshot, and replaces the ones that stall or die.
 // Promises that nothing half-starts, that counters never go back when a thread is replaced, and
 // that a thread which keeps dying is reported instead of restarted for ever.
+import type { Problem } from '../errors.ts'
 import { Cells, cellOf, type MetricName, metricEntry, SERIES } from '../metrics.ts'
-import type { LogRecord, SentInput, Snapshot } from '../threads.ts'
+import type { HandshakeQuestion, LogRecord, SentInput, Snapshot } from '../threads.ts'
 import { DataThread, type StartOutcome } from './data-thread.ts'
 
 export type RestartReason = 'stalled' | 'exited'
@@ -55,6 +56,16 @@ export class Supervisor {
   /** Lets the threads load their code while the first snapshot is still being made. */
   prepare(): void {
     for (const seat of this.#seats) seat.prepared ??= this.#load(seat)
+  }
+
+  /** Asked of a thread that is prepared and waits for its start; undefined where there is none. */
+  shakeHands(question: Omit<HandshakeQuestion, 'id'>): Promise<Problem | undefined> | undefined {
+    return this.#seats[0]?.prepared?.shakeHands(question)
+  }
+
+  /** Gives the first thread the snapshot that it will start with, if it is not stopped before. */
+  takeIn(snapshot: Snapshot): void {
+    this.#seats[0]?.prepared?.takeIn(snapshot)
   }
 
   /** Resolves when every thread listens. When one cannot, all are stopped and nothing is bound. */

@@ -8,7 +8,13 @@ import {
   HEARTBEAT_CELL,
   LOOP_LAG_SECONDS_CELL,
 } from '../metrics.ts'
-import type { DataThreadStart, FromDataThread, Snapshot, ToDataThread } from '../threads.ts'
+import type {
+  DataThreadStart,
+  FromDataThread,
+  HandshakeQuestion,
+  Snapshot,
+  ToDataThread,
+} from '../threads.ts'
 import { CandidateSample } from './candidate-sample.ts'
 import { SYSTEM_CLOCK } from './clock.ts'
 import { recordFault } from './fault.ts'
@@ -19,11 +25,13 @@ import { Listener } from './listener.ts'
 import { Overload, readLoop } from './overload.ts'
 import { RecordQueue } from './records.ts'
 import { BodyBudget } from './request-body.ts'
+import { selfHandshakeProblem } from './self-handshake.ts'
 import { SLICE_BYTES, Succession } from './succession.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { contextOptions } from './tls-options.ts'
 import { Turn } from './turn.ts'
 import { UpstreamPool } from './upstream.ts'
+import { warmUp } from './warm-up.ts'
 
 /** Heartbeat, deadlines, record batches: everything that happens by time happens on this beat. */
 const TICK_MS = 100
@@ -133,7 +141,7 @@ class DataThread {
     }
   }
 
-  take(message: Exclude<ToDataThread, { kind: 'start' }>): void {
+  take(message: Exclude<ToDataThread, { kind: 'shake_hands' | 'take_in' | 'listen' }>): void {
     if (message.kind === 'snapshot') this.#succession.follow(message.snapshot)
     else if (message.kind === 'records_taken') this.#context.records.taken(message.count)
     else this.#drain(message.timeoutMs)
@@ -215,14 +223,25 @@ if (parentPort !== null) {
     post({ kind: 'failed', message, ...(code === undefined ? {} : { code }) })
     port.close()
   }
+  const shakeHands = async ({ id, identity, bundles }: HandshakeQuestion): Promise<void> =>
+    post({ kind: 'hands_shaken', id, problem: await selfHandshakeProblem(identity, bundles) })
   let thread: DataThread | undefined
   port.on('message', (message: ToDataThread) => {
-    if (message.kind !== 'start') return thread?.take(message)
-    try {
-      thread = new DataThread(message.start, post)
-      thread.listen(message.start.reusePort).catch(fail)
-    } catch (error) {
-      fail(error)
+    switch (message.kind) {
+      case 'shake_hands':
+        return void shakeHands(message.question)
+      case 'take_in':
+        try {
+          thread = new DataThread(message.start, post)
+        } catch (error) {
+          fail(error)
+        }
+        return
+      case 'listen':
+        return void thread?.listen(message.reusePort).catch(fail)
+      default:
+        return thread?.take(message)
     }
   })
+  warmUp()
 }

@@ -7,9 +7,13 @@ import { parentPort } from 'node:worker_threads'
 import { Cells, cellOf, HEARTBEAT_CELL } from '../../src/metrics.ts'
 import type { DataThreadStart, FromDataThread, ToDataThread } from '../../src/threads.ts'
 
-const start = await new Promise<DataThreadStart>((resolve) =>
-  parentPort?.once('message', (message: { start: DataThreadStart }) => resolve(message.start)),
-)
+const started = Promise.withResolvers<DataThreadStart>()
+const mayListen = Promise.withResolvers<{ readonly reusePort: boolean }>()
+parentPort?.on('message', (message: ToDataThread) => {
+  if (message.kind === 'take_in') started.resolve(message.start)
+  else if (message.kind === 'listen') mayListen.resolve(message)
+})
+const start = await started.promise
 const cells = new Cells(start.cells)
 const REQUESTS = cellOf('connections_total', {})
 const OPEN = cellOf('connections_open', {})
@@ -99,7 +103,8 @@ if (listen.kind === 'tcp' && orders !== 'never ready') {
   if (orders === `fail in thread ${start.thread}`) {
     say({ kind: 'failed', message: 'told to fail', code: 'EADDRINUSE' })
   } else {
-    server.listen({ host: listen.host, port: listen.port, reusePort: start.reusePort }, () => {
+    const { reusePort } = await mayListen.promise
+    server.listen({ host: listen.host, port: listen.port, reusePort }, () => {
       const address = server.address()
       if (address !== null && typeof address === 'object')
         say({ kind: 'ready', port: address.port })
