@@ -6,7 +6,7 @@
 // Promises that who sends most is refused first, and that one request in a turn of who has none in the
 // line never is.
 import type { OverloadRecord } from '../threads.ts'
-import type { UpstreamQueue } from './upstream-shares.ts'
+import type { Line } from './fair-line.ts'
 
 export interface OverloadOptions {
   /**
@@ -17,7 +17,7 @@ export interface OverloadOptions {
   readonly nowMs: () => number
   readonly readLoop: () => LoopReading
   /** Requests that policy has let through, and that wait for a connection to the workload. */
-  readonly queue: UpstreamQueue
+  readonly queue: Line
   /** Runs a step at the end of this turn of the loop, and lets another begin. */
   readonly later: (step: () => void) => void
   /** It has begun, or is over. */

@@ -1,6 +1,7 @@
 // Whose turn it is when connections to the workload are scarce. Those that wait are served client by
 // client in turn, and the last eighth of the connections is for clients that hold few: one whose
 // requests or tunnels last does not keep the workload from all others.
+import { FairLine, type Line } from './fair-line.ts'
 import type { UpstreamUser } from './upstream.ts'
 
 export interface Waiting {
@@ -9,25 +10,19 @@ export interface Waiting {
   readonly sinceMs: number
 }
 
-/** What others may know of those that wait. */
-export type UpstreamQueue = Pick<UpstreamShares, 'waiting' | 'clients' | 'served' | 'waitingOf'>
-
 const RESERVED_PART = 1 / 8
 
-export class UpstreamShares {
+export class UpstreamShares implements Line {
   readonly #held = new Map<string, number>()
-  /** Nobody's is empty; whoever was served goes to the end. */
-  readonly #queues = new Map<string, Waiting[]>()
-  #waiting = 0
+  readonly #line = new FairLine<Waiting>()
   #served = 0
 
   get waiting(): number {
-    return this.#waiting
+    return this.#line.waiting
   }
 
-  /** Clients of those that wait. */
   get clients(): number {
-    return this.#queues.size
+    return this.#line.clients
   }
 
   /** How often a connection was taken. */
@@ -36,7 +31,7 @@ export class UpstreamShares {
   }
 
   waitingOf(client: string): number {
-    return this.#queues.get(client)?.length ?? 0
+    return this.#line.waitingOf(client)
   }
 
   took(client: string): void {
@@ -57,44 +52,20 @@ export class UpstreamShares {
   }
 
   wait(one: Waiting): void {
-    const queue = this.#queues.get(one.client)
-    if (queue === undefined) this.#queues.set(one.client, [one])
-    else queue.push(one)
-    this.#waiting++
+    this.#line.wait(one.client, one)
   }
 
   /** Takes the next out of its queue; undefined when nobody waits that may have one. */
   next(free: number, all: number): Waiting | undefined {
-    for (const [client, queue] of this.#queues) {
-      if (!this.mayTake(client, free, all)) continue
-      const one = queue.shift()
-      this.#queues.delete(client)
-      if (queue.length > 0) this.#queues.set(client, queue)
-      this.#waiting--
-      return one
-    }
-    return undefined
+    return this.#line.next((client) => this.mayTake(client, free, all))
   }
 
   forget(user: UpstreamUser): void {
-    for (const [client, queue] of this.#queues) {
-      const place = queue.findIndex((one) => one.user === user)
-      if (place === -1) continue
-      queue.splice(place, 1)
-      this.#waiting--
-      if (queue.length === 0) this.#queues.delete(client)
-      return
-    }
+    if (this.#line.waiting > 0) this.#line.forget((one) => one.user === user)
   }
 
   /** Takes out those that have waited since before `sinceMs`. */
   expired(sinceMs: number): Waiting[] {
-    const gone: Waiting[] = []
-    for (const [client, queue] of this.#queues) {
-      while (queue[0] !== undefined && queue[0].sinceMs <= sinceMs) gone.push(queue.shift()!)
-      if (queue.length === 0) this.#queues.delete(client)
-    }
-    this.#waiting -= gone.length
-    return gone
+    return this.#line.leave((one) => one.sinceMs <= sinceMs)
   }
 }

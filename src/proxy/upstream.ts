@@ -4,7 +4,8 @@
 import net from 'node:net'
 import type { Address } from '../config/config.ts'
 import { Copies } from './copies.ts'
-import { type UpstreamQueue, UpstreamShares } from './upstream-shares.ts'
+import type { Line } from './fair-line.ts'
+import { UpstreamShares } from './upstream-shares.ts'
 
 /** The owner of a connection: an exchange, or a tunnel. */
 export interface UpstreamUser {
@@ -80,7 +81,7 @@ export class UpstreamPool {
   }
 
   /** Those that wait for a connection. */
-  get queue(): UpstreamQueue {
+  get queue(): Line {
     return this.#shares
   }
 

@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { FairLine } from '../../src/proxy/fair-line.ts'
+
+/** Each waits under its first letter: `a1`, `a2`, `b1`. */
+function lineOf(...waiting: string[]): FairLine<string> {
+  const line = new FairLine<string>()
+  for (const one of waiting) line.wait(one.slice(0, 1), one)
+  return line
+}
+
+function served(line: FairLine<string>): string[] {
+  const all: string[] = []
+  for (let one = line.next(); one !== undefined; one = line.next()) all.push(one)
+  return all
+}
+
+describe('a line', () => {
+  it('is served client by client in turn, and for each in the order of its arrival', () => {
+    const line = lineOf('a1', 'a2', 'a3', 'b1', 'c1', 'c2')
+    assert.deepEqual([line.waiting, line.clients, line.waitingOf('a')], [6, 3, 3])
+    assert.deepEqual(served(line), ['a1', 'b1', 'c1', 'a2', 'c2', 'a3'])
+    assert.deepEqual([line.waiting, line.clients, line.waitingOf('a')], [0, 0, 0])
+  })
+
+  it('lets a client that comes later wait for one of each other, and no more', () => {
+    const line = lineOf('a1', 'a2', 'a3')
+    assert.equal(line.next(), 'a1')
+    line.wait('b', 'b1')
+    assert.equal(line.next(), 'a2')
+    assert.deepEqual(served(line), ['b1', 'a3'])
+  })
+
+  it('passes over clients that may not be next, who keep their place', () => {
+    const line = lineOf('a1', 'b1', 'c1')
+    const mayBeNext = (client: string): boolean => client !== 'a'
+    assert.equal(line.next(mayBeNext), 'b1')
+    assert.equal(line.next(mayBeNext), 'c1')
+    assert.equal(line.next(mayBeNext), undefined)
+    assert.deepEqual(served(line), ['a1'])
+  })
+
+  it('forgets one, wherever it is', () => {
+    const line = lineOf('a1', 'a2', 'b1')
+    line.forget((one) => one === 'a2')
+    line.forget((one) => one === 'b1')
+    line.forget((one) => one === 'b2')
+    assert.deepEqual([line.waiting, line.clients], [1, 1])
+    assert.deepEqual(served(line), ['a1'])
+  })
+
+  it('is left by all whose time is over', () => {
+    const line = lineOf('a1', 'a2', 'a3', 'b1', 'b3')
+    assert.deepEqual(
+      line.leave((one) => one < `${one.slice(0, 1)}3`),
+      ['a1', 'a2', 'b1'],
+    )
+    assert.deepEqual([line.waiting, line.clients], [2, 2])
+    assert.deepEqual(served(line), ['a3', 'b3'])
+  })
+})
