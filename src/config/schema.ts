@@ -323,7 +323,7 @@ export const KEYS = [
     default: '100ms',
     max: '10s',
     sentence:
-      'How long requests may wait for a busy data thread: for the turn of its event loop before theirs, and in the line for a connection to an HTTP/1.1 workload. Beyond it for half a second, principals that send most are answered 503 with Retry-After, and handshakes wait. 0: never.',
+      'How long requests may wait for a busy data thread: for the turn of its event loop before theirs, in line to be begun, and in line for a connection to an HTTP/1.1 workload. Beyond it for half a second, principals that send most are answered 503 with Retry-After, and handshakes wait. 0: never.',
   },
 
   {

@@ -23,6 +23,7 @@ import { Collecting, type ReadBody } from './collecting.ts'
 import type { Copies } from './copies.ts'
 import { Exchange, type ExchangeClient } from './exchange.ts'
 import { recordFault } from './fault.ts'
+import type { Arrival } from './intake.ts'
 import { openCall } from './open-call.ts'
 import type { Owed } from './overload.ts'
 import { encodeOwnResponse } from './respond.ts'
@@ -58,7 +59,7 @@ const DISCARD_BYTES = 64 * 1024
 /** During a drain an idle client has this long to send a request that can be told to close. */
 const DRAIN_IDLE_MS = 1_000
 
-export class ClientConnection implements ExchangeClient, TunnelClient {
+export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   readonly socket: Socket
   readonly remoteAddress: string
   readonly remotePort: number
@@ -82,6 +83,9 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
   #unread = false
   /** A request is waiting until others have had the thread. */
   #yielding = false
+  /** It has waited since `#arrivedMs`, and its turn has come. */
+  #mayBegin = false
+  #arrivedMs = 0
   /** The answer to a request that was refused for overload. */
   #owed: Owed | undefined
   #lingering = false
@@ -122,6 +126,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     if (this.#lingering) return this.#linger(chunk.length)
     if (this.#pending !== undefined) {
       this.#pending = Buffer.concat([this.#pending, chunk])
+      // One piece more than what waits is enough.
+      if (this.#yielding) this.socket.pause()
     } else {
       this.#pending = chunk
       // The time of a head runs from its first byte.
@@ -163,7 +169,17 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     this.#tally.closed(this.#closeReason)
   }
 
-  // The thread: time, trust, drain.
+  // The thread: its turn, time, trust, drain.
+
+  /** The time of a head that is not complete runs on. */
+  begin(): void {
+    if (this.#closed || this.socket.destroyed || this.#lingering) return
+    this.#yielding = false
+    this.#mayBegin = true
+    this.socket.resume()
+    this.guarded(ClientConnection.#readOn)
+    this.#mayBegin = false
+  }
 
   /** Called ten times a second; every deadline of the connection is kept here. */
   tick(nowMs: number): void {
@@ -359,7 +375,8 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.#pending = undefined
       const rest = this.#take(bytes)
       if (rest === undefined) {
-        this.#pending = inOwnMemory(bytes)
+        // In line for milliseconds, they may share memory with others that are.
+        this.#pending = this.#yielding ? Buffer.from(bytes) : inOwnMemory(bytes)
         break
       }
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)
@@ -404,6 +421,7 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       this.socket.pause()
       return undefined
     }
+    if (this.#hasToWait()) return undefined
     const { generation } = this.#context
     const head = parseRequestHead(bytes, 0, bytes.length, generation.headLimits)
     if (head === undefined) return undefined
@@ -414,8 +432,21 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
     return this.#begin(head, bytes)
   }
 
+  /** Before a head is looked at: bytes are the least that can be kept of a request. */
+  #hasToWait(): boolean {
+    const { intake, overload, clock } = this.#context
+    const { principal } = this.peer
+    if (this.#mayBegin || intake.hasRoom || overload.keepsOut(principal)) return false
+    this.#yielding = true
+    this.#arrivedMs = clock.monotonicMs()
+    intake.wait(principal, this)
+    return true
+  }
+
   #begin(head: RequestHead, bytes: Buffer): number {
-    const { generation, clock } = this.#context
+    const { generation, clock, intake, overload } = this.#context
+    const waited = this.#mayBegin
+    this.#mayBegin = false
     this.#requests++
     const peer = currentPeer(this.peer, generation, clock.nowMs())
     if (peer.kind === 'rejection') {
@@ -423,8 +454,9 @@ export class ClientConnection implements ExchangeClient, TunnelClient {
       return bytes.length
     }
     this.peer = peer
-    if (this.#context.overload.sheds(peer.principal)) return this.#shed(head)
-    const startedMs = clock.monotonicMs()
+    if (overload.sheds(peer.principal, waited)) return this.#shed(head)
+    intake.began()
+    const startedMs = waited ? this.#arrivedMs : clock.monotonicMs()
     const admission = admit(head, { peer, inputs: this.#inputs }, this.#context, generation)
     switch (admission.kind) {
       case 'refused':

@@ -20,6 +20,7 @@ import { SYSTEM_CLOCK } from './clock.ts'
 import { recordFault } from './fault.ts'
 import { Generation } from './generation.ts'
 import { H2cPool } from './h2c/pool.ts'
+import { Intake } from './intake.ts'
 import { LentReads } from './lent-reads.ts'
 import { Listener } from './listener.ts'
 import { Overload, readLoop } from './overload.ts'
@@ -81,6 +82,7 @@ class DataThread {
       turn,
     }
     const pool = new UpstreamPool(upstream)
+    const intake = new Intake(turn, () => clock.monotonicMs())
     const context: ThreadContext = {
       generation,
       pool,
@@ -90,11 +92,12 @@ class DataThread {
       candidateSample: new CandidateSample(cells),
       bodies: new BodyBudget(),
       turn,
+      intake,
       overload: new Overload({
         limitMs: () => inbound().overload.eventLoopLagMs,
         nowMs: () => clock.monotonicMs(),
         readLoop,
-        queue: pool.queue,
+        lines: [intake, pool.queue],
         later: (step) => setImmediate(step),
         changed: (state) => {
           cells.set(OVERLOADED, state.active ? 1 : 0)

@@ -1,8 +1,8 @@
 // Whether this data thread is past its capacity, and whose requests it then refuses. A request waits
-// for the turn of the event loop before its own, where it comes in, and then in the line for a
-// connection to the workload: a connection carries one request a turn, so that turns stay short
-// however many wait. Long waits for a while are overload (CoDel, RFC 8289), a single one of a garbage
-// collection or a reload is not; nor is a line that a slow workload makes.
+// for the turn of the event loop before its own, then in line to be begun, and then in the one for a
+// connection to the workload, which carries one request a turn: turns stay short however many wait.
+// Long waits for a while are overload (CoDel, RFC 8289), a single one of a garbage collection or a
+// reload is not; nor is a line that a slow workload makes.
 // Promises that who sends most is refused first, and that one request in a turn of who has none in the
 // line never is.
 import type { OverloadRecord } from '../threads.ts'
@@ -10,14 +10,14 @@ import type { Line } from './fair-line.ts'
 
 export interface OverloadOptions {
   /**
-   * How long requests may wait for the thread, a turn and the line together; 0: whatever comes,
+   * How long requests may wait for the thread, a turn and the lines together; 0: whatever comes,
    * nothing is refused.
    */
   readonly limitMs: () => number
   readonly nowMs: () => number
   readonly readLoop: () => LoopReading
-  /** Requests that policy has let through, and that wait for a connection to the workload. */
-  readonly queue: Line
+  /** In which requests wait: to be begun, and for a connection to the workload. */
+  readonly lines: readonly Line[]
   /** Runs a step at the end of this turn of the loop, and lets another begin. */
   readonly later: (step: () => void) => void
   /** It has begun, or is over. */
@@ -72,11 +72,7 @@ export class Overload {
   active = false
   readonly #options: OverloadOptions
   #reading: LoopReading
-  #served: number
-  /** Requests that leave the line in a millisecond. */
-  #rate = 0
-  /** Requests that may be in it: as many as leave it within the limit, and a turn. */
-  #room = Number.POSITIVE_INFINITY
+  readonly #queues: readonly MeasuredLine[]
   #longTicks = 0
   #longSinceMs = 0
   /** Something was refused, kept waiting or late since the last tick. */
@@ -104,23 +100,31 @@ export class Overload {
   constructor(options: OverloadOptions) {
     this.#options = options
     this.#reading = options.readLoop()
-    this.#served = options.queue.served
+    this.#queues = options.lines.map((line) => new MeasuredLine(line))
     this.#tickedMs = options.nowMs()
     this.#toldMs = this.#tickedMs
   }
 
-  /** Whether the request at hand is refused; then `tell` is owed its answer. */
-  sheds(principal: string): boolean {
+  /**
+   * Whether the request at hand is refused; then `tell` is owed its answer.
+   * @param waited in line, which is then no reason to refuse it any more
+   */
+  sheds(principal: string, waited = false): boolean {
     if (!this.active) return false
     this.#openTurn()
     const admitted = (this.#admitted.get(principal) ?? 0) + 1
-    if (admitted > this.#share || this.#hasMostOfFullLine(principal)) {
+    if (admitted > this.#share || (!waited && this.#hasMostOfFullLine(principal))) {
       this.#pressed = true
       this.#shed++
       return true
     }
     this.#admitted.set(principal, admitted)
     return false
+  }
+
+  /** Whether a request that would have to wait in line is refused instead. */
+  keepsOut(principal: string): boolean {
+    return this.active && this.#hasMostOfFullLine(principal)
   }
 
   /**
@@ -182,7 +186,7 @@ export class Overload {
 
   /** @returns how long requests wait for the thread, and how much of the time it was busy */
   #measure(now: number, limitMs: number): { readonly lagMs: number; readonly busy: number } {
-    const { readLoop, queue } = this.#options
+    const { readLoop } = this.#options
     const elapsedMs = Math.max(1, now - this.#tickedMs)
     this.#tickedMs = now
     const before = this.#reading
@@ -192,24 +196,18 @@ export class Overload {
     const turnMs = turns > 0 ? busyMs / turns : 0
     const busy = busyMs / elapsedMs
     this.#idle = Math.max(0, 1 - busy)
-    const rate = (queue.served - this.#served) / elapsedMs
-    this.#served = queue.served
-    this.#rate += (rate - this.#rate) * Math.min(1, elapsedMs / RATE_MS)
+    for (const line of this.#queues) line.measure(elapsedMs)
     if (busy < SATURATED) {
-      this.#room = Number.POSITIVE_INFINITY
+      for (const line of this.#queues) line.room = Number.POSITIVE_INFINITY
       return { lagMs: turnMs, busy }
     }
-    this.#room = this.#rate * Math.max(limitMs * LEAST_ROOM, limitMs - turnMs)
-    const queueMs = queue.waiting === 0 ? 0 : Math.min(MOST_LAG_MS, queue.waiting / this.#rate)
-    return { lagMs: turnMs + queueMs, busy }
+    const roomMs = Math.max(limitMs * LEAST_ROOM, limitMs - turnMs)
+    for (const line of this.#queues) line.room = line.rate * roomMs
+    return { lagMs: this.#queues.reduce((sum, { waitMs }) => sum + waitMs, turnMs), busy }
   }
 
-  /** Others still find a place in a full line. */
   #hasMostOfFullLine(principal: string): boolean {
-    const { queue } = this.#options
-    if (queue.waiting < this.#room) return false
-    const waiting = queue.waitingOf(principal)
-    return waiting > 0 && waiting * queue.clients >= queue.waiting
+    return this.#queues.some((line) => line.isFullOf(principal))
   }
 
   #change(active: boolean, now: number, lagMs: number): void {
@@ -277,6 +275,40 @@ export class Overload {
     // Time that nobody needed is not kept, nor is a debt for long.
     const left = untilMs - nowMs()
     this.#tellingMs = Math.max(-LONGEST_DEBT_MS, this.#untold.size === 0 ? Math.min(0, left) : left)
+  }
+}
+
+class MeasuredLine {
+  readonly #line: Line
+  #served: number
+  /** Requests that leave it in a millisecond. */
+  rate = 0
+  /** Requests that may be in it: as many as leave it within the limit, and a turn. */
+  room = Number.POSITIVE_INFINITY
+
+  constructor(line: Line) {
+    this.#line = line
+    this.#served = line.served
+  }
+
+  measure(elapsedMs: number): void {
+    const { served } = this.#line
+    const rate = (served - this.#served) / elapsedMs
+    this.#served = served
+    this.rate += (rate - this.rate) * Math.min(1, elapsedMs / RATE_MS)
+  }
+
+  get waitMs(): number {
+    const { waiting } = this.#line
+    return waiting === 0 ? 0 : Math.min(MOST_LAG_MS, waiting / this.rate)
+  }
+
+  /** Others still find a place in it. */
+  isFullOf(principal: string): boolean {
+    const { waiting, clients } = this.#line
+    if (waiting < this.room) return false
+    const own = this.#line.waitingOf(principal)
+    return own > 0 && own * clients >= waiting
   }
 }
 

@@ -4,6 +4,7 @@ import type { CandidateSample } from './candidate-sample.ts'
 import type { Clock } from './clock.ts'
 import type { Generation } from './generation.ts'
 import type { H2cPool } from './h2c/pool.ts'
+import type { Intake } from './intake.ts'
 import type { LentReads } from './lent-reads.ts'
 import type { Overload } from './overload.ts'
 import type { RecordQueue } from './records.ts'
@@ -24,6 +25,7 @@ export interface ThreadContext {
   /** Memory for the bodies that wait for a decision. */
   readonly bodies: BodyBudget
   readonly turn: Turn
+  readonly intake: Intake
   /** Absent until it is known that it works. */
   lentReads?: LentReads
   readonly overload: Overload

@@ -14,6 +14,8 @@ const RELIEVED_BYTES = 1024 * 1024
 export class Turn {
   #held: Writable[] = []
   #collectors: Collector[] = []
+  #steps: (() => void)[] = []
+  #begun = false
   #ended = 0
   #relievedBytes = 0
 
@@ -48,16 +50,28 @@ export class Turn {
     return stream.writableLength === 0
   }
 
+  /** `step` runs at the end of this turn; what it holds leaves with everything else. */
+  beforeEnd(step: () => void): void {
+    this.#begin()
+    this.#steps.push(step)
+  }
+
   /** Lets go now what is held back for `stream`, before it is destroyed. */
   release(stream: Writable): void {
     if (stream.writableCorked > 0) stream.uncork()
   }
 
   #begin(): void {
-    if (this.#held.length + this.#collectors.length === 0) setImmediate(this.#releaseAll)
+    if (this.#begun) return
+    this.#begun = true
+    setImmediate(this.#releaseAll)
   }
 
   readonly #releaseAll = (): void => {
+    this.#begun = false
+    const steps = this.#steps
+    this.#steps = []
+    for (const step of steps) step()
     const held = this.#held
     const collectors = this.#collectors
     this.#held = []

@@ -7,9 +7,11 @@ import type { PeerRejection, VerifiedPeer } from '../../src/identity/peer.ts'
 import { Cells, cellOf } from '../../src/metrics.ts'
 import type { ConnectionInputs } from '../../src/policy/input.ts'
 import { ClientConnection } from '../../src/proxy/connection.ts'
+import { type Arrival, Intake } from '../../src/proxy/intake.ts'
 import type { Owed } from '../../src/proxy/overload.ts'
 import { Tally } from '../../src/proxy/tally.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
+import { Turn } from '../../src/proxy/turn.ts'
 import { eventually } from '../support/eventually.ts'
 
 /** What a connection does to its socket, with the flushing in the hands of the test. */
@@ -60,7 +62,8 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
     records: { push: () => {} },
     clock: { nowMs: () => 0, monotonicMs: () => 0 },
     tickMs: 0,
-    overload: { sheds: () => false },
+    intake: new Intake(new Turn(), () => 0),
+    overload: { sheds: () => false, keepsOut: () => false },
     draining: false,
   }
   const socket = new FakeSocket()
@@ -252,5 +255,154 @@ describe('a request that an overloaded thread refuses', () => {
       for (const { answer } of owed) answer()
       assert.match(socket.written, /^HTTP\/1\.1 503 .*x-postern-decision-id: i{40}\r\n/is)
     }
+  })
+})
+
+describe('a request for which the turn has no room', () => {
+  const REQUEST = 'GET /a HTTP/1.1\r\nhost: a\r\n\r\n'
+
+  /** A connection whose requests wait, until the test says that it is their turn. */
+  const waiting = () => {
+    const one = setUp()
+    const line: Arrival[] = []
+    const asked: string[] = []
+    const { context } = one
+    const evaluation = { outcome: 'timeout', rule: 'policy', input: '{}', evalNs: 1 }
+    Object.assign(context, {
+      intake: {
+        hasRoom: false,
+        began: () => {},
+        wait: (_client: string, arrival: Arrival) => void line.push(arrival),
+      },
+    })
+    Object.assign(context.generation, {
+      identity: { uris: [] },
+      xfccByPeer: new Map([[PEER, 'Hash=0']]),
+      engine: {
+        bodyNeed: () => undefined,
+        decide: ({ target }: { readonly target: string }) => {
+          asked.push(target)
+          return { kind: 'denial', code: 'policy_timeout', status: 504, headers: [], evaluation }
+        },
+      },
+    })
+    Object.assign(context.generation.snapshot.settings.log, { decisions: 'off' })
+    Object.assign(context.generation.snapshot.settings.inbound, {
+      forwardedClientCert: 'sanitize_set',
+    })
+    return { ...one, line, asked, next: () => line.shift()?.begin() }
+  }
+
+  it('is not looked at before it is its turn, and waits once', () => {
+    const { connection, socket, line, asked, next } = waiting()
+    connection.onData(Buffer.from(REQUEST))
+    assert.equal(line.length, 1)
+    assert.deepEqual(asked, [])
+    next()
+    assert.deepEqual(asked, ['/a'])
+    assert.match(socket.written, /^HTTP\/1.1 504 /)
+    assert.equal(line.length, 0)
+  })
+
+  it('is followed by what comes meanwhile, in order, each waiting for its own turn', async () => {
+    const { connection, socket, line, asked, next } = waiting()
+    let paused = 0
+    socket.pause = () => void paused++
+    connection.onData(Buffer.from(REQUEST + REQUEST.replace('/a', '/b').slice(0, 9)))
+    assert.equal(paused, 0)
+    connection.onData(Buffer.from(REQUEST.replace('/a', '/b').slice(9)))
+    assert.equal(paused, 1, 'no more is read than that')
+    assert.equal(line.length, 1)
+    next()
+    await eventually('the second waits', () => line.length === 1)
+    assert.deepEqual(asked, ['/a'])
+    next()
+    assert.deepEqual(asked, ['/a', '/b'])
+    assert.equal(socket.written.match(/HTTP\/1.1 504/g)?.length, 2)
+  })
+
+  it('keeps nothing else of what was read', async () => {
+    v8.setFlagsFromString('--expose-gc')
+    const collectGarbage = vm.runInNewContext('gc') as () => void
+    const { connection, asked, next } = waiting()
+    const give = (): WeakRef<ArrayBufferLike> => {
+      const memory = Buffer.allocUnsafeSlow(64 * 1024)
+      memory.write(REQUEST, 'latin1')
+      connection.onData(memory.subarray(0, REQUEST.length))
+      return new WeakRef(memory.buffer)
+    }
+    const memory = give()
+    await eventually('it is free', () => {
+      collectGarbage()
+      return memory.deref() === undefined
+    })
+    next()
+    assert.deepEqual(asked, ['/a'])
+  })
+
+  it('is answered though the client has ended its side', () => {
+    const { connection, socket, asked, next } = waiting()
+    connection.onData(Buffer.from(REQUEST))
+    connection.onEnd()
+    assert.ok(!socket.ended)
+    next()
+    assert.deepEqual(asked, ['/a'])
+    assert.match(socket.written, /^HTTP\/1.1 504 /)
+  })
+
+  it('is never begun for a client that has gone', () => {
+    const closed = waiting()
+    closed.connection.onData(Buffer.from(REQUEST))
+    closed.connection.onClose()
+    closed.next()
+    const destroyed = waiting()
+    destroyed.connection.onData(Buffer.from(REQUEST))
+    destroyed.socket.destroy()
+    destroyed.next()
+    assert.deepEqual([...closed.asked, ...destroyed.asked], [])
+  })
+
+  it('is held against the trust of the moment that it begins', () => {
+    const { connection, context, socket, asked, next } = waiting()
+    connection.onData(Buffer.from(REQUEST))
+    context.generation.verifier = {
+      trustGeneration: 2,
+      recheck: () => ({ kind: 'rejection', reason: 'revoked', detail: '' }) as never,
+    }
+    next()
+    assert.deepEqual(asked, [])
+    assert.match(socket.written, /^HTTP\/1.1 403 Forbidden[\s\S]*peer_revoked/)
+  })
+
+  it('has no more time than another for a head that does not end', () => {
+    const { connection, socket, line, next, at } = waiting()
+    connection.onData(Buffer.from('GET /a HTTP/1.1\r\n'))
+    for (let i = 1; i <= 14; i++) {
+      next()
+      at(i * 1_000)
+      connection.onData(Buffer.from('x: y\r\n'.slice(0, 1)))
+    }
+    assert.equal(socket.written, '')
+    at(14_900)
+    next()
+    assert.equal(line.length, 0)
+    at(15_000)
+    assert.match(socket.written, /^HTTP\/1.1 408 /)
+  })
+
+  it('is refused at once where the line is full of such', () => {
+    const { connection, context, line, asked } = waiting()
+    let shed = 0
+    Object.assign(context, {
+      overload: {
+        keepsOut: () => true,
+        sheds: () => ++shed > 0,
+        logs: () => false,
+        tell: (answer: () => void) => ({ answer }),
+      },
+    })
+    connection.onData(Buffer.from(REQUEST))
+    assert.equal(shed, 1)
+    assert.deepEqual([line.length, asked.length], [0, 0])
   })
 })

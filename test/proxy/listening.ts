@@ -10,6 +10,7 @@ import { nextGeneration } from '../../src/control/snapshot-builder.ts'
 import { Cells, cellOf, type HANDSHAKE_FAILURES } from '../../src/metrics.ts'
 import { SYSTEM_CLOCK } from '../../src/proxy/clock.ts'
 import { Generation } from '../../src/proxy/generation.ts'
+import { Intake } from '../../src/proxy/intake.ts'
 import { Listener } from '../../src/proxy/listener.ts'
 import type { Overload } from '../../src/proxy/overload.ts'
 import type { RecordQueue } from '../../src/proxy/records.ts'
@@ -65,6 +66,7 @@ export async function startListener(
   const { snapshot } = nextGeneration(config, loaded, Date.now())
   const cells = Cells.allocate()
   const records: LogRecord<SentInput>[] = []
+  const turn = new Turn()
   const context: ThreadContext = {
     generation: new Generation(snapshot, [], SYSTEM_CLOCK, () => {}),
     pool: {} as UpstreamPool,
@@ -76,7 +78,8 @@ export async function startListener(
     } as unknown as RecordQueue,
     clock: SYSTEM_CLOCK,
     tickMs: SYSTEM_CLOCK.monotonicMs(),
-    turn: new Turn(),
+    turn,
+    intake: new Intake(turn, () => SYSTEM_CLOCK.monotonicMs()),
     overload: { active: false, sheds: () => false, press: () => {} } as unknown as Overload,
     draining: false,
   }

@@ -10,7 +10,7 @@ interface Change {
   readonly shed: number
 }
 
-/** Who waits for a connection to the workload, each principal in turn. */
+/** Who waits to be begun, or for a connection to the workload, each principal in turn. */
 class Queue {
   served = 0
   readonly #waiting = new Map<string, number>()
@@ -52,11 +52,12 @@ function setUp(limitMs = 100) {
   const changes: Change[] = []
   const limit = { ms: limitMs }
   const queue = new Queue()
+  const other = new Queue()
   const overload = new Overload({
     limitMs: () => limit.ms,
     nowMs: () => nowMs,
     readLoop: () => ({ turns, busyMs }),
-    queue,
+    lines: [other, queue],
     later: (step) => void steps.push(step),
     changed: ({ active, shed }) => void changes.push({ active, shed }),
   })
@@ -118,6 +119,7 @@ function setUp(limitMs = 100) {
     changes,
     steps,
     queue,
+    other,
     ticks,
     turn,
     tickOfQueue,
@@ -155,6 +157,23 @@ describe('overload', () => {
     for (let i = 0; i < 2; i++) tickOfQueue({ a: 200 })
     assert.ok(overload.active)
     assert.deepEqual(changes, [{ active: true, shed: 0 }])
+  })
+
+  it('is what they wait for in several lines together', () => {
+    const { overload, queue, other, tickOfQueue } = setUp()
+    const tick = (): void => {
+      for (let i = 0; i < 800; i++) other.wait('a')
+      other.serve(800)
+      tickOfQueue({ a: 200 })
+    }
+    for (let i = 0; i < 20; i++) tick()
+    for (let i = 0; i < 500; i++) queue.wait('a')
+    for (let i = 0; i < 20; i++) tick()
+    assert.ok(!overload.active)
+    assert.equal(queue.waiting, 500)
+    for (let i = 0; i < 500; i++) other.wait('a')
+    for (let i = 0; i < 6; i++) tick()
+    assert.ok(overload.active)
   })
 
   it('is not a line that is soon over, nor one that is as long as may be', () => {
@@ -272,6 +291,28 @@ describe('the requests of an overloaded thread', () => {
       assert.deepEqual({ busy, modest }, { busy: 160, modest: 12 })
       assert.ok(noisy! > 500, `${noisy}`)
     }
+  })
+
+  it('are not kept out of a line that is not full, nor refused for its length once they have waited', () => {
+    const { overload, tickOfQueue, queue, overloaded } = setUp()
+    assert.ok(!overload.keepsOut('noisy'))
+    overloaded()
+    for (let i = 0; i < 20; i++) tickOfQueue({ noisy: 5_000 })
+    for (let i = 0; i < 500; i++) queue.wait('noisy')
+    assert.ok(overload.keepsOut('noisy'))
+    assert.ok(!overload.keepsOut('modest'))
+    assert.ok(overload.sheds('noisy'))
+    assert.ok(!overload.sheds('noisy', true))
+    queue.serve(500)
+    assert.ok(!overload.keepsOut('noisy'))
+  })
+
+  it('are refused in a turn that is too long though they have waited for it', () => {
+    const { overload, turn, overloaded } = setUp()
+    overloaded()
+    for (let i = 0; i < 50; i++) turn({ noisy: 500 }, 10)
+    const admitted = Array.from({ length: 50 }, () => overload.sheds('noisy', true))
+    assert.ok(admitted.includes(true))
   })
 
   it('are not refused for a line that the workload is to blame for', () => {

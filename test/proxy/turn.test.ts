@@ -95,4 +95,38 @@ describe('writes of one turn of the event loop', () => {
     await eventually('it has left, too', () => written.length === 3)
     assert.equal(stream.writableCorked, 0)
   })
+
+  it('are those of its last steps, too, which hold nothing longer than it lasts', async () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    const { number } = turn
+    const step = (): void => {
+      turn.hold(stream)
+      stream.write('b')
+      assert.deepEqual(written, [])
+      assert.equal(turn.number, number)
+    }
+    turn.hold(stream)
+    stream.write('a')
+    turn.beforeEnd(step)
+    await new Promise(setImmediate)
+    assert.deepEqual(written, ['a', 'b'])
+    assert.notEqual(turn.number, number)
+  })
+
+  it('are not put off by a step that runs again in the next', async () => {
+    const turn = new Turn()
+    const { stream, written } = sink()
+    let steps = 0
+    const step = (): void => {
+      turn.hold(stream)
+      stream.write(`${++steps}`)
+      if (steps < 3) turn.beforeEnd(step)
+    }
+    turn.beforeEnd(step)
+    await new Promise(setImmediate)
+    assert.deepEqual(written, ['1'])
+    await eventually('all have left', () => written.length === 3)
+    assert.deepEqual(written, ['1', '2', '3'])
+  })
 })

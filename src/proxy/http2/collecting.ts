@@ -56,7 +56,7 @@ export class StreamCollecting implements StreamUser {
   begin(expectContinue: boolean): void {
     if (expectContinue) this.stream.inform([':status', '100'])
     this.stream.user = this
-    if (this.stream.requestEnded && !this.#over) this.streamEnd([])
+    if (this.stream.headOnly && !this.#over) this.streamEnd([])
   }
 
   get read(): ReadSoFar {

@@ -58,6 +58,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   readonly #bornMs: number
   #idleSinceMs: number
   #requests = 0
+  /** Requests that wait to be begun. */
+  #waiting = 0
   #leaving = false
   #cutMs: number | undefined
   #endedMs: number | undefined
@@ -134,7 +136,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       if (nowMs - one.progressMs >= timeouts.requestBodyMs) this.failed(one, 'body_timeout')
     }
     if (leaving !== undefined) this.#leave(leaving)
-    if (this.#exchanges.size + this.#collecting.size > 0) this.#idleSinceMs = nowMs
+    if (this.#exchanges.size + this.#collecting.size + this.#waiting > 0) this.#idleSinceMs = nowMs
     else if (nowMs - this.#idleSinceMs >= timeouts.idleMs) this.#destroy('idle')
   }
 
@@ -183,10 +185,40 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     if (head.body.kind === 'length') stream.expect(head.body.length)
     this.#requests++
     this.#idleSinceMs = this.#context.tickMs
+    if (!this.#waits(stream, head, startedMs)) this.#begin(stream, head, startedMs, false)
+    const { limits } = generation.snapshot.settings.inbound
+    if (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) {
+      this.#leave('requests')
+    }
+  }
+
+  /** What follows of it waits in the client's window. @returns false where it need not, or may not */
+  #waits(stream: Http2Stream, head: RequestHead, startedMs: number): boolean {
+    const { intake, overload } = this.#context
+    const { principal } = this.peer
+    if (intake.hasRoom || overload.keepsOut(principal)) return false
+    this.#waiting++
+    const begin = (): void => {
+      this.#waiting--
+      if (stream.closed || this.socket.destroyed) return
+      try {
+        this.#begin(stream, head, startedMs, true)
+      } catch (error) {
+        this.#session.faulted(stream, error)
+      }
+    }
+    intake.wait(principal, { begin })
+    return true
+  }
+
+  #begin(stream: Http2Stream, head: RequestHead, startedMs: number, waited: boolean): void {
+    const { generation, clock, intake, overload } = this.#context
+    if (this.#cutMs !== undefined) return stream.reset(H2_ERROR.refusedStream)
     const peer = currentPeer(this.peer, generation, clock.nowMs())
     if (peer.kind === 'rejection') return this.#cut(peer, { stream, head, startedMs })
     this.peer = peer
-    if (this.#context.overload.sheds(peer.principal)) return this.#shed(stream, head)
+    if (overload.sheds(peer.principal, waited)) return this.#shed(stream, head)
+    intake.began()
     const origin = { peer, inputs: this.#inputs }
     const admission = admit(head, origin, this.#context, generation)
     switch (admission.kind) {
@@ -198,10 +230,6 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
         break
       case 'admitted':
         this.#forward(stream, head, admission, startedMs)
-    }
-    const { limits } = generation.snapshot.settings.inbound
-    if (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) {
-      this.#leave('requests')
     }
   }
 

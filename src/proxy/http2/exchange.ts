@@ -110,7 +110,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     // What the client of a WebSocket says before there is one waits, within its window.
     if (this.head.upgrade !== undefined) this.stream.pause()
     if (read !== undefined && read.bytes.length > 0) this.streamData(read.bytes)
-    if (read === undefined ? this.stream.requestEnded : read.done) {
+    if (read === undefined ? this.stream.headOnly : read.done) {
       this.streamEnd(read?.trailers ?? [])
     }
     if (!this.#over) this.stream.user = this

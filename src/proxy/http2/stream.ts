@@ -42,6 +42,8 @@ const SMALL_BYTES = 1024
 
 export class Http2Stream implements FlowUser, Growing {
   readonly id: number
+  /** The head is all of the request: no end of it is told. */
+  readonly headOnly: boolean
   readonly copiesWrites = true
   readonly #owner: StreamOwner
   readonly #flow: Flow
@@ -65,13 +67,13 @@ export class Http2Stream implements FlowUser, Growing {
   #heldBytes = 0
   #lastRead = -1
 
-  /** @param complete the head was all of the request */
-  constructor(id: number, owner: StreamOwner, complete: boolean) {
+  constructor(id: number, owner: StreamOwner, headOnly: boolean) {
     this.id = id
+    this.headOnly = headOnly
     this.#owner = owner
     this.#flow = new Flow(id, owner.sending, this)
-    this.#requestEnded = complete
-    this.#endTold = complete
+    this.#requestEnded = headOnly
+    this.#endTold = headOnly
   }
 
   get headersSent(): boolean {
