@@ -18,6 +18,7 @@ import {
   requestIdOf,
   type Waiting,
 } from './admission.ts'
+import { BytesAside } from './bytes-aside.ts'
 import type { Call, CallRequest, UpgradeUser } from './call.ts'
 import { Collecting, type ReadBody } from './collecting.ts'
 import type { Copies } from './copies.ts'
@@ -69,6 +70,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   readonly #inputs: ConnectionInputs
   readonly #bornMs: number
   #pending: Buffer | undefined
+  /** What waits with a request for its turn. */
+  #aside: BytesAside | undefined
   #exchange: Exchange | undefined
   /** A request that waits for its body before policy is asked. */
   #collecting: Collecting | undefined
@@ -124,8 +127,9 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   onData(chunk: Buffer): void {
     if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientData(chunk)
     if (this.#lingering) return this.#linger(chunk.length)
-    if (this.#pending !== undefined) {
-      this.#pending = Buffer.concat([this.#pending, chunk])
+    const before = this.#pending ?? this.#aside?.take()
+    if (before !== undefined) {
+      this.#pending = Buffer.concat([before, chunk])
       // One piece more than what waits is enough.
       if (this.#yielding) this.socket.pause()
     } else {
@@ -175,6 +179,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   begin(): void {
     if (this.#closed || this.socket.destroyed || this.#lingering) return
     this.#yielding = false
+    this.#pending ??= this.#aside?.take()
     this.#mayBegin = true
     this.socket.resume()
     this.guarded(ClientConnection.#readOn)
@@ -375,8 +380,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       this.#pending = undefined
       const rest = this.#take(bytes)
       if (rest === undefined) {
-        // In line for milliseconds, they may share memory with others that are.
-        this.#pending = this.#yielding ? Buffer.from(bytes) : inOwnMemory(bytes)
+        if (this.#yielding) this.#putAside(bytes)
+        else this.#pending = inOwnMemory(bytes)
         break
       }
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)
@@ -441,6 +446,11 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#arrivedMs = clock.monotonicMs()
     intake.wait(principal, this)
     return true
+  }
+
+  #putAside(bytes: Buffer): void {
+    this.#aside ??= new BytesAside()
+    this.#context.intake.pieces.put(bytes, this.#aside)
   }
 
   #begin(head: RequestHead, bytes: Buffer): number {

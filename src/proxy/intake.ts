@@ -4,6 +4,7 @@
 // thousand connections, 2026-11). The others wait as the bytes that they came in, clients in turn.
 // Promises that a turn stays short however many come, that nobody waits while the thread has nothing
 // else to do, and that who sends little does not wait for who sends much.
+import { SharedPieces } from './bytes-aside.ts'
 import { FairLine, type Line } from './fair-line.ts'
 import type { Turn } from './turn.ts'
 
@@ -19,6 +20,8 @@ const MOST = 64
 const MOST_MS = 10
 
 export class Intake implements Line {
+  /** For the bytes of those that wait. */
+  readonly pieces = new SharedPieces()
   readonly #turn: Turn
   readonly #nowMs: () => number
   readonly #line = new FairLine<Arrival>()

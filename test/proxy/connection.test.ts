@@ -6,6 +6,7 @@ import vm from 'node:vm'
 import type { PeerRejection, VerifiedPeer } from '../../src/identity/peer.ts'
 import { Cells, cellOf } from '../../src/metrics.ts'
 import type { ConnectionInputs } from '../../src/policy/input.ts'
+import { SharedPieces } from '../../src/proxy/bytes-aside.ts'
 import { ClientConnection } from '../../src/proxy/connection.ts'
 import { type Arrival, Intake } from '../../src/proxy/intake.ts'
 import type { Owed } from '../../src/proxy/overload.ts'
@@ -271,6 +272,7 @@ describe('a request for which the turn has no room', () => {
     Object.assign(context, {
       intake: {
         hasRoom: false,
+        pieces: new SharedPieces(),
         began: () => {},
         wait: (_client: string, arrival: Arrival) => void line.push(arrival),
       },

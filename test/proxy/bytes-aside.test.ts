@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import v8 from 'node:v8'
+import vm from 'node:vm'
+import { BytesAside, SharedPieces } from '../../src/proxy/bytes-aside.ts'
+import { eventually } from '../support/eventually.ts'
+
+describe('bytes that are put aside', () => {
+  it('come back as they were, once, however many wait and of whatever length', () => {
+    const pieces = new SharedPieces()
+    const all = [0, 1, 700, 8_192, 8_193, 65_536, 100_000, ...Array(300).fill(997)].map(
+      (length, i) => ({ at: new BytesAside(), bytes: Buffer.alloc(length, `${i} `) }),
+    )
+    for (const { at, bytes } of all) {
+      const lent = Buffer.from(bytes)
+      pieces.put(lent, at)
+      lent.fill(0)
+    }
+    for (const { at, bytes } of all) {
+      assert.deepEqual(at.take(), bytes)
+      assert.equal(at.take(), undefined)
+    }
+  })
+
+  it('are those of last time no more when it is used again', () => {
+    const pieces = new SharedPieces()
+    const at = new BytesAside()
+    for (const text of ['first', 'second']) {
+      pieces.put(Buffer.from(text), at)
+      assert.equal(at.take()?.toString(), text)
+    }
+  })
+
+  it('take no memory any more when all that shared it were taken back', async () => {
+    v8.setFlagsFromString('--expose-gc')
+    const collectGarbage = vm.runInNewContext('gc') as () => void
+    const pieces = new SharedPieces()
+    const all = Array.from({ length: 100 }, () => new BytesAside())
+    const putAll = (): void => {
+      for (const at of all) pieces.put(Buffer.alloc(1_000), at)
+    }
+    const firstPiece = (): WeakRef<ArrayBufferLike> => {
+      const memory = all.map((at) => at.take()?.buffer)[0]
+      assert.ok(memory)
+      return new WeakRef(memory)
+    }
+    putAll()
+    const memory = firstPiece()
+    putAll()
+    await eventually('it is free', () => {
+      collectGarbage()
+      return memory.deref() === undefined
+    })
+  })
+})
