@@ -3,18 +3,17 @@
 // the heap the sooner.
 
 const PIECE_BYTES = 64 * 1024
-/** What is larger gets memory of its own. */
-const MOST_BYTES = PIECE_BYTES / 8
+/** What is larger has memory of its own. */
+export const MOST_ASIDE_BYTES = PIECE_BYTES / 8
 
 /** The memory of a thread for such; a piece of it is free when nothing waits in it. */
 export class SharedPieces {
   #piece = NOTHING
   #used = 0
 
-  /** Copies bytes to where `at` says from then on. */
+  /** Copies at most `MOST_ASIDE_BYTES` to where `at` says from then on. */
   put(bytes: Buffer, at: BytesAside): void {
     const { length } = bytes
-    if (length > MOST_BYTES) return at.are(Buffer.from(bytes), 0, length)
     if (this.#used + length > this.#piece.length) {
       this.#piece = Buffer.allocUnsafeSlow(PIECE_BYTES)
       this.#used = 0

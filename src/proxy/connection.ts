@@ -18,7 +18,7 @@ import {
   requestIdOf,
   type Waiting,
 } from './admission.ts'
-import { BytesAside } from './bytes-aside.ts'
+import { BytesAside, MOST_ASIDE_BYTES } from './bytes-aside.ts'
 import type { Call, CallRequest, UpgradeUser } from './call.ts'
 import { Collecting, type ReadBody } from './collecting.ts'
 import type { Copies } from './copies.ts'
@@ -157,6 +157,9 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   onClose(): void {
     if (this.#closed) return
     this.#closed = true
+    // It may still be in line.
+    this.#pending = undefined
+    this.#aside = undefined
     if (this.#owed !== undefined) this.#context.overload.withdraw(this.#owed)
     const { exchange, tunnel } = { exchange: this.#exchange, tunnel: this.#tunnel }
     this.#exchange = undefined
@@ -181,7 +184,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#yielding = false
     this.#pending ??= this.#aside?.take()
     this.#mayBegin = true
-    this.socket.resume()
+    if (this.socket.isPaused()) this.socket.resume()
     this.guarded(ClientConnection.#readOn)
     this.#mayBegin = false
   }
@@ -212,7 +215,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       } else if (silentMs >= timeouts.idleMs) this.#destroy('idle')
       return
     }
-    if (this.#yielding) return
+    if (this.#yielding && !this.#lingering) return
     const waitedMs = nowMs - this.#waitingSinceMs
     if (this.#lingering) {
       if (!this.#flushed && this.socket.writableFinished) {
@@ -380,7 +383,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       this.#pending = undefined
       const rest = this.#take(bytes)
       if (rest === undefined) {
-        if (this.#yielding) this.#putAside(bytes)
+        if (this.#yielding && bytes.length <= MOST_ASIDE_BYTES) this.#putAside(bytes)
         else this.#pending = inOwnMemory(bytes)
         break
       }

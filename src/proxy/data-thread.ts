@@ -82,7 +82,11 @@ class DataThread {
       turn,
     }
     const pool = new UpstreamPool(upstream)
-    const intake = new Intake(turn, () => clock.monotonicMs())
+    const intake = new Intake(
+      turn,
+      () => clock.monotonicMs(),
+      (error) => recordFault(context, error),
+    )
     const context: ThreadContext = {
       generation,
       pool,

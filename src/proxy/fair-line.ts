@@ -12,7 +12,7 @@ export interface Line {
 
 export class FairLine<T> {
   /** Nobody's is empty; whoever was served goes to the end. */
-  readonly #queues = new Map<string, T[]>()
+  readonly #queues = new Map<string, Fifo<T>>()
   #waiting = 0
 
   get waiting(): number {
@@ -29,7 +29,7 @@ export class FairLine<T> {
 
   wait(client: string, one: T): void {
     const queue = this.#queues.get(client)
-    if (queue === undefined) this.#queues.set(client, [one])
+    if (queue === undefined) this.#queues.set(client, new Fifo(one))
     else queue.push(one)
     this.#waiting++
   }
@@ -52,9 +52,7 @@ export class FairLine<T> {
   /** Takes out one of which it is true, wherever it is. */
   forget(isIt: (one: T) => boolean): void {
     for (const [client, queue] of this.#queues) {
-      const place = queue.findIndex(isIt)
-      if (place === -1) continue
-      queue.splice(place, 1)
+      if (!queue.remove(isIt)) continue
       this.#waiting--
       if (queue.length === 0) this.#queues.delete(client)
       return
@@ -65,12 +63,59 @@ export class FairLine<T> {
   leave(isDue: (one: T) => boolean): T[] {
     const gone: T[] = []
     for (const [client, queue] of this.#queues) {
-      while (queue[0] !== undefined && isDue(queue[0])) gone.push(queue.shift()!)
+      for (let one = queue.first; one !== undefined && isDue(one); one = queue.first) {
+        gone.push(one)
+        queue.shift()
+      }
       if (queue.length === 0) this.#queues.delete(client)
     }
     this.#waiting -= gone.length
     return gone
   }
 }
+
+/** An array whose first is taken without moving the others: tens of thousands may wait. */
+class Fifo<T> {
+  #items: (T | undefined)[]
+  #taken = 0
+
+  constructor(first: T) {
+    this.#items = [first]
+  }
+
+  get length(): number {
+    return this.#items.length - this.#taken
+  }
+
+  get first(): T | undefined {
+    return this.#items[this.#taken]
+  }
+
+  push(one: T): void {
+    this.#items.push(one)
+  }
+
+  shift(): T | undefined {
+    const one = this.first
+    if (one === undefined) return undefined
+    this.#items[this.#taken++] = undefined
+    if (this.#taken >= LEAST_TIDIED && 2 * this.#taken >= this.#items.length) this.#tidy()
+    return one
+  }
+
+  remove(isIt: (one: T) => boolean): boolean {
+    const place = this.#items.findIndex((one) => one !== undefined && isIt(one))
+    if (place === -1) return false
+    this.#items.splice(place, 1)
+    return true
+  }
+
+  #tidy(): void {
+    this.#items = this.#items.slice(this.#taken)
+    this.#taken = 0
+  }
+}
+
+const LEAST_TIDIED = 32
 
 const anybody = (): boolean => true

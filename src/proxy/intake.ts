@@ -24,6 +24,7 @@ export class Intake implements Line {
   readonly pieces = new SharedPieces()
   readonly #turn: Turn
   readonly #nowMs: () => number
+  readonly #fault: (error: unknown) => void
   readonly #line = new FairLine<Arrival>()
   #served = 0
   /** In this turn. */
@@ -31,9 +32,11 @@ export class Intake implements Line {
   #firstMs = 0
   #open = false
 
-  constructor(turn: Turn, nowMs: () => number) {
+  /** @param fault hears of what must never happen: a request that throws as it begins */
+  constructor(turn: Turn, nowMs: () => number, fault: (error: unknown) => void) {
     this.#turn = turn
     this.#nowMs = nowMs
+    this.#fault = fault
   }
 
   get waiting(): number {
@@ -80,13 +83,25 @@ export class Intake implements Line {
     this.#turn.beforeEnd(this.#turnEnds)
   }
 
+  /** One that fails, or is none any more, is no reason for others to wait. */
+  #begin(next: Arrival): void {
+    const served = this.#served
+    try {
+      next.begin()
+    } catch (error) {
+      this.#fault(error)
+    }
+    // It has left the line in any case.
+    if (this.#served === served) this.#served++
+  }
+
   /** What begins now leaves with the answers of this turn, and is answered in the next. */
   readonly #turnEnds = (): void => {
     if (this.#begun === 0) this.#firstMs = this.#nowMs()
     while (this.#turnHasRoom) {
       const next = this.#line.next()
       if (next === undefined) break
-      next.begin()
+      this.#begin(next)
     }
     this.#begun = 0
     this.#open = false

@@ -1,12 +1,14 @@
 // More requests at once than a turn of the event loop begins: those that wait are answered in order,
 // others have their turn meanwhile, and what is taken back before its turn costs nothing.
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
 import { before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { suiteCleanup } from '../support/cleanup.ts'
+import { eventually } from '../support/eventually.ts'
 import { get, type Http1Client, openClient, post } from '../support/http1.ts'
 import { ask, openSession } from '../support/http2.ts'
-import type { IssuedCertificate } from '../support/pki.ts'
+import { type IssuedCertificate, testAuthority } from '../support/pki.ts'
 import { head, openRawHttp2, requestFields, resetStreamFrame } from '../support/raw-http2.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { startWorkload, type Workload } from '../support/workload.ts'
@@ -152,5 +154,39 @@ describe('many requests at once whose bodies policy reads', () => {
         assert.deepEqual(told(await ask(session, json, JSON.stringify(body))), [body, body])
       }),
     ])
+  })
+})
+
+describe('many requests at once of a peer that is no longer trusted', () => {
+  const t = suiteCleanup()
+
+  it('are answered as such, those that wait among them, and go nowhere', async () => {
+    const { url } = await startWorkload(t)
+    const sidecar = await startSidecar(t, {
+      forward: url,
+      config: {
+        policy: { bundle: SLOW, fuel: 1_000_000_000 },
+        inbound: { overload: { eventLoopLag: 0 } },
+      },
+    })
+    const session = await openSession(t, sidecar, await sidecar.authority.svid('web'))
+    const asked = Array.from({ length: 90 }, () => ask(session, { ':path': SLOW_PATH }))
+    await Promise.race(asked)
+    const { root } = await testAuthority()
+    await writeFile(sidecar.files.trustBundle, root.certificatePem)
+    sidecar.signal('SIGHUP')
+    const statuses = (await Promise.all(asked)).map(({ status }) => status)
+    assert.deepEqual([...new Set(statuses)].sort(), [200, 403])
+    const invalid = statuses.filter((status) => status === 403).length
+    // Those that were with the workload have no status in the metrics: it had not answered.
+    const ended = (statusClass: string): Promise<number> =>
+      sidecar.metric(
+        `postern_requests_total{protocol="http/2",outcome="peer_invalid",status_class="${statusClass}"}`,
+      )
+    await eventually(
+      'each is counted',
+      async () => (await ended('4xx')) + (await ended('none')) === invalid,
+    )
+    assert.ok((await ended('4xx')) > 0, 'none of them waited')
   })
 })

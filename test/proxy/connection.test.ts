@@ -34,6 +34,9 @@ class FakeSocket {
   }
   pause(): void {}
   resume(): void {}
+  isPaused(): boolean {
+    return false
+  }
 }
 
 const PEER = { kind: 'peer', principal: 'p', trustGeneration: 1, acceptableUntilMs: 1e9 }
@@ -63,7 +66,11 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
     records: { push: () => {} },
     clock: { nowMs: () => 0, monotonicMs: () => 0 },
     tickMs: 0,
-    intake: new Intake(new Turn(), () => 0),
+    intake: new Intake(
+      new Turn(),
+      () => 0,
+      (error) => assert.fail(String(error)),
+    ),
     overload: { sheds: () => false, keepsOut: () => false },
     draining: false,
   }

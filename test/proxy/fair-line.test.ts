@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { FairLine } from '../../src/proxy/fair-line.ts'
+import { randomness, SEED } from '../support/randomness.ts'
 
 /** Each waits under its first letter: `a1`, `a2`, `b1`. */
 function lineOf(...waiting: string[]): FairLine<string> {
@@ -9,8 +10,8 @@ function lineOf(...waiting: string[]): FairLine<string> {
   return line
 }
 
-function served(line: FairLine<string>): string[] {
-  const all: string[] = []
+function served<T>(line: FairLine<T>): T[] {
+  const all: T[] = []
   for (let one = line.next(); one !== undefined; one = line.next()) all.push(one)
   return all
 }
@@ -57,5 +58,31 @@ describe('a line', () => {
     )
     assert.deepEqual([line.waiting, line.clients], [2, 2])
     assert.deepEqual(served(line), ['a3', 'b3'])
+  })
+
+  it('keeps the order of many of a client, whatever is taken out meanwhile', () => {
+    const random = randomness(SEED)
+    const line = new FairLine<number>()
+    let expected: number[] = []
+    for (let i = 0; i < 5_000; i++) {
+      line.wait('a', i)
+      expected.push(i)
+      if (random.chance(0.3)) assert.equal(line.next(), expected.shift())
+      if (random.chance(0.1)) {
+        const gone = random.below(i + 1)
+        line.forget((one) => one === gone)
+        expected = expected.filter((one) => one !== gone)
+      }
+      if (random.chance(0.01)) {
+        const first = (expected[0] ?? 0) + random.below(10)
+        assert.deepEqual(
+          line.leave((one) => one < first),
+          expected.filter((one) => one < first),
+        )
+        expected = expected.filter((one) => one >= first)
+      }
+      assert.equal(line.waitingOf('a'), expected.length)
+    }
+    assert.deepEqual(served(line), expected)
   })
 })

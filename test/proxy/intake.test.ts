@@ -9,8 +9,13 @@ const MOST = 64
 function setUp() {
   const steps: (() => void)[] = []
   const clock = { ms: 1_000 }
+  const faults: unknown[] = []
   const turn = { beforeEnd: (step: () => void) => void steps.push(step) }
-  const intake = new Intake(turn as unknown as Turn, () => clock.ms)
+  const intake = new Intake(
+    turn as unknown as Turn,
+    () => clock.ms,
+    (error) => faults.push(error),
+  )
   const begun: string[] = []
   const begins = (name: string, takesMs: number): void => {
     intake.began()
@@ -31,7 +36,7 @@ function setUp() {
     endTurn()
     return [...begun]
   }
-  return { intake, clock, steps, begun, comes, turnOf }
+  return { intake, clock, faults, steps, begun, comes, turnOf }
 }
 
 const names = (count: number, from = 0): string[] =>
@@ -85,12 +90,33 @@ describe('the requests that a turn begins', () => {
     intake.wait('gone', { begin: () => intake.began() })
     turnOf()
     assert.equal(asked, 1_000)
-    assert.deepEqual([intake.waiting, intake.served], [0, MOST + 1])
+    // They have left the line all the same.
+    assert.deepEqual([intake.waiting, intake.served], [0, MOST + 1_001])
     turnOf(names(MOST))
     for (let i = 0; i < 1_000; i++) {
       intake.wait('gone', { begin: () => void (clock.ms += 1) })
     }
     turnOf()
     assert.equal(intake.waiting, 990, 'nor do they make a turn long')
+  })
+
+  it('go on though one fails, and those that are none any more leave the line as well', () => {
+    const { intake, faults, begun, turnOf } = setUp()
+    turnOf(names(MOST))
+    for (let i = 0; i < MOST; i++) intake.began()
+    const failure = new Error('as it begins')
+    intake.wait('a', {
+      begin: () => {
+        throw failure
+      },
+    })
+    intake.wait('a', { begin: () => {} })
+    intake.wait('a', { begin: () => begun.push('the last') })
+    turnOf()
+    assert.deepEqual(turnOf(), ['the last'])
+    assert.deepEqual(faults, [failure])
+    assert.equal(intake.waiting, 0)
+    assert.equal(intake.served, 2 * MOST + 3)
+    assert.ok(intake.hasRoom)
   })
 })

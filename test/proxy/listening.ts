@@ -79,7 +79,11 @@ export async function startListener(
     clock: SYSTEM_CLOCK,
     tickMs: SYSTEM_CLOCK.monotonicMs(),
     turn,
-    intake: new Intake(turn, () => SYSTEM_CLOCK.monotonicMs()),
+    intake: new Intake(
+      turn,
+      () => SYSTEM_CLOCK.monotonicMs(),
+      (error) => assert.fail(String(error)),
+    ),
     overload: { active: false, sheds: () => false, press: () => {} } as unknown as Overload,
     draining: false,
   }

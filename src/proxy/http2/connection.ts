@@ -44,6 +44,13 @@ const CUT_MS = 500
 /** After the last frame a client has so long to close. */
 const LINGER_MS = 2_000
 
+/** A request that nothing has been decided about. */
+interface Asked {
+  readonly stream: Http2Stream
+  readonly head: RequestHead
+  readonly startedMs: number
+}
+
 export class Http2Connection implements ExchangeOwner, CollectingEvents, SessionEvents {
   readonly socket: Socket
   readonly remoteAddress: string
@@ -59,7 +66,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   #idleSinceMs: number
   #requests = 0
   /** Requests that wait to be begun. */
-  #waiting = 0
+  readonly #waiting = new Set<Asked>()
   #leaving = false
   #cutMs: number | undefined
   #endedMs: number | undefined
@@ -114,6 +121,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
 
   onClose(): void {
     this.#closed = true
+    this.#waiting.clear()
     this.#session.closed()
     this.#tally.closed(this.#closeReason)
   }
@@ -136,7 +144,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       if (nowMs - one.progressMs >= timeouts.requestBodyMs) this.failed(one, 'body_timeout')
     }
     if (leaving !== undefined) this.#leave(leaving)
-    if (this.#exchanges.size + this.#collecting.size + this.#waiting > 0) this.#idleSinceMs = nowMs
+    if (this.#exchanges.size + this.#collecting.size + this.#waiting.size > 0)
+      this.#idleSinceMs = nowMs
     else if (nowMs - this.#idleSinceMs >= timeouts.idleMs) this.#destroy('idle')
   }
 
@@ -197,10 +206,11 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     const { intake, overload } = this.#context
     const { principal } = this.peer
     if (intake.hasRoom || overload.keepsOut(principal)) return false
-    this.#waiting++
+    const asked = { stream, head, startedMs }
+    this.#waiting.add(asked)
     const begin = (): void => {
-      this.#waiting--
-      if (stream.closed || this.socket.destroyed) return
+      // It was answered when its peer was cut, or has nobody any more who asks.
+      if (!this.#waiting.delete(asked) || stream.closed || this.socket.destroyed) return
       try {
         this.#begin(stream, head, startedMs, true)
       } catch (error) {
@@ -368,14 +378,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
 
   // Ending.
 
-  #cut(
-    rejection: PeerRejection,
-    asked?: {
-      readonly stream: Http2Stream
-      readonly head: RequestHead
-      readonly startedMs: number
-    },
-  ): void {
+  #cut(rejection: PeerRejection, asked?: Asked): void {
     const code = codeOfRejection(rejection)
     this.#tally.cut(this, code, rejection.detail)
     this.#closeReason = 'peer_invalid'
@@ -388,25 +391,23 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     for (const one of this.#collecting) {
       one.stop()
       one.body.release()
-      const id = requestIdOf(one.head.fields)
-      sendOwnAnswer(one.stream, one.head, { code, id })
-      this.#record(factsOf(one.head, id, undefined, one.startedMs, errorEntry(code).http), {
-        outcome: 'peer_invalid',
-        code,
-      })
+      this.#tellCut(code, one)
     }
     this.#collecting.clear()
-    if (asked !== undefined) {
-      const { stream, head, startedMs } = asked
-      const id = requestIdOf(head.fields)
-      sendOwnAnswer(stream, head, { code, id })
-      this.#record(factsOf(head, id, undefined, startedMs, errorEntry(code).http), {
-        outcome: 'peer_invalid',
-        code,
-      })
-    }
+    for (const one of this.#waiting) this.#tellCut(code, one)
+    this.#waiting.clear()
+    if (asked !== undefined) this.#tellCut(code, asked)
     // GOAWAY now, the end when the answers are out or at the latest after CUT_MS.
     this.#session.leave()
+  }
+
+  #tellCut(code: ErrorCode, { stream, head, startedMs }: Asked): void {
+    const id = requestIdOf(head.fields)
+    sendOwnAnswer(stream, head, { code, id })
+    this.#record(factsOf(head, id, undefined, startedMs, errorEntry(code).http), {
+      outcome: 'peer_invalid',
+      code,
+    })
   }
 
   /**
