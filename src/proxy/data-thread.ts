@@ -101,7 +101,7 @@ class DataThread {
         limitMs: () => inbound().overload.eventLoopLagMs,
         nowMs: () => clock.monotonicMs(),
         readLoop,
-        lines: [intake, pool.queue],
+        lines: [intake.line, pool.queue],
         later: (step) => setImmediate(step),
         changed: (state) => {
           cells.set(OVERLOADED, state.active ? 1 : 0)

@@ -10,7 +10,9 @@ export interface Line {
   waitingOf(client: string): number
 }
 
-export class FairLine<T> {
+export class FairLine<T> implements Line {
+  /** Counted by whoever owns the line: not all have to wait. */
+  served = 0
   /** Nobody's is empty; whoever was served goes to the end. */
   readonly #queues = new Map<string, Fifo<T>>()
   #waiting = 0

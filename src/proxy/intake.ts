@@ -5,7 +5,7 @@
 // Promises that a turn stays short however many come, that nobody waits while the thread has nothing
 // else to do, and that who sends little does not wait for who sends much.
 import { SharedPieces } from './bytes-aside.ts'
-import { FairLine, type Line } from './fair-line.ts'
+import { FairLine } from './fair-line.ts'
 import type { Turn } from './turn.ts'
 
 /** One request that waits for its turn. */
@@ -19,14 +19,14 @@ const MOST = 64
 /** A policy that takes long: others are to have the thread, too. At least one request begins. */
 const MOST_MS = 10
 
-export class Intake implements Line {
+export class Intake {
   /** For the bytes of those that wait. */
   readonly pieces = new SharedPieces()
+  /** Those that wait, clients in turn. */
+  readonly line = new FairLine<Arrival>()
   readonly #turn: Turn
   readonly #nowMs: () => number
   readonly #fault: (error: unknown) => void
-  readonly #line = new FairLine<Arrival>()
-  #served = 0
   /** In this turn. */
   #begun = 0
   #firstMs = 0
@@ -39,37 +39,21 @@ export class Intake implements Line {
     this.#fault = fault
   }
 
-  get waiting(): number {
-    return this.#line.waiting
-  }
-
-  get clients(): number {
-    return this.#line.clients
-  }
-
-  get served(): number {
-    return this.#served
-  }
-
-  waitingOf(client: string): number {
-    return this.#line.waitingOf(client)
-  }
-
   /** Whether a request that has just come may begin. Others `wait`. */
   get hasRoom(): boolean {
-    return this.#line.waiting === 0 && (this.#begun === 0 || this.#turnHasRoom)
+    return this.line.waiting === 0 && (this.#begun === 0 || this.#turnHasRoom)
   }
 
   /** A request has begun. */
   began(): void {
-    this.#served++
+    this.line.served++
     if (this.#begun++ > 0) return
     this.#firstMs = this.#nowMs()
     this.#openTurn()
   }
 
   wait(client: string, arrival: Arrival): void {
-    this.#line.wait(client, arrival)
+    this.line.wait(client, arrival)
     this.#openTurn()
   }
 
@@ -85,26 +69,26 @@ export class Intake implements Line {
 
   /** One that fails, or is none any more, is no reason for others to wait. */
   #begin(next: Arrival): void {
-    const served = this.#served
+    const served = this.line.served
     try {
       next.begin()
     } catch (error) {
       this.#fault(error)
     }
     // It has left the line in any case.
-    if (this.#served === served) this.#served++
+    if (this.line.served === served) this.line.served++
   }
 
   /** What begins now leaves with the answers of this turn, and is answered in the next. */
   readonly #turnEnds = (): void => {
     if (this.#begun === 0) this.#firstMs = this.#nowMs()
     while (this.#turnHasRoom) {
-      const next = this.#line.next()
+      const next = this.line.next()
       if (next === undefined) break
       this.#begin(next)
     }
     this.#begun = 0
     this.#open = false
-    if (this.#line.waiting > 0) this.#openTurn()
+    if (this.line.waiting > 0) this.#openTurn()
   }
 }

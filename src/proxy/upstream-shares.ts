@@ -1,7 +1,7 @@
 // Whose turn it is when connections to the workload are scarce. Those that wait are served client by
 // client in turn, and the last eighth of the connections is for clients that hold few: one whose
 // requests or tunnels last does not keep the workload from all others.
-import { FairLine, type Line } from './fair-line.ts'
+import { FairLine } from './fair-line.ts'
 import type { UpstreamUser } from './upstream.ts'
 
 export interface Waiting {
@@ -12,30 +12,13 @@ export interface Waiting {
 
 const RESERVED_PART = 1 / 8
 
-export class UpstreamShares implements Line {
+export class UpstreamShares {
   readonly #held = new Map<string, number>()
-  readonly #line = new FairLine<Waiting>()
-  #served = 0
-
-  get waiting(): number {
-    return this.#line.waiting
-  }
-
-  get clients(): number {
-    return this.#line.clients
-  }
-
-  /** How often a connection was taken. */
-  get served(): number {
-    return this.#served
-  }
-
-  waitingOf(client: string): number {
-    return this.#line.waitingOf(client)
-  }
+  /** Those that wait; `served` says how often a connection was taken. */
+  readonly line = new FairLine<Waiting>()
 
   took(client: string): void {
-    this.#served++
+    this.line.served++
     this.#held.set(client, (this.#held.get(client) ?? 0) + 1)
   }
 
@@ -52,20 +35,20 @@ export class UpstreamShares implements Line {
   }
 
   wait(one: Waiting): void {
-    this.#line.wait(one.client, one)
+    this.line.wait(one.client, one)
   }
 
   /** Takes the next out of its queue; undefined when nobody waits that may have one. */
   next(free: number, all: number): Waiting | undefined {
-    return this.#line.next((client) => this.mayTake(client, free, all))
+    return this.line.next((client) => this.mayTake(client, free, all))
   }
 
   forget(user: UpstreamUser): void {
-    if (this.#line.waiting > 0) this.#line.forget((one) => one.user === user)
+    if (this.line.waiting > 0) this.line.forget((one) => one.user === user)
   }
 
   /** Takes out those that have waited since before `sinceMs`. */
   expired(sinceMs: number): Waiting[] {
-    return this.#line.leave((one) => one.sinceMs <= sinceMs)
+    return this.line.leave((one) => one.sinceMs <= sinceMs)
   }
 }

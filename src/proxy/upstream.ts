@@ -82,7 +82,7 @@ export class UpstreamPool {
 
   /** Those that wait for a connection. */
   get queue(): Line {
-    return this.#shares
+    return this.#shares.line
   }
 
   /**
@@ -181,7 +181,7 @@ export class UpstreamPool {
   }
 
   #next(): void {
-    if (this.#shares.waiting === 0) return
+    if (this.#shares.line.waiting === 0) return
     const next = this.#shares.next(this.#free, this.#options.maxConnections)
     if (next !== undefined) this.#give(next.user, false, next.client)
   }

@@ -50,7 +50,7 @@ describe('the requests that a turn begins', () => {
       assert.equal(begun.length, MOST)
       turnOf()
     }
-    assert.equal(intake.served, 10 * MOST)
+    assert.equal(intake.line.served, 10 * MOST)
     assert.equal(steps.length, 0, 'nothing keeps the loop busy')
   })
 
@@ -58,11 +58,11 @@ describe('the requests that a turn begins', () => {
     const { intake, turnOf, steps } = setUp()
     const all = names(200)
     assert.deepEqual(turnOf(all), all.slice(0, 64))
-    assert.equal(intake.waiting, 136)
+    assert.equal(intake.line.waiting, 136)
     assert.deepEqual(turnOf(['late']), all.slice(64, 128))
     assert.deepEqual(turnOf(), all.slice(128, 192))
     assert.deepEqual(turnOf(), [...all.slice(192), 'late'])
-    assert.deepEqual([intake.waiting, intake.served, steps.length], [0, 201, 0])
+    assert.deepEqual([intake.line.waiting, intake.line.served, steps.length], [0, 201, 0])
   })
 
   it('are fewer where they take long, and one at the least', () => {
@@ -78,7 +78,10 @@ describe('the requests that a turn begins', () => {
     const { intake, comes, turnOf } = setUp()
     turnOf(names(500))
     comes('modest', 0, 'b')
-    assert.deepEqual([intake.clients, intake.waitingOf('a'), intake.waitingOf('b')], [2, 436, 1])
+    assert.deepEqual(
+      [intake.line.clients, intake.line.waitingOf('a'), intake.line.waitingOf('b')],
+      [2, 436, 1],
+    )
     assert.deepEqual(turnOf().slice(0, 3), ['64', 'modest', '65'])
   })
 
@@ -91,13 +94,13 @@ describe('the requests that a turn begins', () => {
     turnOf()
     assert.equal(asked, 1_000)
     // They have left the line all the same.
-    assert.deepEqual([intake.waiting, intake.served], [0, MOST + 1_001])
+    assert.deepEqual([intake.line.waiting, intake.line.served], [0, MOST + 1_001])
     turnOf(names(MOST))
     for (let i = 0; i < 1_000; i++) {
       intake.wait('gone', { begin: () => void (clock.ms += 1) })
     }
     turnOf()
-    assert.equal(intake.waiting, 990, 'nor do they make a turn long')
+    assert.equal(intake.line.waiting, 990, 'nor do they make a turn long')
   })
 
   it('go on though one fails, and those that are none any more leave the line as well', () => {
@@ -115,8 +118,8 @@ describe('the requests that a turn begins', () => {
     turnOf()
     assert.deepEqual(turnOf(), ['the last'])
     assert.deepEqual(faults, [failure])
-    assert.equal(intake.waiting, 0)
-    assert.equal(intake.served, 2 * MOST + 3)
+    assert.equal(intake.line.waiting, 0)
+    assert.equal(intake.line.served, 2 * MOST + 3)
     assert.ok(intake.hasRoom)
   })
 })
