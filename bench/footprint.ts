@@ -56,6 +56,9 @@ else await measure()
 async function measure(): Promise<void> {
   const rounds = Number(options.rounds)
   const connections = Number(options.connections)
+  if (!(connections > FIRST_CONNECTIONS)) {
+    throw new Error(`--connections must be more than ${FIRST_CONNECTIONS}`)
+  }
   const soak = Number(options.soak)
   if (!options['skip-build']) {
     const { status } = spawnSync('npm', ['run', '-s', 'build'], {
@@ -75,9 +78,12 @@ async function measure(): Promise<void> {
     }
     const config = posternConfig(stage, port, metricsPort, own)
     // All connections come from one address here.
-    const most = connections + FIRST_CONNECTIONS
     Object.assign(config['inbound'] as object, {
-      limits: { connections: most, connectionsPerAddress: most, connectionsPerPeer: most },
+      limits: {
+        connections,
+        connectionsPerAddress: connections,
+        connectionsPerPeer: connections,
+      },
       // They come as fast as they can, which is overload.
       overload: { eventLoopLag: '0' },
     })
@@ -132,6 +138,7 @@ async function startTimes(
       await (round > 0 ? end(child) : drained(child))
     }
   }
+  if (rounds === 0) return []
   const all = [...times].map(([name, of]) => ({
     name,
     ms: median(of),
@@ -185,7 +192,7 @@ interface Memory {
 
 /**
  * Each connection makes one request, then all of them rest. The first ones bring what the process
- * needs once (code, buffers, a larger heap) and are not counted.
+ * needs once (code, buffers, a larger heap); what one connection costs is of the others.
  */
 async function memory(
   connections: number,
@@ -202,8 +209,9 @@ async function memory(
     await first.open({ port, connections: FIRST_CONNECTIONS, work: WORK, ...stage.client })
     await first.drive(FIRST_CONNECTIONS * REQUESTS_TO_WARM)
     const warm = await restingRss(pid)
-    for (let open = 0; open < connections; open += CONNECTIONS_OF_LOAD) {
-      const part = Math.min(CONNECTIONS_OF_LOAD, connections - open)
+    const others = connections - FIRST_CONNECTIONS
+    for (let open = 0; open < others; open += CONNECTIONS_OF_LOAD) {
+      const part = Math.min(CONNECTIONS_OF_LOAD, others - open)
       const load = new Load()
       rest.push(load)
       await load.open({ port, connections: part, work: WORK, ...stage.client })
@@ -212,7 +220,7 @@ async function memory(
     const occupied = await restingRss(pid)
     return {
       idleMiB: Number((idle / 1024 / 1024).toFixed(1)),
-      kibPerConnection: Number(((occupied - warm) / 1024 / connections).toFixed(1)),
+      kibPerConnection: Number(((occupied - warm) / 1024 / others).toFixed(1)),
       occupiedMiB: Number((occupied / 1024 / 1024).toFixed(1)),
     }
   } finally {
@@ -263,7 +271,8 @@ function print(
   rounds: number,
   connections: number,
 ): void {
-  console.log(`\nFrom spawning to ready, with the sample policy; median of ${rounds}`)
+  if (rounds > 0)
+    console.log(`\nFrom spawning to ready, with the sample policy; median of ${rounds}`)
   for (const { name, ms, ratio } of starts) {
     console.log(
       `  ${name.padEnd(30)}${ms.toFixed(0).padStart(6)} ms${ratio.toFixed(1).padStart(7)}x`,

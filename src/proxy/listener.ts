@@ -116,8 +116,6 @@ const DRAIN_HANDSHAKE_MS = 1_000
 const OVERLOAD_WAIT_MS = 1_000
 /** In overload this part of the handshakes may be in progress: one costs what dozens of requests do. */
 const OVERLOAD_HANDSHAKES = 1 / 16
-/** The longest that a timer takes. */
-const NEVER_MS = 2 ** 31 - 1
 
 const arrivalKey = Symbol('arrival')
 const connectionKey = Symbol('connection')
@@ -162,8 +160,9 @@ export class Listener {
       ...(forward.scheme === 'tcp' ? {} : { ALPNProtocols: [...ALPN_PROTOCOLS] }),
       // The first context, too: without options it takes what the environment may have made nonsense.
       ...contextOptions(identity, trust.bundles),
-      // `tick` keeps the deadline: this one cannot be changed later, and it closes nothing.
-      handshakeTimeout: NEVER_MS,
+      // `tick` keeps the deadline: this one cannot be changed later, and it closes nothing. Below 0 there
+      // is no timer (0 means two minutes), which each idle connection would keep.
+      handshakeTimeout: -1,
     })
     renewContext(this.#tls, contextOptions(identity, trust.bundles))
     this.#tls.on('secureConnection', (socket) => this.#guarded(socket, () => this.#secured(socket)))
