@@ -149,9 +149,9 @@ export class Exchange implements UpgradeUser {
     if (read !== undefined) {
       this.#send(read.bytes)
       if (read.done && read.decoder !== undefined) this.#takeTrailers(read.decoder)
-      if (read.done) call.end(this.#requestTrailers)
     }
-    if (!this.requestDone && end > start) consumed = this.#takeBody(buffer, start, end)
+    if (this.requestDone) call.end(this.#requestTrailers)
+    else if (end > start) consumed = this.#takeBody(buffer, start, end)
     if (!this.#ended) call.begin()
     return consumed
   }

@@ -64,6 +64,10 @@ describe('flow control towards a workload that speaks HTTP/2', () => {
     ['HTTP/1.1', askHttp1],
     ['HTTP/2', askHttp2],
   ] as const) {
+    it(`lets a request with a body of no length end (${protocol})`, async (test) => {
+      assert.equal(await ask(test, sidecar, web, { path: '/upload', body: '' }), '200 0')
+    })
+
     it(`lets uploads wait behind one that takes the window of all, until that is given up (${protocol})`, async (test) => {
       streams.length = 0
       const stalled = ask(test, sidecar, web, { path: '/stall', body: 'x'.repeat(WINDOW) })

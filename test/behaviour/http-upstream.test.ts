@@ -131,6 +131,16 @@ describe('a workload', () => {
     assert.deepEqual(places.slice(1), [1, 1])
   })
 
+  it('is asked again on the same connection, also after a request with a body of no length', async () => {
+    await emptyPool()
+    script = (socket) => void socket.write(ok('kept'))
+    const before = workload.sockets.length
+    for (const bytes of [get('/'), post('/', ''), post('/', 'body'), post('/', ''), get('/')]) {
+      assert.equal((await answerTo(bytes)).text, 'kept')
+    }
+    assert.equal(workload.sockets.length - before, 1)
+  })
+
   it('that closed a kept connection is asked once more, where that is safe', async () => {
     for (const [method, expected] of [
       ['GET', 'again'],

@@ -121,10 +121,13 @@ function sendOn(raw: RawHttp2, question: Question, fields: readonly string[]): v
   const method = methodOf(question)
   const list = [...requestFields({ ':method': method, ':path': path }), ...fields]
   raw.send(head(1, list, body === undefined))
-  for (let at = 0; body !== undefined && at < body.length; at += FRAME_BYTES) {
-    const last = at + FRAME_BYTES >= body.length
-    raw.send(data(1, body.slice(at, at + FRAME_BYTES), last && unfinished !== true))
-  }
+  if (body === undefined) return
+  let at = 0
+  do {
+    const piece = body.slice(at, at + FRAME_BYTES)
+    at += FRAME_BYTES
+    raw.send(data(1, piece, at >= body.length && unfinished !== true))
+  } while (at < body.length)
 }
 
 async function assertGoesOn(raw: RawHttp2, { alone }: Question): Promise<void> {
