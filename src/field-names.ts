@@ -15,6 +15,11 @@ export const VALUE_CHARACTERS: Uint8Array = charactersIn(
   (code) => (code >= 0x20 && code < 0x7f) || code === 0x09,
 )
 
+/** What every workload reads alike in a name. A table costs less than half of what a regexp does. */
+const PLAIN_NAME_CHARACTERS: Uint8Array = charactersIn((_, character) =>
+  /[a-z0-9-]/.test(character),
+)
+
 export function isToken(text: string): boolean {
   return text !== '' && consistsOf(TOKEN_CHARACTERS, text)
 }
@@ -78,7 +83,7 @@ export function isIdentityField(name: string): boolean {
  * that is no letter or digit. nginx ignores such fields for the same reason.
  */
 export function isFoldable(name: string): boolean {
-  return FOLDABLE.test(name)
+  return !consistsOf(PLAIN_NAME_CHARACTERS, name)
 }
 
 /**
@@ -105,8 +110,6 @@ export function isProtectedResponseField(name: string): boolean {
     name.startsWith('x-postern-')
   )
 }
-
-const FOLDABLE = /[^a-z0-9-]/
 
 function byLength(names: Iterable<string>): (readonly string[] | undefined)[] {
   const all: string[][] = []

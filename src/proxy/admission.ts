@@ -271,7 +271,7 @@ export function setField(fields: Fields, name: string, value: string): void {
     kept += 2
     if (isIt) set = true
   }
-  fields.length = kept
+  if (kept < fields.length) fields.length = kept
   if (!set) fields.push(name, value)
 }
 
