@@ -120,7 +120,7 @@ export const SCENARIOS = {
     variants: ['postern-policy', NGINX, 'haproxy', 'envoy-rbac'],
     connections: 16,
     as: 'admin',
-    tasks: [bodyTask('10KB', 0.4), bodyTask('1MB', 0.02)],
+    tasks: [bodyTask('10KB', 1), bodyTask('1MB', 0.02)],
     bars: atMost(1.3, NGINX, ['postern-policy']),
   },
   websocket: {
