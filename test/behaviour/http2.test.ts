@@ -214,6 +214,8 @@ describe('HTTP/1.1 to a workload that speaks HTTP/2', () => {
         stream.respond({ ':status': 200, 'content-length': '5' })
         return void stream.end('hello')
       }
+      const [, status] = /^\/alone\/(\d+)$/.exec(String(headers[':path'])) ?? []
+      if (status !== undefined) return stream.respond({ ':status': status }, { endStream: true })
       stream.respond({ ':status': 201, 'x-host': headers[':authority'] }, { waitForTrailers: true })
       stream.on('wantTrailers', () => stream.sendTrailers({ 'x-sum': '1' }))
       stream.pipe(stream)
@@ -236,6 +238,17 @@ describe('HTTP/1.1 to a workload that speaks HTTP/2', () => {
       assert.deepEqual(unknown.trailers, [['x-sum', '1']])
       client.send(chunked('/echo', ['some', 'more']))
       assert.equal(String((await client.answer()).body), 'somemore')
+    }
+  })
+
+  it('sees where an answer ends that is a head alone', async () => {
+    const client = await openClient(t, sidecar, web)
+    for (const status of [200, 204, 205, 302, 304, 404]) {
+      for (const method of ['GET', 'HEAD']) {
+        client.send(`${method} /alone/${status} HTTP/1.1\r\nhost: localhost\r\n\r\n`)
+        const answer = await client.answer(method)
+        assert.equal(`${answer.status} ${answer.body}`, `${status} `)
+      }
     }
   })
 

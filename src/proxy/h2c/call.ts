@@ -161,12 +161,13 @@ export class H2cCall implements Call, FlowUser, Growing {
     const bodyless = this.#request.method === 'HEAD' || status === 204 || status === 304
     this.#lengthLeft = bodyless ? 0 : length
     if (endStream && (this.#lengthLeft ?? 0) !== 0) return this.misbehaved(H2_ERROR.protocol)
-    const framing =
-      endStream || bodyless
-        ? NO_BODY
-        : length === undefined
-          ? CHUNKED
-          : ({ kind: 'length', length } as const)
+    // An HTTP/1.1 client has to be told that nothing follows.
+    const known = endStream ? 0 : length
+    const framing = bodyless
+      ? NO_BODY
+      : known === undefined
+        ? CHUNKED
+        : ({ kind: 'length', length: known } as const)
     this.#user.callHead(headOf(answer, framing, endStream))
     if (endStream) this.ended([])
   }
