@@ -310,7 +310,8 @@ export class Http1Call implements Call, UpstreamUser {
     const upstream = this.#upstream
     this.#upstream = undefined
     if (upstream !== undefined) {
-      const complete = clean && this.#requestDone && this.#bodyLeft === 0
+      // A body with a length needs no end: HTTP/2 may bring that in a frame of its own, later.
+      const complete = clean && (this.#chunked ? this.#requestDone : this.#bodyLeft === 0)
       if (complete && this.#head?.keepAlive === true && !this.#closes) upstream.release()
       else upstream.destroy()
     }

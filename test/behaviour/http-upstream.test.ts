@@ -17,6 +17,7 @@ import {
   startScriptedWorkload,
 } from '../support/http1.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
+import { data, head, openRawHttp2, requestFields } from '../support/raw-http2.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import type { RawWorkload } from '../support/workload.ts'
 
@@ -137,6 +138,26 @@ describe('a workload', () => {
     const before = workload.sockets.length
     for (const bytes of [get('/'), post('/', ''), post('/', 'body'), post('/', ''), get('/')]) {
       assert.equal((await answerTo(bytes)).text, 'kept')
+    }
+    assert.equal(workload.sockets.length - before, 1)
+  })
+
+  it('is asked again on the same connection when a body was as long as it said, and its END_STREAM is late', async () => {
+    await emptyPool()
+    script = (socket) => void socket.write(ok('kept'))
+    const before = workload.sockets.length
+    const client = await openRawHttp2(t, sidecar, web)
+    for (const [stream, body] of [
+      [1, 'body'],
+      [3, ''],
+      [5, 'body'],
+    ] as const) {
+      const fields = requestFields({ ':method': 'POST', 'content-length': `${body.length}` })
+      client.send(head(stream, fields, false))
+      if (body !== '') client.send(data(stream, body))
+      const answer = await client.answered(stream)
+      assert.equal(`${answer.status} ${answer.body}`, '200 kept')
+      client.send(data(stream, '', true))
     }
     assert.equal(workload.sockets.length - before, 1)
   })
