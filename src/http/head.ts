@@ -146,8 +146,8 @@ export function parseRequestHead(
   }
   // Any other upgrade is for us to ignore (RFC 9110 section 7.8), and is not forwarded.
   const toWebSocket = upgrade !== undefined && upgrade.toLowerCase() === 'websocket'
+  const bodyless = body.kind === 'none' || (body.kind === 'length' && body.length === 0)
   if (toWebSocket) {
-    const bodyless = body.kind === 'none' || (body.kind === 'length' && body.length === 0)
     const asked = method === 'GET' && minorVersion === 1 && bodyless && options.upgrade
     if (!asked || !hasHandshakeFields(fields)) return rejection('bad_upgrade')
   }
@@ -164,7 +164,7 @@ export function parseRequestHead(
     body,
     keepAlive: !options.close && (minorVersion === 1 || options.keepAlive),
     // RFC 9110 section 10.1.1: ignored in HTTP/1.0, and pointless without a body.
-    expectContinue: expect !== undefined && minorVersion === 1 && body.kind !== 'none',
+    expectContinue: expect !== undefined && minorVersion === 1 && !bodyless,
     upgrade: toWebSocket ? 'websocket' : undefined,
     headBytes,
   }

@@ -242,6 +242,10 @@ describe('Expect', () => {
     const body = 'Content-Length: 1'
     assert.equal(accepted(withFields('Expect: 100-Continue', body)).expectContinue, true)
     assert.equal(accepted(withFields('Expect: 100-continue')).expectContinue, false)
+    assert.equal(
+      accepted(withFields('Expect: 100-continue', 'Content-Length: 0')).expectContinue,
+      false,
+    )
     const old = `POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\n${body}\r\n\r\n`
     assert.equal(accepted(old).expectContinue, false)
   })
