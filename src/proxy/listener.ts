@@ -238,7 +238,7 @@ export class Listener {
 
   #accepted(socket: net.Socket): void {
     const arrival = this.#arrivalOn(socket)
-    socket.on('error', ignore)
+    socket.on('error', onError)
     this.#context.cells.add(ACCEPTED)
     if (!this.#balancers.concerns(arrival.address)) return this.#arrived(arrival)
     if (this.#hasNoRoom) return this.#turnAway(arrival, 'overload')
@@ -429,7 +429,7 @@ export class Listener {
     const isTls = socket instanceof tls.TLSSocket
     if (isTls) this.#context.lentReads?.lend(socket)
     if (this.#context.generation.snapshot.settings.inbound.forward.scheme === 'tcp') {
-      socket.on('error', ignore)
+      socket.on('error', onError)
       // The configuration excludes it; this catches a fault of ours before it becomes a bypass.
       if (!isTls || peer.kind !== 'peer') throw new TypeError('TCP is for verified peers alone')
       const connection = new TcpConnection({ ...start, socket, peer }, this.#context, this.#tally)
@@ -439,13 +439,13 @@ export class Listener {
     if (isTls && socket.alpnProtocol === 'h2') {
       const connection = new Http2Connection(start, this.#context, this.#tally)
       ;(socket as Http2Socket)[connectionKey] = connection
-      socket.on('data', onHttp2Data).on('drain', onHttp2Drain).on('error', ignore)
+      socket.on('data', onHttp2Data).on('drain', onHttp2Drain).on('error', onError)
       return connection
     }
     const connection = new ClientConnection(start, this.#context, this.#tally)
     ;(socket as OwnedSocket)[connectionKey] = connection
     // Shared functions instead of a closure for each event and connection: idle ones are many.
-    socket.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', ignore)
+    socket.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', onError)
     return connection
   }
 
@@ -501,7 +501,7 @@ export class Listener {
   /** Says why in plain HTTP: TLS 1.3 has no alert for a certificate refused after the handshake. */
   #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure): void {
     this.#refused.set(socket, this.#context.tickMs)
-    socket.on('error', ignore).on('close', () => this.#refused.delete(socket))
+    socket.on('error', onError).on('close', () => this.#refused.delete(socket))
     if (socket.alpnProtocol === 'h2') return refuseOverHttp2(socket, reason, this.#context)
     let left = REFUSAL_LINGER_BYTES
     socket.on('data', (chunk: Buffer) => {
@@ -560,8 +560,13 @@ const certificatePem = (peer: Peer): string =>
 
 const isUpperCase = (byte = 0): boolean => byte >= 0x41 && byte <= 0x5a
 
-/** Errors are followed by `close`, which is where a connection's end is handled. */
-function ignore(): void {}
+/**
+ * An error of the system is followed by `close`, which is where a connection's end is handled. One of
+ * TLS is not: node leaves the socket open, and keeps all that still comes on it.
+ */
+function onError(this: net.Socket): void {
+  this.destroy()
+}
 
 /** The guard outlives generations, and reads the limits of the one in force. */
 const currentLimits = (context: ThreadContext): GuardLimits => {

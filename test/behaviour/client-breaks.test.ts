@@ -21,7 +21,7 @@ import { startH2cWorkload } from '../support/http2.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
 import { data, head, requestFields, settingsFrame } from '../support/raw-http2.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
-import { startRawWorkload } from '../support/workload.ts'
+import { startRawWorkload, startWorkload } from '../support/workload.ts'
 
 /** Places of a session that are tried, from its first byte to its last, for each side that may break. */
 const PLACES = 16
@@ -259,5 +259,60 @@ describe('a client that breaks off, to a workload behind tcp://', () => {
     await assertUnharmed(sidecar, { upstream: 0 })
     sidecar.signal('SIGTERM')
     assert.equal(await sidecar.exited, 0)
+  })
+})
+
+describe('a client that breaks TLS in the middle of its connection', () => {
+  const SAY: readonly (readonly [alpn: string, bytes: Buffer])[] = [
+    ['http/1.1', Buffer.from('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')],
+    [
+      'h2',
+      Buffer.concat([
+        Buffer.from(PREFACE, 'latin1'),
+        settingsFrame([]),
+        head(1, requestFields({ ':path': '/' })),
+      ]),
+    ],
+  ]
+
+  /** Waits until `heard`, and breaks TLS. */
+  async function breakTls(
+    t: Cleanup,
+    sidecar: TestSidecar,
+    alpn: readonly string[],
+    bytes: Buffer,
+    heard: () => boolean,
+  ): Promise<void> {
+    const cut = { at: undefined, of: 'client', how: 'close' } as const
+    const relay = await startCuttingRelay(t, sidecar.port, cut)
+    const socket = tls.connect({
+      ...sidecar.clientOptions(await sidecar.authority.svid('web')),
+      ALPNProtocols: [...alpn],
+      port: relay.port,
+    })
+    t.after(() => socket.destroy())
+    socket.on('error', () => {})
+    socket.write(bytes)
+    await eventually('the workload has heard of it', heard)
+    relay.spoil()
+  }
+
+  for (const [alpn, bytes] of SAY) {
+    it(`is gone, and does not keep the workload busy (${alpn})`, async (t) => {
+      const workload = await startWorkload(t, () => {})
+      const sidecar = await startSidecar(t, { forward: workload.url })
+      await breakTls(t, sidecar, [alpn], bytes, () => workload.seen.length === 1)
+      await eventually('nothing is open', async () => (await workload.connections()) === 0)
+      await assertUnharmed(sidecar, { upstream: 0 })
+    })
+  }
+
+  it('is gone, and the workload behind tcp:// is told', async (t) => {
+    const workload = await startRawWorkload(t, (socket) => void socket.resume())
+    const sidecar = await startSidecar(t, { forward: workload.url.replace('http', 'tcp') })
+    const heard = () => workload.received[0] === 'hello'
+    await breakTls(t, sidecar, [], Buffer.from('hello'), heard)
+    await eventually('nothing is open', () => workload.sockets[0]?.destroyed)
+    await assertUnharmed(sidecar, { upstream: 0 })
   })
 })

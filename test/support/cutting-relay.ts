@@ -16,15 +16,23 @@ export interface CuttingRelay {
   /** What has passed. */
   readonly bytes: { client: number; sidecar: number }
   readonly closed: Promise<void>
+  /** Sends the sidecar what is no TLS, as if the client did; it is up to the sidecar what follows. */
+  spoil(): void
 }
 
 export async function startCuttingRelay(t: Cleanup, port: number, cut: Cut): Promise<CuttingRelay> {
   const bytes = { client: 0, sidecar: 0 }
   const closed = Promise.withResolvers<void>()
+  let spoil = (): void => {}
   const relay = net.createServer({ allowHalfOpen: true }, (client) => {
     relay.close()
     const sidecar = net.connect({ host: '127.0.0.1', port, allowHalfOpen: true })
     let isCut = false
+    let isSpoilt = false
+    spoil = () => {
+      isCut = isSpoilt = true
+      sidecar.write(Buffer.alloc(RECORD_BYTES))
+    }
     const breakOff = (): void => {
       isCut = true
       if (cut.how === 'reset') sidecar.resetAndDestroy()
@@ -46,9 +54,13 @@ export async function startCuttingRelay(t: Cleanup, port: number, cut: Cut): Pro
     for (const one of [client, sidecar]) one.on('error', () => {})
     client.on('data', (chunk: Buffer) => pass('client', sidecar, chunk))
     sidecar.on('data', (chunk: Buffer) => pass('sidecar', client, chunk))
-    client.on('end', () => sidecar.end())
+    client.on('end', () => {
+      if (!isSpoilt) sidecar.end()
+    })
     sidecar.on('end', () => client.end())
-    client.on('close', () => sidecar.destroy())
+    client.on('close', () => {
+      if (!isSpoilt) sidecar.destroy()
+    })
     sidecar.on('close', () => {
       client.destroy()
       closed.resolve()
@@ -57,5 +69,9 @@ export async function startCuttingRelay(t: Cleanup, port: number, cut: Cut): Pro
   })
   await new Promise<void>((resolve) => relay.listen(0, '127.0.0.1', resolve))
   t.after(() => relay.close())
-  return { port: (relay.address() as AddressInfo).port, bytes, closed: closed.promise }
+  const { port: relayPort } = relay.address() as AddressInfo
+  return { port: relayPort, bytes, closed: closed.promise, spoil: () => spoil() }
 }
+
+/** More than what is left of any record that has begun. */
+const RECORD_BYTES = 20_000
