@@ -244,10 +244,19 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
 
   /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
   verifyAgain(nowMs: number): void {
-    if (this.#closed || this.#closeReason === 'peer_invalid') return
+    if (this.#closed || this.#isCut) return
     const peer = currentPeer(this.peer, this.#context.generation, nowMs)
-    if (peer.kind === 'rejection') this.#cut(peer)
-    else this.peer = peer
+    if (peer.kind !== 'rejection') {
+      this.peer = peer
+      return
+    }
+    // A request that waits in line is told; where there is none, or not the whole head, nobody is.
+    if (this.#yielding && this.#owed === undefined) this.begin()
+    if (!this.#isCut) this.#cut(peer)
+  }
+
+  get #isCut(): boolean {
+    return this.#closeReason === 'peer_invalid'
   }
 
   /** The drain deadline has passed. */
@@ -588,6 +597,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     const asked = { method: method === 'HEAD' ? method : '', keepAlive, minorVersion }
     const discard = discardable(head)
     this.#owed = this.#context.overload.tell(() => {
+      this.#owed = undefined
       this.guarded(() => {
         if (this.#closed || this.#lingering) return
         this.#yielding = false
@@ -743,7 +753,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
 
   /** A client may take its time over an answer; one that is not acceptable any more may not. */
   #lingerMs(idleMs: number): number {
-    return this.#flushed || this.#closeReason === 'peer_invalid' ? LINGER_MS : idleMs
+    return this.#flushed || this.#isCut ? LINGER_MS : idleMs
   }
 
   #linger(length: number): void {

@@ -160,33 +160,66 @@ describe('many requests at once whose bodies policy reads', () => {
 describe('many requests at once of a peer that is no longer trusted', () => {
   const t = suiteCleanup()
 
-  it('are answered as such, those that wait among them, and go nowhere', async () => {
-    const { url } = await startWorkload(t)
-    const sidecar = await startSidecar(t, {
-      forward: url,
+  const start = async (): Promise<TestSidecar> =>
+    startSidecar(t, {
+      forward: (await startWorkload(t)).url,
       config: {
         policy: { bundle: SLOW, fuel: 1_000_000_000 },
         inbound: { overload: { eventLoopLag: 0 } },
       },
     })
-    const session = await openSession(t, sidecar, await sidecar.authority.svid('web'))
-    const asked = Array.from({ length: 90 }, () => ask(session, { ':path': SLOW_PATH }))
-    await Promise.race(asked)
+
+  const trustOthers = async (sidecar: TestSidecar): Promise<void> => {
     const { root } = await testAuthority()
     await writeFile(sidecar.files.trustBundle, root.certificatePem)
     sidecar.signal('SIGHUP')
-    const statuses = (await Promise.all(asked)).map(({ status }) => status)
-    assert.deepEqual([...new Set(statuses)].sort(), [200, 403])
-    const invalid = statuses.filter((status) => status === 403).length
+  }
+
+  /** Each of `invalid` is counted, and at least one of them had waited. */
+  const counted = async (
+    sidecar: TestSidecar,
+    protocol: string,
+    invalid: number,
+  ): Promise<void> => {
     // Those that were with the workload have no status in the metrics: it had not answered.
     const ended = (statusClass: string): Promise<number> =>
       sidecar.metric(
-        `postern_requests_total{protocol="http/2",outcome="peer_invalid",status_class="${statusClass}"}`,
+        `postern_requests_total{protocol="${protocol}",outcome="peer_invalid",status_class="${statusClass}"}`,
       )
     await eventually(
       'each is counted',
       async () => (await ended('4xx')) + (await ended('none')) === invalid,
     )
     assert.ok((await ended('4xx')) > 0, 'none of them waited')
+  }
+
+  it('are answered as such, those that wait among them, and go nowhere', async () => {
+    const sidecar = await start()
+    const session = await openSession(t, sidecar, await sidecar.authority.svid('web'))
+    const asked = Array.from({ length: 90 }, () => ask(session, { ':path': SLOW_PATH }))
+    await Promise.race(asked)
+    await trustOthers(sidecar)
+    const statuses = (await Promise.all(asked)).map(({ status }) => status)
+    assert.deepEqual([...new Set(statuses)].sort(), [200, 403])
+    await counted(sidecar, 'http/2', statuses.filter((status) => status === 403).length)
+  })
+
+  it('are answered as such on connections of their own, too', async () => {
+    const sidecar = await start()
+    const web = await sidecar.authority.svid('web')
+    const clients: Http1Client[] = []
+    for (let i = 0; i < 200; i++) clients.push(await openClient(t, sidecar, web))
+    const asked = clients.map(async (client) => {
+      client.send(get(SLOW_PATH))
+      // One that is with the workload just then is cut.
+      return client.answer().then(
+        ({ status }) => status,
+        () => 0,
+      )
+    })
+    await Promise.race(asked)
+    await trustOthers(sidecar)
+    const statuses = await Promise.all(asked)
+    await counted(sidecar, 'http/1.1', statuses.filter((status) => status !== 200).length)
   })
 })
