@@ -6,7 +6,7 @@ import { before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
-import { get, type Http1Client, openClient, post } from '../support/http1.ts'
+import { get, type Http1Client, openClient, openResettableClient, post } from '../support/http1.ts'
 import { ask, openSession } from '../support/http2.ts'
 import { type IssuedCertificate, testAuthority } from '../support/pki.ts'
 import { head, openRawHttp2, requestFields, resetStreamFrame } from '../support/raw-http2.ts'
@@ -105,6 +105,30 @@ describe('many requests at once', () => {
     assert.ok(decided < 30, `${decided} decisions`)
     assert.equal(workload.seen.at(-1)?.url, '/last')
     assert.ok(workload.seen.length - seen < 30)
+  })
+
+  it('are answered though their clients have ended their side, and not begun where they have gone', async () => {
+    const ending = await openClients(60)
+    const leaving = await Promise.all(
+      Array.from({ length: 40 }, () => openResettableClient(t, sidecar, noisy)),
+    )
+    const answers = ending.map(async (client) => {
+      client.send(get(SLOW_PATH))
+      client.socket.end()
+      return (await client.answer()).status
+    })
+    await Promise.race(answers)
+    for (const client of leaving) client.send(get(`${SLOW_PATH}?gone`))
+    // By then they wait behind those that came before them.
+    await Promise.race(answers.slice(ending.length / 3))
+    for (const client of leaving) client.reset()
+    assert.deepEqual([...new Set(await Promise.all(answers))], [200])
+    // Behind them in line.
+    const [last] = await openClients(1)
+    last?.send(get('/last'))
+    assert.equal((await last?.answer())?.status, 200)
+    const begun = workload.seen.filter(({ url }) => url.endsWith('?gone')).length
+    assert.ok(begun < 20, `${begun} of 40 have reached the workload`)
   })
 
   it('are answered in a drain, those that wait among them', async () => {
