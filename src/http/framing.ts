@@ -11,6 +11,11 @@ export type Framing =
 export const NO_BODY: Framing = Object.freeze({ kind: 'none' })
 export const CHUNKED: Framing = Object.freeze({ kind: 'chunked' })
 
+/** Not a byte follows the head, whether that was said or not. */
+export function isEmpty(body: Framing): boolean {
+  return body.kind === 'none' || (body.kind === 'length' && body.length === 0)
+}
+
 /**
  * The framing of a request body from the values of its only Content-Length and Transfer-Encoding
  * (RFC 9112 section 6.3). Both together are refused, as section 6.1 allows a server to: two

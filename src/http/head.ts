@@ -5,7 +5,7 @@ import { VALUE_CHARACTERS } from '../field-names.ts'
 import { requestConnectionOptions } from './connection.ts'
 import { parseFieldSection } from './field-section.ts'
 import type { Fields } from './fields.ts'
-import { type Framing, framingOf } from './framing.ts'
+import { type Framing, framingOf, isEmpty } from './framing.ts'
 import { isHost } from './host.ts'
 import { type Rejection, rejection } from './rejection.ts'
 import { judgePartialLine, parseRequestLine } from './request-line.ts'
@@ -146,7 +146,7 @@ export function parseRequestHead(
   }
   // Any other upgrade is for us to ignore (RFC 9110 section 7.8), and is not forwarded.
   const toWebSocket = upgrade !== undefined && upgrade.toLowerCase() === 'websocket'
-  const bodyless = body.kind === 'none' || (body.kind === 'length' && body.length === 0)
+  const bodyless = isEmpty(body)
   if (toWebSocket) {
     const asked = method === 'GET' && minorVersion === 1 && bodyless && options.upgrade
     if (!asked || !hasHandshakeFields(fields)) return rejection('bad_upgrade')

@@ -9,6 +9,7 @@ import {
   LAST_CHUNK,
 } from '../http/chunked.ts'
 import { type Fields, fieldValue } from '../http/fields.ts'
+import { isEmpty } from '../http/framing.ts'
 import type { RequestHead } from '../http/head.ts'
 import { responseHeadText } from '../http/serialise.ts'
 import type { Permit } from '../policy/permit.ts'
@@ -94,8 +95,7 @@ export class Exchange implements UpgradeUser {
     this.decisionId = admitted.decisionId
     this.startedMs = startedMs
     this.progressMs = client.nowMs()
-    this.requestDone =
-      head.body.kind === 'none' || (head.body.kind === 'length' && head.body.length === 0)
+    this.requestDone = isEmpty(head.body)
     if (read !== undefined) this.#goOn(read)
     else if (head.body.kind === 'length') this.#requestLeft = head.body.length
     else if (head.body.kind === 'chunked') this.#requestDecoder = new ChunkedDecoder(TRAILER_LIMITS)
