@@ -229,6 +229,7 @@ function errors(): string {
   return [
     '## Errors',
     'What went wrong with a request: whose fault it is, what the client is told over HTTP and gRPC, whether its connection survives. A policy that denies may choose another status.',
+    'An HTTP/1.1 connection that is kept ends nevertheless where more than 64 KiB of the request’s body are still to come, or where the client waits to be asked for it (`Expect: 100-continue`).',
     table(
       ['code', 'fault', 'HTTP', 'gRPC', 'connection', 'meaning'],
       codes.map((name) => {

@@ -57,12 +57,6 @@ export class Collecting {
     return { bytes: this.body.bytes, done: this.#done, left: this.#left, decoder: this.#decoder }
   }
 
-  /** How much of the body is still to come; undefined when nobody knows. */
-  get rest(): number | undefined {
-    if (this.#done) return 0
-    return this.#decoder === undefined ? this.#left : undefined
-  }
-
   get #done(): boolean {
     return this.#decoder === undefined ? this.#left === 0 : this.#decoder.done
   }

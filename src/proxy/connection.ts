@@ -32,6 +32,7 @@ import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient, type TunnelEnd } from './tunnel.ts'
 import type { Turn } from './turn.ts'
+import { UnwantedBody } from './unwanted-body.ts'
 import type { UpstreamConnection } from './upstream.ts'
 
 export type CloseReason = (typeof CLOSE_REASONS)[number]
@@ -55,8 +56,6 @@ const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 /** After our last byte we read and discard for so long, so that the client gets to read it. */
 const LINGER_MS = 2_000
 const LINGER_BYTES = 1024 * 1024
-/** A refused body of known length up to this is read and discarded; beyond it we close. */
-const DISCARD_BYTES = 64 * 1024
 /** During a drain an idle client has this long to send a request that can be told to close. */
 const DRAIN_IDLE_MS = 1_000
 
@@ -81,7 +80,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   #clientEnded = false
   /** Since when nothing has happened, or since when a head has been incomplete. */
   #waitingSinceMs: number
-  #discardLeft = 0
+  /** Of a request that is answered. */
+  #unwanted: UnwantedBody | undefined
   /** A request is waiting until the client has read the answers before it. */
   #unread = false
   /** A request is waiting until others have had the thread. */
@@ -224,7 +224,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       } else if (waitedMs >= this.#lingerMs(timeouts.idleMs)) this.socket.destroy()
     } else if (this.#unread) {
       if (waitedMs >= timeouts.idleMs) this.#destroy('idle')
-    } else if (this.#discardLeft > 0) {
+    } else if (this.#unwanted !== undefined) {
       if (waitedMs >= timeouts.requestBodyMs) this.#destroy('error')
     } else if (this.#pending !== undefined) {
       if (waitedMs >= timeouts.requestHeadMs) this.#reject('head_timeout')
@@ -330,7 +330,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       exchange.head,
       exchange.decisionId ?? exchange.requestId,
       undefined,
-      exchange.requestDone ? 0 : undefined,
+      exchange.unwanted,
     )
     this.#record(exchange, {
       outcome: fault === 'client' ? 'rejected' : 'allow',
@@ -426,12 +426,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       return undefined
     }
     if (this.#collecting !== undefined) return this.#collect(this.#collecting, bytes, 0)
-    if (this.#discardLeft > 0) {
-      const length = Math.min(this.#discardLeft, bytes.length)
-      this.#discardLeft -= length
-      this.#waitingSinceMs = this.#context.tickMs
-      return length
-    }
+    if (this.#unwanted !== undefined) return this.#skip(this.#unwanted, bytes)
     if (this.socket.writableNeedDrain) {
       // Answers that nobody reads must not pile up.
       this.#unread = true
@@ -447,6 +442,17 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       return bytes.length
     }
     return this.#begin(head, bytes)
+  }
+
+  #skip(unwanted: UnwantedBody, bytes: Buffer): number {
+    const taken = unwanted.take(bytes, 0, bytes.length)
+    if (taken === undefined) {
+      this.#finish('rejected')
+      return bytes.length
+    }
+    this.#waitingSinceMs = this.#context.tickMs
+    if (unwanted.done) this.#unwanted = undefined
+    return taken
   }
 
   /** Before a head is looked at: bytes are the least that can be kept of a request. */
@@ -482,7 +488,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     const admission = admit(head, { peer, inputs: this.#inputs }, this.#context, generation)
     switch (admission.kind) {
       case 'refused':
-        this.#refuse(head, admission, startedMs, discardable(head))
+        this.#refuse(head, admission, startedMs, UnwantedBody.of(head))
         return head.headBytes
       case 'waiting':
         return this.#beginCollecting(head, admission, bytes, startedMs)
@@ -544,7 +550,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       if (admission.kind !== 'refused') {
         return this.#forward(head, admission, bytes, start, startedMs, collecting.read)
       }
-      this.#refuse(head, admission, startedMs, fewEnough(collecting.rest), body.bytes.length)
+      const rest = UnwantedBody.restOf(collecting.read)
+      this.#refuse(head, admission, startedMs, rest, body.bytes.length)
       return start
     } finally {
       // Whatever went wrong: the memory is everybody's.
@@ -595,13 +602,13 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     // Thousands may wait: no more is kept of them than their answers take.
     const { method, keepAlive, minorVersion } = head
     const asked = { method: method === 'HEAD' ? method : '', keepAlive, minorVersion }
-    const discard = discardable(head)
+    const unwanted = UnwantedBody.of(head)
     this.#owed = this.#context.overload.tell(() => {
       this.#owed = undefined
       this.guarded(() => {
         if (this.#closed || this.#lingering) return
         this.#yielding = false
-        this.#answer('overloaded', asked, id, undefined, discard)
+        this.#answer('overloaded', asked, id, undefined, unwanted)
       })
     })
     return head.headBytes
@@ -611,10 +618,10 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     head: RequestHead,
     refused: Refused,
     startedMs: number,
-    discard: number | undefined,
+    unwanted: UnwantedBody | undefined,
     requestBytes = 0,
   ): void {
-    this.#answer(refused.code, head, refused.decisionId ?? refused.requestId, refused, discard)
+    this.#answer(refused.code, head, refused.decisionId ?? refused.requestId, refused, unwanted)
     this.#tally.request(
       this,
       {
@@ -630,18 +637,18 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     )
   }
 
-  /** @param discard how much of the request's body is still to be read; undefined: too much */
+  /** @param unwanted what is still to come of the request's body; undefined: the connection ends */
   #answer(
     code: ErrorCode,
     head: Pick<RequestHead, 'method' | 'keepAlive' | 'minorVersion'>,
     id: string,
     refused: Refused | undefined,
-    discard: number | undefined,
+    unwanted: UnwantedBody | undefined,
   ): void {
     const entry = errorEntry(code)
     const close =
       entry.connection === 'close' ||
-      discard === undefined ||
+      unwanted === undefined ||
       !head.keepAlive ||
       head.minorVersion === 0 ||
       this.#takesNoMore
@@ -658,7 +665,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       }),
     )
     if (close) return this.#finish(entry.fault === 'client' ? 'rejected' : this.#reasonToClose())
-    this.#discardLeft = discard
+    if (!unwanted.done) this.#unwanted = unwanted
     // A workload's answer comes with a turn of the loop, ours does not: without this, a thousand
     // pipelined requests that a slow policy denies would be one long stall for everybody else. What a
     // client sends meanwhile waits in its window: put behind what is pending, it would be copied each time.
@@ -810,13 +817,3 @@ export function tunnelEndOf(reason: CloseReason): TunnelEnd {
       return 'broken'
   }
 }
-
-/** How much body follows that nobody wants; undefined when it is simpler to close. */
-function discardable(head: RequestHead): number | undefined {
-  if (head.body.kind === 'none') return 0
-  if (head.body.kind === 'chunked' || head.expectContinue) return undefined
-  return fewEnough(head.body.length)
-}
-
-const fewEnough = (bytes: number | undefined): number | undefined =>
-  bytes !== undefined && bytes <= DISCARD_BYTES ? bytes : undefined

@@ -19,6 +19,7 @@ import { type ReadBody, TRAILER_LIMITS } from './collecting.ts'
 import type { Copies } from './copies.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from './mutations.ts'
 import { Retry } from './retry.ts'
+import { UnwantedBody } from './unwanted-body.ts'
 import type { UpstreamConnection } from './upstream.ts'
 
 /** What an exchange asks of the client connection it runs on. */
@@ -120,8 +121,18 @@ export class Exchange implements UpgradeUser {
    * asked for a 100 (Continue) that it owes.
    */
   get awaitsClient(): boolean {
-    if (this.requestDone || this.#clientPaused) return false
-    return !(this.head.expectContinue && this.#interim === 0 && this.requestBytes === 0)
+    return !this.requestDone && !this.#clientPaused && !this.#clientWaits
+  }
+
+  /** The client sends its body when it is asked to, or when it has waited long enough. */
+  get #clientWaits(): boolean {
+    return this.head.expectContinue && this.#interim === 0 && this.requestBytes === 0
+  }
+
+  /** What is still to come of the request, for an answer of ours; undefined: the connection ends. */
+  get unwanted(): UnwantedBody | undefined {
+    if (this.#clientWaits) return undefined
+    return UnwantedBody.restOf({ left: this.#requestLeft, decoder: this.#requestDecoder })
   }
 
   /**

@@ -15,7 +15,7 @@ export interface Question {
   readonly method?: string
   /** Less than the first window of a connection (64 KiB). */
   readonly body?: string
-  /** The end of the body never comes. */
+  /** The end of the body does not come before an answer. */
   readonly unfinished?: boolean
   /** Nothing is asked behind it: there may be nobody who would answer. */
   readonly alone?: boolean
@@ -77,7 +77,7 @@ export const askHttp1: Asker = async (t, sidecar, certificate, question) => {
     if (answer.values('connection').includes('close')) {
       await eventually('the connection ends as announced', () => over)
     } else if (question.alone !== true) {
-      client.send(get(AFTER))
+      client.send(`${unfinished ? '0\r\n\r\n' : ''}${get(AFTER)}`)
       const after = await eventually(
         'the next answer',
         () => reader.next() ?? (over ? 'over' : undefined),
