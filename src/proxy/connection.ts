@@ -349,8 +349,9 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#exchange = undefined
     const first = this.#pending
     this.#pending = undefined
-    const tunnel = new Tunnel('websocket', this, upstream, early, this.#context.cells)
+    const tunnel = new Tunnel('websocket', this, upstream, this.#context.cells)
     this.#tunnel = { tunnel, exchange }
+    tunnel.begin(early)
     if (first !== undefined) tunnel.clientData(first)
     if (this.#clientEnded) tunnel.clientEnd()
   }

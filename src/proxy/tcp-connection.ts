@@ -178,8 +178,9 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     if (socket.destroyed) return connection.destroy()
     const { proxyProtocol } = this.#context.generation.snapshot.settings.inbound
     if (proxyProtocol.send) connection.socket.write(this.#proxyHeader())
-    const tunnel = new Tunnel('tcp', this, connection, Buffer.alloc(0), this.#context.cells)
+    const tunnel = new Tunnel('tcp', this, connection, this.#context.cells)
     this.#tunnel = tunnel
+    tunnel.begin()
     socket.on('data', (chunk: Buffer) => this.guarded(() => tunnel.clientData(chunk)))
     socket.on('drain', () => this.guarded(() => tunnel.clientDrain()))
     // A client that had nothing to say may have ended its side before anybody listened.

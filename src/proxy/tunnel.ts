@@ -58,13 +58,7 @@ export class Tunnel implements UpstreamUser {
   #told = false
   #over = false
 
-  constructor(
-    kind: TunnelKind,
-    client: TunnelClient,
-    upstream: UpstreamConnection,
-    early: Buffer,
-    cells: Cells,
-  ) {
+  constructor(kind: TunnelKind, client: TunnelClient, upstream: UpstreamConnection, cells: Cells) {
     this.#kind = kind
     this.#client = client
     this.#upstream = upstream
@@ -72,10 +66,15 @@ export class Tunnel implements UpstreamUser {
     this.#frames = kind === 'websocket' ? new WebSocketFrames() : undefined
     this.progressMs = client.nowMs()
     cells.add(OPEN[kind])
-    upstream.user = this
-    upstream.socket.resume()
-    client.socket.resume()
+  }
+
+  /** Called once, when the client's side knows of the tunnel. @param early the workload's first bytes */
+  begin(early: Buffer = NOTHING): void {
+    this.#upstream.user = this
+    this.#upstream.socket.resume()
     if (early.length > 0) this.upstreamData(early, 0, early.length)
+    // Last: what the client has said meanwhile, or its end, may come at once.
+    this.#client.socket.resume()
   }
 
   /** @param bytes are lent */
@@ -222,6 +221,7 @@ export class Tunnel implements UpstreamUser {
   }
 }
 
+const NOTHING = Buffer.alloc(0)
 const CLOSE_FRAME_BYTES = 4
 const OPEN = cellsByLabel('tunnels_open', 'kind', TUNNEL_KINDS)
 const ENDED = {

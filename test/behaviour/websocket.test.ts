@@ -6,8 +6,10 @@ import type net from 'node:net'
 import { before, describe, it } from 'node:test'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
+import { openClient } from '../support/http1.ts'
 import { openSession } from '../support/http2.ts'
 import { type IssuedCertificate, testAuthority } from '../support/pki.ts'
+import { data, head, openRawHttp2, requestFields } from '../support/raw-http2.ts'
 import { reconfigure } from '../support/reconfigure.ts'
 import { call, SAMPLE_POLICY, startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import {
@@ -18,6 +20,7 @@ import {
   startWebSocketWorkload,
   type WebSocketEnd,
   type WebSocketWorkload,
+  webSocketRequest,
 } from '../support/websocket.ts'
 
 const sum = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
@@ -110,6 +113,25 @@ for (const protocol of ['HTTP/1.1', 'HTTP/2'] as const) {
       client.stream.resume()
       await eventually('everything', () => client.frames.length === 1)
       assert.equal(sum(client.frames[0]?.payload ?? Buffer.alloc(0)), sum(payload))
+    })
+
+    it('keeps what its client says, and its end, until the workload has agreed', async () => {
+      const known = workload.ends.length
+      const frame = encodeFrame(OPCODE.binary, Buffer.from('early'), true)
+      if (protocol === 'HTTP/1.1') {
+        const client = await openClient(t, sidecar, web)
+        client.socket.end(Buffer.concat([Buffer.from(webSocketRequest(PATH)), frame]))
+      } else {
+        const raw = await openRawHttp2(t, sidecar, web)
+        const connect = { ':method': 'CONNECT', ':protocol': 'websocket', ':path': PATH }
+        raw.send(head(1, requestFields(connect), false), data(1, frame, true))
+      }
+      const there = await eventually('the workload has it', () => workload.ends[known])
+      await eventually('the workload sees the end', () => there.ended)
+      assert.deepEqual(
+        there.frames.map(({ payload }) => String(payload)),
+        ['early'],
+      )
     })
 
     it('lets each side end on its own', async () => {

@@ -81,9 +81,9 @@ function setUp(kind: TunnelKind = 'websocket', turn?: Turn) {
     kind,
     client as unknown as TunnelClient,
     upstream as unknown as UpstreamConnection,
-    Buffer.alloc(0),
     cells,
   )
+  tunnel.begin()
   const say = (hex: string): void => {
     const bytes = Buffer.from(hex, 'hex')
     tunnel.upstreamData(bytes, 0, bytes.length)

@@ -186,9 +186,7 @@ export async function openWebSocket(
   socket.on('error', () => {})
   await once(socket, 'secureConnect')
   const key = randomBytes(16).toString('base64')
-  socket.write(
-    `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\n\r\n`,
-  )
+  socket.write(webSocketRequest(path, key))
   return new Promise((resolve) =>
     untilHeadEnd(socket, (head, early) => {
       if (!head.startsWith('HTTP/1.1 101 ')) return resolve(Number(head.slice(9, 12)))
@@ -196,6 +194,10 @@ export async function openWebSocket(
       resolve(new WebSocketEnd(socket, true, early))
     }),
   )
+}
+
+export function webSocketRequest(path: string, key = 'dGhlIHNhbXBsZSBub25jZQ=='): string {
+  return `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${key}\r\n\r\n`
 }
 
 /** The same as a stream of an HTTP/2 connection (RFC 8441). */

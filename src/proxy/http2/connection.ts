@@ -348,8 +348,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     return openCall(this.#context, user, request, fresh, this.peer.principal)
   }
 
-  openTunnel(client: TunnelClient, upstream: UpstreamConnection, early: Buffer): Tunnel {
-    return new Tunnel('websocket', client, upstream, early, this.#context.cells)
+  openTunnel(client: TunnelClient, upstream: UpstreamConnection): Tunnel {
+    return new Tunnel('websocket', client, upstream, this.#context.cells)
   }
 
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {

@@ -26,7 +26,7 @@ export interface ExchangeOwner {
   date(): string
   /** @param fresh on a connection to the workload that was never used before */
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call
-  openTunnel(client: TunnelClient, upstream: UpstreamConnection, early: Buffer): Tunnel
+  openTunnel(client: TunnelClient, upstream: UpstreamConnection): Tunnel
   /** The answer is complete, or as complete as it will get. */
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void
   /** Nothing of an answer was sent yet: Postern answers. */
@@ -263,7 +263,8 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
       else this.stream.end()
     }
     const client = { socket: this.stream, nowMs: () => this.#owner.nowMs(), tunnelDone }
-    this.#tunnel = this.#owner.openTunnel(client, upstream, early)
+    this.#tunnel = this.#owner.openTunnel(client, upstream)
+    this.#tunnel.begin(early)
   }
 
   // The client's stream.
