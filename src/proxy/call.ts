@@ -5,7 +5,7 @@ import type { ErrorCode } from '../errors.ts'
 import type { Fields } from '../http/fields.ts'
 import type { Framing } from '../http/framing.ts'
 import type { ResponseFraming } from '../http/response.ts'
-import type { UpstreamConnection } from './upstream.ts'
+import type { WorkloadEnd } from './workload-end.ts'
 
 export interface CallRequest {
   readonly method: string
@@ -57,9 +57,10 @@ export interface CallUser {
   callFailed(code: ErrorCode, repeatable: Repeatable): void
 }
 
-/** A user that asked for a WebSocket also learns that it has one, and owns the connection then. */
+/** A user that asked for a WebSocket also learns that it has one, and owns the workload's end then. */
 export interface UpgradeUser extends CallUser {
-  callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void
+  /** @param fields as of HTTP/1.1, with `sec-websocket-accept` */
+  callUpgraded(fields: Fields, upstream: WorkloadEnd): void
 }
 
 export interface Call {

@@ -31,9 +31,8 @@ import { encodeOwnResponse } from './respond.ts'
 import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient, type TunnelEnd } from './tunnel.ts'
-import type { Turn } from './turn.ts'
 import { UnwantedBody } from './unwanted-body.ts'
-import type { UpstreamConnection } from './upstream.ts'
+import type { WorkloadEnd } from './workload-end.ts'
 
 export type CloseReason = (typeof CLOSE_REASONS)[number]
 
@@ -280,10 +279,6 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     )
   }
 
-  get turn(): Turn {
-    return this.#context.turn
-  }
-
   nowMs(): number {
     return this.#context.tickMs
   }
@@ -301,6 +296,10 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     const { turn, pool } = this.#context
     turn.hold(this.socket)
     return pool.copies.write(this.socket, before, buffer, start, end, after)
+  }
+
+  pass(buffer: Buffer, start: number, end: number): boolean {
+    return this.copyToClient('', buffer, start, end, '')
   }
 
   get copies(): Copies {
@@ -345,13 +344,13 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error')
   }
 
-  exchangeUpgraded(exchange: Exchange, upstream: UpstreamConnection, early: Buffer): void {
+  exchangeUpgraded(exchange: Exchange, upstream: WorkloadEnd): void {
     this.#exchange = undefined
     const first = this.#pending
     this.#pending = undefined
     const tunnel = new Tunnel('websocket', this, upstream, this.#context.cells)
     this.#tunnel = { tunnel, exchange }
-    tunnel.begin(early)
+    tunnel.begin()
     if (first !== undefined) tunnel.clientData(first)
     if (this.#clientEnded) tunnel.clientEnd()
   }

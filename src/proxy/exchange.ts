@@ -20,7 +20,7 @@ import type { Copies } from './copies.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from './mutations.ts'
 import { Retry } from './retry.ts'
 import { UnwantedBody } from './unwanted-body.ts'
-import type { UpstreamConnection } from './upstream.ts'
+import type { WorkloadEnd } from './workload-end.ts'
 
 /** What an exchange asks of the client connection it runs on. */
 export interface ExchangeClient {
@@ -44,7 +44,7 @@ export interface ExchangeClient {
   /** Part of an answer was sent and the rest will not come. */
   exchangeBroken(exchange: Exchange, code: ErrorCode): void
   /** The workload agreed to a WebSocket. */
-  exchangeUpgraded(exchange: Exchange, upstream: UpstreamConnection, early: Buffer): void
+  exchangeUpgraded(exchange: Exchange, upstream: WorkloadEnd): void
 }
 
 export class Exchange implements UpgradeUser {
@@ -277,7 +277,7 @@ export class Exchange implements UpgradeUser {
     call.begin()
   }
 
-  callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void {
+  callUpgraded(fields: Fields, upstream: WorkloadEnd): void {
     this.status = 101
     this.#ended = true
     this.#call = undefined
@@ -291,7 +291,7 @@ export class Exchange implements UpgradeUser {
       1,
     )
     this.#client.writeToClient(text)
-    this.#client.exchangeUpgraded(this, upstream, early)
+    this.#client.exchangeUpgraded(this, upstream)
   }
 
   // Request side.

@@ -18,6 +18,7 @@ import type { Call, CallRequest, Repeatable, UpgradeUser } from './call.ts'
 import { TRAILER_LIMITS } from './collecting.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamPool, UpstreamUser } from './upstream.ts'
+import { ConnectionEnd } from './workload-end.ts'
 
 export interface AnswerLimits {
   readonly headBytes: number
@@ -325,7 +326,8 @@ export class Http1Call implements Call, UpstreamUser {
     if (!agreed || upstream === undefined) return this.#fail('upstream_bad_response', 'never')
     this.#over = true
     this.#upstream = undefined
-    this.#user.callUpgraded(removeHopByHop(head.fields), upstream, early)
+    const end = new ConnectionEnd(upstream, this.#turn, early)
+    this.#user.callUpgraded(removeHopByHop(head.fields), end)
   }
 
   /**

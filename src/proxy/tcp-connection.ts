@@ -11,8 +11,8 @@ import { writeProxyHeader } from './proxy-protocol.ts'
 import type { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient } from './tunnel.ts'
-import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
+import { ConnectionEnd } from './workload-end.ts'
 
 export class TcpConnection implements TunnelClient, UpstreamUser {
   readonly socket: TLSSocket
@@ -122,8 +122,10 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
 
   // The client's side of the tunnel.
 
-  get turn(): Turn {
-    return this.#context.turn
+  pass(buffer: Buffer, start: number, end: number): boolean {
+    const { turn, pool } = this.#context
+    turn.hold(this.socket)
+    return pool.copies.write(this.socket, '', buffer, start, end, '')
   }
 
   nowMs(): number {
@@ -178,7 +180,8 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     if (socket.destroyed) return connection.destroy()
     const { proxyProtocol } = this.#context.generation.snapshot.settings.inbound
     if (proxyProtocol.send) connection.socket.write(this.#proxyHeader())
-    const tunnel = new Tunnel('tcp', this, connection, this.#context.cells)
+    const end = new ConnectionEnd(connection, this.#context.turn)
+    const tunnel = new Tunnel('tcp', this, end, this.#context.cells)
     this.#tunnel = tunnel
     tunnel.begin()
     socket.on('data', (chunk: Buffer) => this.guarded(() => tunnel.clientData(chunk)))

@@ -4,8 +4,7 @@
 import type { Duplex } from 'node:stream'
 import { CLOSE_CODE, closeFrame, WebSocketFrames } from '../http/websocket-frames.ts'
 import { type Cells, cellOf, cellsByLabel, TUNNEL_ENDS, TUNNEL_KINDS } from '../metrics.ts'
-import type { Turn } from './turn.ts'
-import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
+import type { WorkloadEnd, WorkloadEndUser } from './workload-end.ts'
 
 export type TunnelKind = (typeof TUNNEL_KINDS)[number]
 export type TunnelEnd = (typeof TUNNEL_ENDS)[number]
@@ -14,10 +13,8 @@ export type LeaveReason = 'idle' | 'lifetime' | 'drain'
 
 /** A stream of HTTP/2, where it is no socket. */
 export interface TunnelStream {
-  readonly copiesWrites: true
   readonly writable: boolean
   readonly writableNeedDrain: boolean
-  /** @param bytes are lent. @returns false when enough waits to be sent */
   write(bytes: Buffer): boolean
   end(): void
   pause(): void
@@ -26,8 +23,8 @@ export interface TunnelStream {
 
 export interface TunnelClient {
   readonly socket: Duplex | TunnelStream
-  /** Absent: what is written leaves at once. */
-  readonly turn?: Turn
+  /** @param buffer is lent. @returns false when enough waits to be sent; `clientDrain` follows */
+  pass(buffer: Buffer, start: number, end: number): boolean
   nowMs(): number
   /** Both directions have ended, or one of them broke. */
   tunnelDone(broken: boolean): void
@@ -40,13 +37,13 @@ const FRAME_MS = 30_000
 /** Both sides have ended, and the workload has taken nothing of what is left for so long. */
 const LAST_BYTES_MS = 30_000
 
-export class Tunnel implements UpstreamUser {
+export class Tunnel implements WorkloadEndUser {
   progressMs: number
   fromClientBytes = 0
   toClientBytes = 0
   readonly #kind: TunnelKind
   readonly #client: TunnelClient
-  readonly #upstream: UpstreamConnection
+  readonly #upstream: WorkloadEnd
   readonly #cells: Cells
   readonly #frames: WebSocketFrames | undefined
   #clientEnded = false
@@ -58,7 +55,7 @@ export class Tunnel implements UpstreamUser {
   #told = false
   #over = false
 
-  constructor(kind: TunnelKind, client: TunnelClient, upstream: UpstreamConnection, cells: Cells) {
+  constructor(kind: TunnelKind, client: TunnelClient, upstream: WorkloadEnd, cells: Cells) {
     this.#kind = kind
     this.#client = client
     this.#upstream = upstream
@@ -68,11 +65,9 @@ export class Tunnel implements UpstreamUser {
     cells.add(OPEN[kind])
   }
 
-  /** Called once, when the client's side knows of the tunnel. @param early the workload's first bytes */
-  begin(early: Buffer = NOTHING): void {
-    this.#upstream.user = this
-    this.#upstream.socket.resume()
-    if (early.length > 0) this.upstreamData(early, 0, early.length)
+  /** Called once, when the client's side knows of the tunnel. */
+  begin(): void {
+    this.#upstream.begin(this)
     // Last: what the client has said meanwhile, or its end, may come at once.
     this.#client.socket.resume()
   }
@@ -81,22 +76,17 @@ export class Tunnel implements UpstreamUser {
   clientData(bytes: Buffer): void {
     this.progressMs = this.#client.nowMs()
     this.fromClientBytes += bytes.length
-    const { socket, copies } = this.#upstream
-    const { turn } = this.#client
-    turn?.hold(socket)
-    const room =
-      copies.write(socket, '', bytes, 0, bytes.length, '') || turn?.relieve(socket) === true
-    if (!room) this.#client.socket.pause()
+    if (!this.#upstream.write(bytes)) this.#client.socket.pause()
   }
 
   clientDrain(): void {
     this.progressMs = this.#client.nowMs()
-    this.#upstream.socket.resume()
+    this.#upstream.resume()
   }
 
   clientEnd(): void {
     this.#clientEnded = true
-    this.#upstream.socket.end()
+    this.#upstream.end()
   }
 
   // Ending.
@@ -144,11 +134,9 @@ export class Tunnel implements UpstreamUser {
     if (this.#over) return
     const complete = this.#clientEnded && this.#upstreamEnded
     this.#ended(complete ? 'complete' : why)
-    const { socket } = this.#upstream
-    this.#client.turn?.release(socket)
-    if (!complete) return this.#upstream.reset()
     // The workload may still be reading what the client sent before its end.
-    socket.setTimeout(LAST_BYTES_MS, () => this.#upstream.reset())
+    if (complete) this.#upstream.expire(LAST_BYTES_MS)
+    else this.#upstream.reset()
   }
 
   // The workload's side.
@@ -159,15 +147,9 @@ export class Tunnel implements UpstreamUser {
     const frames = this.#frames
     const stop = frames?.take(buffer, start, end, this.#leaving !== undefined) ?? end
     this.toClientBytes += stop - start
-    const { socket, turn } = this.#client
-    let room: boolean
-    if ('copiesWrites' in socket) room = socket.write(buffer.subarray(start, stop))
-    else {
-      turn?.hold(socket)
-      room = this.#upstream.copies.write(socket, '', buffer, start, stop, '')
-    }
+    const room = this.#client.pass(buffer, start, stop)
     if (this.#leaving !== undefined && frames?.atBoundary === true) this.#tell(frames)
-    else if (!room) this.#upstream.socket.pause()
+    else if (!room) this.#upstream.pause()
   }
 
   upstreamDrain(): void {
@@ -190,10 +172,6 @@ export class Tunnel implements UpstreamUser {
     if (!this.#over) this.#finish(true)
   }
 
-  upstreamReady(): void {}
-  upstreamConnectTimeout(): void {}
-  upstreamBusy(): void {}
-
   /** Where the workload has said it already, the client is about to go by itself. */
   #tell(frames: WebSocketFrames): void {
     if (this.#awaitsEnd) return
@@ -204,7 +182,7 @@ export class Tunnel implements UpstreamUser {
     this.#client.socket.write(closeFrame(CLOSE_CODE.goingAway))
     this.toClientBytes += CLOSE_FRAME_BYTES
     // Whatever the workload says from here on has no reader, but its end is waited for.
-    this.#upstream.socket.resume()
+    this.#upstream.resume()
   }
 
   #finish(broken: boolean): void {
@@ -221,7 +199,6 @@ export class Tunnel implements UpstreamUser {
   }
 }
 
-const NOTHING = Buffer.alloc(0)
 const CLOSE_FRAME_BYTES = 4
 const OPEN = cellsByLabel('tunnels_open', 'kind', TUNNEL_KINDS)
 const ENDED = {

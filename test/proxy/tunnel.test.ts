@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
+import type { Writable } from 'node:stream'
 import { describe, it } from 'node:test'
 import { Cells, cellOf } from '../../src/metrics.ts'
 import { Copies } from '../../src/proxy/copies.ts'
 import { Tunnel, type TunnelClient, type TunnelKind } from '../../src/proxy/tunnel.ts'
 import { Turn } from '../../src/proxy/turn.ts'
 import type { UpstreamConnection } from '../../src/proxy/upstream.ts'
+import { ConnectionEnd } from '../../src/proxy/workload-end.ts'
 import { eventually } from '../support/eventually.ts'
 
 const CLOSE_1001 = '880203e9'
@@ -62,7 +64,10 @@ function setUp(kind: TunnelKind = 'websocket', turn?: Turn) {
   const done: boolean[] = []
   const client = {
     socket: here,
-    turn,
+    pass: (buffer: Buffer, start: number, end: number) => {
+      turn?.hold(here as unknown as Writable)
+      return here.write(buffer.subarray(start, end))
+    },
     nowMs: () => clock.nowMs,
     tunnelDone: (broken: boolean) => void done.push(broken),
   }
@@ -80,7 +85,7 @@ function setUp(kind: TunnelKind = 'websocket', turn?: Turn) {
   const tunnel = new Tunnel(
     kind,
     client as unknown as TunnelClient,
-    upstream as unknown as UpstreamConnection,
+    new ConnectionEnd(upstream as unknown as UpstreamConnection, turn ?? new Turn()),
     cells,
   )
   tunnel.begin()

@@ -30,7 +30,7 @@ import { RequestBody } from '../request-body.ts'
 import type { RequestEnd, RequestFacts, Tally } from '../tally.ts'
 import type { ThreadContext } from '../thread-context.ts'
 import { Tunnel, type TunnelClient } from '../tunnel.ts'
-import type { UpstreamConnection } from '../upstream.ts'
+import type { WorkloadEnd } from '../workload-end.ts'
 import { type CollectingEvents, type ReadSoFar, StreamCollecting } from './collecting.ts'
 import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
 import { leastOf, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
@@ -348,7 +348,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     return openCall(this.#context, user, request, fresh, this.peer.principal)
   }
 
-  openTunnel(client: TunnelClient, upstream: UpstreamConnection): Tunnel {
+  openTunnel(client: TunnelClient, upstream: WorkloadEnd): Tunnel {
     return new Tunnel('websocket', client, upstream, this.#context.cells)
   }
 

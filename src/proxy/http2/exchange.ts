@@ -11,7 +11,7 @@ import type { Copies } from '../copies.ts'
 import { mutateFields, mutateTarget, mutateTrailers } from '../mutations.ts'
 import { Retry } from '../retry.ts'
 import type { LeaveReason, Tunnel, TunnelClient } from '../tunnel.ts'
-import type { UpstreamConnection } from '../upstream.ts'
+import type { WorkloadEnd } from '../workload-end.ts'
 import type { ReadSoFar } from './collecting.ts'
 import { deadlineMsOf, isGrpc, statusFields } from './grpc.ts'
 import { breakOff, endWithStatus, sendOwnAnswer } from './own-answer.ts'
@@ -26,7 +26,7 @@ export interface ExchangeOwner {
   date(): string
   /** @param fresh on a connection to the workload that was never used before */
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call
-  openTunnel(client: TunnelClient, upstream: UpstreamConnection): Tunnel
+  openTunnel(client: TunnelClient, upstream: WorkloadEnd): Tunnel
   /** The answer is complete, or as complete as it will get. */
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void
   /** Nothing of an answer was sent yet: Postern answers. */
@@ -243,7 +243,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     call.begin()
   }
 
-  callUpgraded(fields: Fields, upstream: UpstreamConnection, early: Buffer): void {
+  callUpgraded(fields: Fields, upstream: WorkloadEnd): void {
     this.#call = undefined
     const list = [':status', '200']
     // The rest of the HTTP/1.1 handshake has no meaning here (RFC 8441 section 5).
@@ -262,9 +262,14 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
       if (broken && this.#tunnel?.leaving === undefined) this.#reset('upstream_reset')
       else this.stream.end()
     }
-    const client = { socket: this.stream, nowMs: () => this.#owner.nowMs(), tunnelDone }
+    const client = {
+      socket: this.stream,
+      pass: (buffer: Buffer, start: number, end: number) => this.stream.write(buffer, start, end),
+      nowMs: () => this.#owner.nowMs(),
+      tunnelDone,
+    }
     this.#tunnel = this.#owner.openTunnel(client, upstream)
-    this.#tunnel.begin(early)
+    this.#tunnel.begin()
   }
 
   // The client's stream.

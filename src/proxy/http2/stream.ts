@@ -44,7 +44,6 @@ export class Http2Stream implements FlowUser, Growing {
   readonly id: number
   /** The head is all of the request: no end of it is told. */
   readonly headOnly: boolean
-  readonly copiesWrites = true
   readonly #owner: StreamOwner
   readonly #flow: Flow
   #user: StreamUser | undefined
