@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import type { Fields } from '../../src/http/fields.ts'
-import type { AnswerHead, CallRequest, CallUser } from '../../src/proxy/call.ts'
+import type { AnswerHead, CallRequest, UpgradeUser } from '../../src/proxy/call.ts'
 import { H2cPool } from '../../src/proxy/h2c/pool.ts'
 import { Turn } from '../../src/proxy/turn.ts'
 import { eventually } from '../support/eventually.ts'
@@ -57,7 +57,10 @@ const total = (pieces: readonly number[]): number => pieces.reduce((sum, size) =
 const bytesOf = (seed: number, from: number, length: number): Buffer =>
   Buffer.from(Uint8Array.from({ length }, (_, i) => (seed * 31 + from + i) % 251))
 
-class Observer implements CallUser {
+class Observer implements UpgradeUser {
+  callUpgraded(): void {
+    assert.fail('nobody asked for it')
+  }
   head: AnswerHead | undefined
   interim = 0
   readonly chunks: Buffer[] = []

@@ -6,7 +6,7 @@ import { after, describe, it } from 'node:test'
 import type { Fields } from '../../src/http/fields.ts'
 import { FLAG, FRAME, settingsFrame, writeFrameHeader } from '../../src/http/h2/frames.ts'
 import { encodeHeaderBlock } from '../../src/http/h2/hpack.ts'
-import type { AnswerHead, Call, CallRequest, CallUser } from '../../src/proxy/call.ts'
+import type { AnswerHead, Call, CallRequest, UpgradeUser } from '../../src/proxy/call.ts'
 import { H2cPool } from '../../src/proxy/h2c/pool.ts'
 import { Turn } from '../../src/proxy/turn.ts'
 import { eventually as poll } from '../support/eventually.ts'
@@ -21,14 +21,17 @@ const REQUEST: CallRequest = {
   expectContinue: false,
 }
 
-const begun = (pool: H2cPool, user: CallUser, request: CallRequest): Call => {
+const begun = (pool: H2cPool, user: UpgradeUser, request: CallRequest): Call => {
   const call = pool.call(user, request)
   call.begin()
   return call
 }
 
 /** Keeps what an answer brought; reads slowly when told to. */
-class Recorder implements CallUser {
+class Recorder implements UpgradeUser {
+  callUpgraded(): void {
+    assert.fail('nobody asked for it')
+  }
   head: AnswerHead | undefined
   readonly interim: number[] = []
   readonly chunks: Buffer[] = []

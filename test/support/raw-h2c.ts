@@ -42,6 +42,8 @@ export interface RawH2cWorkload {
 
 export interface RawH2cOptions {
   readonly settings?: readonly (readonly [number, number])[]
+  /** Until then a connection is accepted, and nothing is sent or read. */
+  readonly ready?: Promise<void>
   /** Called with each connection before anything is sent; true: it is served by hand. */
   readonly accept?: (socket: net.Socket, connection: number) => boolean
   /** Whether what is received on a stream is given back to its window. */
@@ -63,8 +65,12 @@ export async function startRawH2cWorkload(
     const connection = sockets.push(socket) - 1
     socket.on('end', () => socket.end())
     if (options.accept?.(socket, connection) === true) return void socket.resume()
-    socket.write(settingsFrame(options.settings ?? []))
-    readFrames(socket, answer, goAways, options)
+    const serve = (): void => {
+      socket.write(settingsFrame(options.settings ?? []))
+      readFrames(socket, answer, goAways, options)
+    }
+    if (options.ready === undefined) serve()
+    else void options.ready.then(serve)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.after(() => {

@@ -3,12 +3,13 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import type http2 from 'node:http2'
+import http2, { type ServerHttp2Stream } from 'node:http2'
 import net, { type AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import type { Cleanup } from './cleanup.ts'
 import { eventually } from './eventually.ts'
+import { startH2cWorkload } from './http2.ts'
 import type { IssuedCertificate } from './pki.ts'
 import type { TestSidecar } from './sidecar.ts'
 
@@ -75,6 +76,20 @@ export class WebSocketEnd {
 
   sendClose(code: number): void {
     this.send(Buffer.from([code >> 8, code & 0xff]), OPCODE.close)
+  }
+
+  /** By a TCP connection's reset, or that of an HTTP/2 stream. */
+  reset(): void {
+    if (this.stream instanceof net.Socket) this.stream.resetAndDestroy()
+    else (this.stream as ServerHttp2Stream).close(http2.constants.NGHTTP2_CANCEL)
+  }
+
+  /** The other side has done that. */
+  get wasReset(): boolean {
+    if (this.stream instanceof net.Socket) return this.error?.code === 'ECONNRESET'
+    return (
+      this.closed && (this.stream as ServerHttp2Stream).rstCode === http2.constants.NGHTTP2_CANCEL
+    )
   }
 
   /** Bytes of a frame that is not complete. */
@@ -153,14 +168,7 @@ export async function startWebSocketWorkload(t: Cleanup): Promise<WebSocketWorkl
       socket.write(
         `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptFor(key)}\r\n\r\n`,
       )
-      const end = new WebSocketEnd(socket, false, early, ({ opcode, payload }) => {
-        if (!socket.writable) return
-        if (opcode === OPCODE.ping) end.send(payload, OPCODE.pong)
-        else end.send(payload, opcode)
-        if (opcode === OPCODE.close) socket.end()
-      })
-      socket.on('end', () => socket.end())
-      ends.push(end)
+      ends.push(echoEnd(socket, early))
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -169,6 +177,39 @@ export async function startWebSocketWorkload(t: Cleanup): Promise<WebSocketWorkl
     server.close()
   })
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, ends, paths }
+}
+
+/** The same over HTTP/2 (RFC 8441). Its ends are streams. */
+export async function startH2cWebSocketWorkload(t: Cleanup): Promise<WebSocketWorkload> {
+  const ends: WebSocketEnd[] = []
+  const paths: string[] = []
+  const { url } = await startH2cWorkload(
+    t,
+    (stream, headers) => {
+      const path = String(headers[':path'])
+      paths.push(path)
+      if (path.endsWith('/refuse') || headers[':protocol'] !== 'websocket') {
+        return void stream.respond({ ':status': 404 }, { endStream: true })
+      }
+      assert.equal(headers[':method'], 'CONNECT')
+      assert.equal(headers['sec-websocket-version'], '13')
+      assert.equal(headers['sec-websocket-key'], undefined)
+      stream.respond({ ':status': 200 })
+      ends.push(echoEnd(stream, Buffer.alloc(0)))
+    },
+    { settings: { enableConnectProtocol: true } },
+  )
+  return { url, ends, paths }
+}
+
+function echoEnd(stream: Duplex, early: Buffer): WebSocketEnd {
+  const end = new WebSocketEnd(stream, false, early, ({ opcode, payload }) => {
+    if (!stream.writable) return
+    end.send(payload, opcode === OPCODE.ping ? OPCODE.pong : opcode)
+    if (opcode === OPCODE.close) stream.end()
+  })
+  stream.on('end', () => stream.end())
+  return end
 }
 
 /** A WebSocket over HTTP/1.1, or the status that it was refused with. */

@@ -93,7 +93,8 @@ export class Sending {
 export class Flow implements Growing {
   readonly #id: number
   readonly #sending: Sending
-  readonly #user: FlowUser
+  /** Who hears of it. */
+  user: FlowUser
   #window: number
   #waiting: Buffer[] = []
   waitingBytes = 0
@@ -108,7 +109,7 @@ export class Flow implements Growing {
   constructor(id: number, sending: Sending, user: FlowUser) {
     this.#id = id
     this.#sending = sending
-    this.#user = user
+    this.user = user
     this.#window = sending.initialWindow
   }
 
@@ -192,7 +193,7 @@ export class Flow implements Growing {
     } else if (this.#ending) return this.#finish()
     if (!this.#full || this.waitingBytes > LOW_WATER_BYTES) return
     this.#full = false
-    this.#user.flowDrained()
+    this.user.flowDrained()
   }
 
   /** Small pieces are put together: each would cost more than its bytes. */
@@ -238,7 +239,7 @@ export class Flow implements Growing {
   #ended(): void {
     this.#over = true
     this.#sending.forget(this)
-    this.#user.flowEnded()
+    this.user.flowEnded()
   }
 }
 

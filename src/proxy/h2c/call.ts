@@ -7,17 +7,21 @@ import { CHUNKED, type Framing, NO_BODY } from '../../http/framing.ts'
 import { areFields } from '../../http/h2/fields.ts'
 import { H2_ERROR } from '../../http/h2/frames.ts'
 import { reasonPhrase } from '../../http/serialise.ts'
-import type { AnswerHead, Call, CallRequest, CallUser, Repeatable } from '../call.ts'
+import { acceptKeyFor } from '../../http/websocket.ts'
+import type { AnswerHead, Call, CallRequest, Repeatable, UpgradeUser } from '../call.ts'
 import { ReceiveWindow } from '../h2/receive-window.ts'
-import { Flow, type FlowUser, type Growing } from '../h2/sending.ts'
-import { type H2cSession, STREAM_WINDOW } from './session.ts'
+import { Flow, type FlowUser } from '../h2/sending.ts'
+import { type H2cSession, STREAM_WINDOW, type Startable } from './session.ts'
+import { StreamEnd } from './tunnel-end.ts'
 
 const MAX_INTERIM = 16
 
-export class H2cCall implements Call, FlowUser, Growing {
-  readonly #user: CallUser
+export class H2cCall implements Call, FlowUser, Startable {
+  readonly #user: UpgradeUser
   readonly #request: CallRequest
   #session: H2cSession | undefined
+  /** A session that has not said yet whether it takes WebSockets. */
+  #unsettled: H2cSession | undefined
   #id = 0
   #startedMs = 0
   #flow: Flow | undefined
@@ -40,41 +44,39 @@ export class H2cCall implements Call, FlowUser, Growing {
   readonly #queue: (call: H2cCall) => void
 
   /** @param queue asks for a connection; `start` follows */
-  constructor(user: CallUser, request: CallRequest, queue: (call: H2cCall) => void) {
+  constructor(user: UpgradeUser, request: CallRequest, queue: (call: H2cCall) => void) {
     this.#user = user
     this.#request = request
     this.#queue = queue
-    this.#ended = request.body.kind === 'none'
+    this.#ended = request.body.kind === 'none' && !this.#isWebSocket
   }
 
   begin(): void {
-    // An extended CONNECT (RFC 8441) is not spoken towards the workload.
-    if (this.#request.webSocketKey !== undefined) return this.misbehaved(H2_ERROR.none)
     this.#queue(this)
     this.#begun = true
     this.#unsent = this.#unsent.map((bytes) => Buffer.from(bytes))
   }
 
-  /** A connection is there: sends what there is. Called once. */
+  get #isWebSocket(): boolean {
+    return this.#request.webSocketKey !== undefined
+  }
+
+  /** A connection is there: sends what there is. */
   start(session: H2cSession): void {
     if (this.#over) return
+    this.#startedMs = session.nowMs
+    this.#unsettled = undefined
+    if (this.#isWebSocket && session.takesWebSockets !== true) {
+      if (session.takesWebSockets === false) return this.misbehaved(H2_ERROR.none)
+      this.#unsettled = session
+      return session.startLater(this)
+    }
     this.#session = session
     this.#id = session.open(this)
-    this.#startedMs = session.nowMs
     const flow = new Flow(this.#id, session.sending, this)
     this.#flow = flow
-    const { method, scheme, authority, target, fields, body, expectContinue } = this.#request
-    const all: string[] = [':method', method, ':scheme', scheme, ':authority', authority]
-    all.push(':path', target)
-    for (let i = 0; i < fields.length; i += 2) {
-      if (fields[i] !== 'host') all.push(fields[i]!, fields[i + 1]!)
-    }
-    if (body.kind === 'length') all.push('content-length', String(body.length))
-    if (expectContinue) all.push('expect', '100-continue')
-    // gRPC asks for it, and it is true of us (RFC 9110 section 10.1.4).
-    all.push('te', 'trailers')
     const { outbox, maxFrameBytes } = session.sending
-    outbox.headers(this.#id, all, false, maxFrameBytes)
+    outbox.headers(this.#id, headFields(this.#request, this.#isWebSocket), false, maxFrameBytes)
     let room = true
     for (const bytes of this.#unsent) room = flow.write(bytes, 0, bytes.length)
     this.#unsent = []
@@ -97,7 +99,8 @@ export class H2cCall implements Call, FlowUser, Growing {
   }
 
   end(trailers: Fields): void {
-    if (this.#over || this.#ended) return
+    // Of a WebSocket the request is complete, but not what is said behind it.
+    if (this.#over || this.#ended || this.#isWebSocket) return
     this.#ended = true
     this.#trailers = trailers
     this.#flow?.end(trailers)
@@ -115,6 +118,8 @@ export class H2cCall implements Call, FlowUser, Growing {
   abandon(): void {
     if (this.#over) return
     this.#end()
+    this.#unsettled?.forget(this)
+    this.#unsettled?.gaveUp(this.#startedMs)
     this.#session?.gaveUp(this.#startedMs)
     this.#session?.reset(this.#id, H2_ERROR.cancel)
   }
@@ -154,6 +159,7 @@ export class H2cCall implements Call, FlowUser, Growing {
       }
       return this.#user.callInterim(headOf(answer, NO_BODY, false))
     }
+    if (this.#isWebSocket && answer.status < 300) return this.#upgrade(answer.fields, endStream)
     this.#head = true
     const { status } = answer
     const length = declaredLength(answer.fields)
@@ -170,6 +176,21 @@ export class H2cCall implements Call, FlowUser, Growing {
         : ({ kind: 'length', length: known } as const)
     this.#user.callHead(headOf(answer, framing, endStream))
     if (endStream) this.ended([])
+  }
+
+  /** The stream is a tunnel from here on. */
+  #upgrade(fields: Fields, endStream: boolean): void {
+    const [session, flow] = [this.#session, this.#flow]
+    if (session === undefined || flow === undefined) return
+    this.#over = true
+    const end = new StreamEnd(session, this.#id, flow, this.#window)
+    session.handOver(this.#id, end)
+    try {
+      this.#user.callUpgraded(upgradeFields(fields, this.#request.webSocketKey ?? ''), end)
+      if (endStream) end.ended()
+    } catch (error) {
+      session.faulted(end, error)
+    }
   }
 
   data(buffer: Buffer, start: number, end: number): void {
@@ -244,6 +265,34 @@ export class H2cCall implements Call, FlowUser, Growing {
     const due = this.#window.due()
     if (due > 0) this.#session?.credit(this.#id, due)
   }
+}
+
+/** For a WebSocket an extended CONNECT (RFC 8441 section 4): a stream needs no key to be told apart. */
+function headFields(request: CallRequest, isWebSocket: boolean): string[] {
+  const { method, scheme, authority, target, fields, body, expectContinue } = request
+  const all = isWebSocket ? [':method', 'CONNECT', ':protocol', 'websocket'] : [':method', method]
+  all.push(':scheme', scheme, ':authority', authority, ':path', target)
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!
+    if (name === 'host' || (isWebSocket && name === 'sec-websocket-key')) continue
+    all.push(name, fields[i + 1]!)
+  }
+  if (body.kind === 'length') all.push('content-length', String(body.length))
+  if (expectContinue) all.push('expect', '100-continue')
+  // gRPC asks for it, and it is true of us (RFC 9110 section 10.1.4).
+  if (!isWebSocket) all.push('te', 'trailers')
+  return all
+}
+
+/** As HTTP/1.1 would have answered. A length in a 2xx to CONNECT means nothing (RFC 9110 section 9.3.6). */
+function upgradeFields(fields: Fields, key: string): Fields {
+  const all: Fields = ['sec-websocket-accept', acceptKeyFor(key)]
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!
+    if (name === 'content-length' || name === 'sec-websocket-accept') continue
+    all.push(name, fields[i + 1]!)
+  }
+  return all
 }
 
 interface Answer {

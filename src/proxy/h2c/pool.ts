@@ -1,7 +1,7 @@
 // The HTTP/2 connections to the workload: as few as carry the calls, one more when all of them have
 // as many streams as the workload allows, and none for longer than it is of use.
 import type { ErrorCode } from '../../errors.ts'
-import type { Call, CallRequest, CallUser } from '../call.ts'
+import type { Call, CallRequest, UpgradeUser } from '../call.ts'
 import { H2cCall } from './call.ts'
 import { H2cSession, type SessionOptions } from './session.ts'
 
@@ -34,7 +34,7 @@ export class H2cPool {
     return this.#sessions.size
   }
 
-  call(user: CallUser, request: CallRequest): Call {
+  call(user: UpgradeUser, request: CallRequest): Call {
     return new H2cCall(user, request, (call) => this.#begin(call))
   }
 

@@ -4,6 +4,7 @@
 import net from 'node:net'
 import type { Address } from '../../config/config.ts'
 import type { ErrorCode } from '../../errors.ts'
+import type { Fields } from '../../http/fields.ts'
 import {
   DEFAULT_WINDOW,
   FLAG,
@@ -25,9 +26,8 @@ import { FrameReader, type FrameUser } from '../../http/h2/reader.ts'
 import type { Repeatable } from '../call.ts'
 import { Outbox } from '../h2/outbox.ts'
 import { ReceiveWindow } from '../h2/receive-window.ts'
-import { Sending } from '../h2/sending.ts'
+import { type Growing, Sending } from '../h2/sending.ts'
 import type { Turn } from '../turn.ts'
-import type { H2cCall } from './call.ts'
 
 export interface SessionOptions {
   readonly address: Address
@@ -43,6 +43,28 @@ export interface SessionEvents {
   /** A stream has ended, or the workload allows more of them: waiting calls may go. */
   vacancy(session: H2cSession): void
   closed(session: H2cSession): void
+}
+
+/** Whoever has a stream of the session: a call, or a tunnel. */
+export interface SessionStream extends Growing {
+  /** DATA begins; padding counts against the window, too (section 6.9). */
+  frame(length: number): void
+  data(buffer: Buffer, start: number, end: number): void
+  headers(fields: Fields, tooLarge: boolean, endStream: boolean): void
+  /** END_STREAM came without trailers. */
+  ended(trailers: Fields): void
+  wasReset(code: number): void
+  /** What came cannot be passed on: the stream is to be reset. */
+  misbehaved(code: number): void
+  /** The connection is gone, or there never was one. */
+  sessionClosed(code: ErrorCode, repeatable: Repeatable): void
+  /** What its user did threw. */
+  faulted(): void
+}
+
+/** A call that is to become a stream. */
+export interface Startable extends SessionStream {
+  start(session: H2cSession): void
 }
 
 /** What one stream may have on its way to a client that reads slowly. */
@@ -70,13 +92,16 @@ export class H2cSession implements FrameUser {
   readonly #options: SessionOptions
   readonly #events: SessionEvents
   readonly #decoder = new HpackDecoder()
-  readonly #streams = new Map<number, H2cCall>()
+  readonly #streams = new Map<number, SessionStream>()
   #nextStream = 1
   #goneAway = false
   #closed = false
   readonly #window = new ReceiveWindow(CONNECTION_WINDOW)
   #idleFrames = 0
   #sawSettings = false
+  #connectProtocol = false
+  /** Calls that wait for the first SETTINGS. */
+  readonly #unsettled = new Set<Startable>()
   /** When something was last read; undefined: never. */
   #heardMs: number | undefined
   /** A sign of life was asked for and has not come. */
@@ -131,7 +156,7 @@ export class H2cSession implements FrameUser {
 
   /** Another call may begin here. */
   get vacant(): boolean {
-    return this.usable && !this.#silent && this.#streams.size < this.maxStreams
+    return this.usable && !this.#silent && this.calls < this.maxStreams
   }
 
   get silent(): boolean {
@@ -147,16 +172,36 @@ export class H2cSession implements FrameUser {
   }
 
   get calls(): number {
-    return this.#streams.size
+    return this.#streams.size + this.#unsettled.size
   }
 
   /** @returns the id of the stream that is now the call's */
-  open(call: H2cCall): number {
+  open(stream: SessionStream): number {
     const id = this.#nextStream
     this.#nextStream += 2
     if (id > 1) this.reused = true
-    this.#streams.set(id, call)
+    this.#streams.set(id, stream)
     return id
+  }
+
+  /** The stream is somebody else's from now on. */
+  handOver(id: number, stream: SessionStream): void {
+    this.#streams.set(id, stream)
+  }
+
+  /** Whether the workload takes WebSockets (RFC 8441 section 3); undefined until it has said so. */
+  get takesWebSockets(): boolean | undefined {
+    return this.#sawSettings ? this.#connectProtocol : undefined
+  }
+
+  /** Starts the call when the workload has said what it takes. */
+  startLater(call: Startable): void {
+    this.#unsettled.add(call)
+  }
+
+  /** The call is over. */
+  forget(call: Startable): void {
+    this.#unsettled.delete(call)
   }
 
   /** The stream has ended on both sides, or is of no interest any more. */
@@ -198,8 +243,9 @@ export class H2cSession implements FrameUser {
     const refused = this.connecting
     this.#reader.stop()
     this.socket.destroy()
-    const calls = [...this.#streams.values()]
+    const calls = [...this.#streams.values(), ...this.#unsettled]
     this.#streams.clear()
+    this.#unsettled.clear()
     this.#events.closed(this)
     const told = refused && code === 'upstream_reset' ? 'upstream_refused' : code
     const repeatable: Repeatable = !refused && this.reused ? 'if_idempotent' : 'never'
@@ -226,16 +272,16 @@ export class H2cSession implements FrameUser {
     const due = this.#window.due()
     if (due > 0) this.sending.outbox.push(windowUpdateFrame(0, due))
     if (length > 0) this.#idleFrames = 0
-    this.#to(id, (call) => call.frame(length))
+    this.#to(id, (stream) => stream.frame(length))
     return length === padding && !endStream ? this.#countIdle() : H2_ERROR.none
   }
 
   data(id: number, bytes: Buffer, start: number, end: number): void {
-    this.#to(id, (call) => call.data(bytes, start, end))
+    this.#to(id, (stream) => stream.data(bytes, start, end))
   }
 
   dataEnds(id: number): void {
-    this.#to(id, (call) => call.ended([]))
+    this.#to(id, (stream) => stream.ended([]))
   }
 
   headers(id: number, bytes: Buffer, start: number, end: number, endStream: boolean): number {
@@ -244,7 +290,7 @@ export class H2cSession implements FrameUser {
     // Also for a stream that nobody waits for: the table has to stay right.
     const decoded = this.#decoder.decode(bytes, this.#options.limits(), start, end)
     if (decoded.kind === 'bad_block') return H2_ERROR.compression
-    this.#to(id, (call) => call.headers(decoded.fields, decoded.tooLarge, endStream))
+    this.#to(id, (stream) => stream.headers(decoded.fields, decoded.tooLarge, endStream))
     return H2_ERROR.none
   }
 
@@ -294,7 +340,8 @@ export class H2cSession implements FrameUser {
     const ack = (flags & FLAG.ack) !== 0
     if (id !== 0 || length % 6 !== 0 || (ack && length > 0)) return H2_ERROR.frameSize
     if (ack) return H2_ERROR.none
-    const code = this.#sawSettings ? this.#countIdle() : H2_ERROR.none
+    const first = !this.#sawSettings
+    const code = first ? H2_ERROR.none : this.#countIdle()
     this.#sawSettings = true
     if (code !== H2_ERROR.none) return code
     const calls = [...this.#streams.values()]
@@ -302,12 +349,25 @@ export class H2cSession implements FrameUser {
       const name = (bytes[at]! << 8) | bytes[at + 1]!
       const value = bytes.readUInt32BE(at + 2)
       if (name === SETTING.maxConcurrentStreams) this.maxStreams = value
+      if (name === SETTING.enableConnectProtocol) {
+        // Once offered it cannot be taken back.
+        if (value > 1 || value < Number(this.#connectProtocol)) return H2_ERROR.protocol
+        this.#connectProtocol = value === 1
+      }
       const wrong = this.sending.setting(name, value, calls)
       if (wrong !== H2_ERROR.none) return wrong
     }
     this.sending.outbox.push(settingsAckFrame())
+    if (first) this.#startUnsettled()
     this.#events.vacancy(this)
     return H2_ERROR.none
+  }
+
+  #startUnsettled(): void {
+    for (const call of this.#unsettled) {
+      this.#unsettled.delete(call)
+      this.#tell(call, () => call.start(this))
+    }
   }
 
   /** Calls above `last` were not looked at (section 6.8), and may go to another connection. */
@@ -316,6 +376,10 @@ export class H2cSession implements FrameUser {
     for (const [id, call] of [...this.#streams]) {
       if (id <= last) continue
       this.left(id)
+      this.#tell(call, () => call.sessionClosed('upstream_reset', 'always'))
+    }
+    for (const call of this.#unsettled) {
+      this.#unsettled.delete(call)
       this.#tell(call, () => call.sessionClosed('upstream_reset', 'always'))
     }
     if (this.#streams.size === 0) this.close()
@@ -350,9 +414,9 @@ export class H2cSession implements FrameUser {
   }
 
   /** What its user does with the call threw. */
-  faulted(call: H2cCall, error: unknown): void {
+  faulted(stream: SessionStream, error: unknown): void {
     this.#options.fault(error)
-    call.faulted()
+    stream.faulted()
   }
 
   #guarded(step: () => void): void {
@@ -364,17 +428,18 @@ export class H2cSession implements FrameUser {
     }
   }
 
-  #to(stream: number, what: (call: H2cCall) => void): void {
-    const call = this.#streams.get(stream)
-    if (call !== undefined) this.#tell(call, () => what(call))
+  #to(id: number, what: (stream: SessionStream) => void): void {
+    const stream = this.#streams.get(id)
+    if (stream === undefined) return
+    this.#tell(stream, () => what(stream))
   }
 
   /** A fault in what one call does with it ends that call, and none of the others. */
-  #tell(call: H2cCall, what: () => void): void {
+  #tell(stream: SessionStream, what: () => void): void {
     try {
       what()
     } catch (error) {
-      this.faulted(call, error)
+      this.faulted(stream, error)
     }
   }
 }

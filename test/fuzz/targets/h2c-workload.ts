@@ -15,7 +15,7 @@ import {
   windowUpdateFrame,
 } from '../../../src/http/h2/frames.ts'
 import { encodeHeaderBlock } from '../../../src/http/h2/hpack.ts'
-import type { AnswerHead, CallUser } from '../../../src/proxy/call.ts'
+import type { AnswerHead, CallRequest, UpgradeUser } from '../../../src/proxy/call.ts'
 import { H2cPool } from '../../../src/proxy/h2c/pool.ts'
 import { Turn } from '../../../src/proxy/turn.ts'
 import { countedMutator } from '../mutate.ts'
@@ -25,7 +25,10 @@ const answer = (fields: readonly string[], endStream: boolean, stream = 1) =>
   headersFrames(encodeHeaderBlock(fields), stream, endStream, 16_384)
 const data = (text: string, endStream: boolean) =>
   Buffer.concat([dataFrameHeader(text.length, 1, endStream), Buffer.from(text)])
-const START = settingsFrame([[4, 1_000]])
+const START = settingsFrame([
+  [4, 1_000],
+  [8, 1],
+])
 
 export const target: Target = {
   name: 'h2c-workload',
@@ -63,15 +66,8 @@ export const target: Target = {
   ],
   mutators: [countedMutator(framesOf)],
   check: async (input) => {
-    const calls = await answered(input)
-    assert.deepEqual(calls.faults, [])
-    assert.equal(calls.ends, 1)
-    if (calls.head === undefined) return
-    assert.ok(calls.head.status >= 200 && calls.head.status <= 599)
-    for (let i = 0; i < calls.head.fields.length; i += 2) {
-      assert.ok(isToken(calls.head.fields[i]!))
-      assert.doesNotMatch(calls.head.fields[i + 1]!, /[\0\r\n]/)
-    }
+    await assertAnswered(input, POST)
+    await assertAnswered(input, WEB_SOCKET)
   },
 }
 
@@ -97,9 +93,34 @@ const listening = new Promise<number>((resolve) => {
   server.unref()
 })
 
-async function answered(input: Buffer) {
+const POST: CallRequest = {
+  ...{ method: 'POST', target: '/', authority: 'a', scheme: 'https', fields: [] },
+  ...{ body: { kind: 'chunked' }, expectContinue: false },
+}
+const WEB_SOCKET: CallRequest = {
+  ...POST,
+  ...{ method: 'GET', body: { kind: 'none' }, webSocketKey: 'dGhlIHNhbXBsZSBub25jZQ==' },
+}
+
+async function assertAnswered(input: Buffer, request: CallRequest): Promise<void> {
+  const { faults, ends, head } = await answered(input, request)
+  assert.deepEqual(faults, [])
+  assert.equal(ends, 1)
+  if (head === undefined) return
+  assert.ok(head.status >= 200 && head.status <= 599)
+  for (let i = 0; i < head.fields.length; i += 2) {
+    assert.ok(isToken(head.fields[i]!))
+    assert.doesNotMatch(head.fields[i + 1]!, /[\0\r\n]/)
+  }
+}
+
+async function answered(input: Buffer, request: CallRequest) {
   sending = input
-  const seen = { faults: [] as unknown[], ends: 0, head: undefined as AnswerHead | undefined }
+  const seen = {
+    faults: [] as unknown[],
+    ends: 0,
+    head: undefined as Pick<AnswerHead, 'status' | 'fields'> | undefined,
+  }
   const pool = new H2cPool({
     address: { kind: 'tcp', host: '127.0.0.1', port: await listening },
     limits: () => ({ listBytes: 65_536, count: 200 }),
@@ -115,7 +136,7 @@ async function answered(input: Buffer) {
     seen.ends++
     over.resolve()
   }
-  const user: CallUser = {
+  const user: UpgradeUser = {
     callInterim: (head) =>
       assert.ok(head.status >= 100 && head.status < 200 && seen.head === undefined),
     callHead: (head) => {
@@ -126,13 +147,22 @@ async function answered(input: Buffer) {
     callEnd: end,
     callDrain: () => {},
     callFailed: end,
+    callUpgraded: (fields, upstream) => {
+      assert.ok(request.webSocketKey !== undefined && seen.head === undefined)
+      seen.head = { status: 200, fields }
+      upstream.begin({
+        upstreamData: () => assert.equal(seen.ends, 0),
+        upstreamDrain: () => {},
+        upstreamEnd: () => upstream.end(),
+        upstreamFailed: end,
+        upstreamFault: end,
+      })
+      upstream.write(Buffer.from('some'))
+    },
   }
-  const call = pool.call(user, {
-    ...{ method: 'POST', target: '/', authority: 'a', scheme: 'https', fields: [] },
-    ...{ body: { kind: 'chunked' }, expectContinue: false },
-  })
+  const call = pool.call(user, request)
   call.begin()
-  call.write(Buffer.from('some'))
+  if (request.body.kind !== 'none') call.write(Buffer.from('some'))
   call.end([])
   await over.promise
   pool.close()
