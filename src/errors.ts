@@ -241,7 +241,12 @@ export const ERRORS = {
   upstream_bad_response: upstream(
     502,
     14,
-    'The workload answered with something that is not one HTTP/1.1 response.',
+    'The workload answered with something that is not one response of the protocol it is spoken to in.',
+  ),
+  upstream_no_websocket: upstream(
+    502,
+    14,
+    'The workload did not take a WebSocket for one; over h2c:// it has to offer extended CONNECT (RFC 8441).',
   ),
   upstream_connect_timeout: upstream(
     504,

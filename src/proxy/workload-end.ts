@@ -24,7 +24,7 @@ export interface WorkloadEnd {
   end(): void
   pause(): void
   resume(): void
-  /** Both sides have ended and the client is gone: what is still on its way has so long. */
+  /** Both sides have ended and the client is gone: reset it when it has taken nothing for so long. */
   expire(afterMs: number): void
   /** The workload sees that the bytes it got are not all. */
   reset(): void

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import type net from 'node:net'
 import { before, describe, it } from 'node:test'
-import { H2_ERROR, SETTING } from '../../src/http/h2/frames.ts'
+import { FRAME_HEADER_BYTES, goAwayFrame, H2_ERROR, SETTING } from '../../src/http/h2/frames.ts'
 import {
   assertUnharmed,
   type Bystander,
@@ -26,6 +26,7 @@ import {
 } from '../support/raw-http2.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { webSocketRequest } from '../support/websocket.ts'
+import { startWorkload } from '../support/workload.ts'
 
 const OFFER = [SETTING.enableConnectProtocol, 1] as const
 const AGREED = [':status', '200']
@@ -156,6 +157,27 @@ describe('a workload that speaks HTTP/2, asked for a WebSocket,', () => {
     })
   }
 
+  it('may say GOAWAY: what it has agreed to goes on, what it has not looked at is asked for again', async (test) => {
+    const streams: RawStream[] = []
+    const goAway = goAwayFrame(0, H2_ERROR.none)
+    act = (stream) => {
+      const { id, send } = stream
+      if (streams.push(stream) !== 2) return send(head(id, AGREED, false))
+      goAway.writeUInt32BE(streams[0]?.id ?? 0, FRAME_HEADER_BYTES)
+      send(goAway)
+    }
+    const clients = [await askHttp1(test), await askHttp1(test)]
+    for (const client of clients) assert.equal((await client.answer()).status, 101)
+    const [first, , third] = streams
+    assert.equal(streams.length, 3)
+    assert.notEqual(third?.socket, first?.socket)
+    clients[0]?.send(BYTES)
+    await eventually('its bytes come', () => first?.body.equals(BYTES))
+    for (const stream of [first, third]) stream?.send(data(stream.id, '', true))
+    for (const client of clients) client.socket.end()
+    await bystander.served()
+  })
+
   it('leaves nothing behind', async () => {
     await bystander.stop()
     await assertUnharmed(sidecar, { upstream: 1 })
@@ -188,7 +210,7 @@ describe('a workload that speaks HTTP/2 and has not said that it takes WebSocket
 
   it('is not asked: 502', async () => {
     accepted = (socket) => socket.end(settingsFrame([[SETTING.maxConcurrentStreams, 9]]))
-    assert.equal(await answerOf(), '502 upstream_bad_response')
+    assert.equal(await answerOf(), '502 upstream_no_websocket')
   })
 
   it('is not asked when it closes instead: 502', async () => {
@@ -204,6 +226,17 @@ describe('a workload that speaks HTTP/2 and has not said that it takes WebSocket
   it('is left where it takes its offer back: 502', async () => {
     accepted = (socket) => socket.write(settingsFrame([[...OFFER], [OFFER[0], 0]]))
     assert.equal(await answerOf(), '502 upstream_bad_response')
+  })
+})
+
+describe('a workload that speaks HTTP/1.1 and knows no WebSocket', () => {
+  it('does not make one for a client of HTTP/2 by an ordinary answer', async (t) => {
+    const { url } = await startWorkload(t)
+    const sidecar = await startSidecar(t, { forward: url })
+    const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    raw.send(head(1, requestFields(connectTo('/ws')), false))
+    const { status, body } = await raw.answered(1)
+    assert.deepEqual([status, JSON.parse(String(body)).error], [502, 'upstream_no_websocket'])
   })
 })
 

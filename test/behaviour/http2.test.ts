@@ -259,17 +259,6 @@ describe('HTTP/1.1 to a workload that speaks HTTP/2', () => {
     assert.equal(reply.status, 201)
     assert.equal(sum(Buffer.from(reply.body)), sum(Buffer.from(text)))
   })
-
-  it('is answered with 502 when it asks for a WebSocket', async () => {
-    const client = await openClient(t, sidecar, web)
-    client.send(
-      get(
-        '/socket',
-        'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n',
-      ),
-    )
-    assert.equal((await client.answer()).status, 502)
-  })
 })
 
 describe('a policy that reads the bodies of HTTP/2 requests', () => {

@@ -67,7 +67,7 @@ export class H2cCall implements Call, FlowUser, Startable {
     this.#startedMs = session.nowMs
     this.#unsettled = undefined
     if (this.#isWebSocket && session.takesWebSockets !== true) {
-      if (session.takesWebSockets === false) return this.misbehaved(H2_ERROR.none)
+      if (session.takesWebSockets === false) return this.#refuse('upstream_no_websocket')
       this.#unsettled = session
       return session.startLater(this)
     }
@@ -251,6 +251,12 @@ export class H2cCall implements Call, FlowUser, Startable {
     this.#end()
     this.#session?.reset(this.#id, H2_ERROR.internal)
     this.#user.callFailed('internal', 'never')
+  }
+
+  /** Nothing of it was sent. */
+  #refuse(code: ErrorCode): void {
+    this.#end()
+    this.#user.callFailed(code, 'never')
   }
 
   /** Nothing is sent or told any more. */

@@ -50,7 +50,13 @@ export class StreamEnd implements WorkloadEnd, SessionStream, FlowUser {
 
   expire(afterMs: number): void {
     this.#user = undefined
-    if (!this.#over) this.#expiry = setTimeout(() => this.reset(), afterMs).unref()
+    if (this.#over) return
+    const { waitingBytes } = this.#flow
+    const look = (): void => {
+      if (this.#flow.waitingBytes === waitingBytes) this.reset()
+      else this.expire(afterMs)
+    }
+    this.#expiry = setTimeout(look, afterMs).unref()
   }
 
   reset(): void {

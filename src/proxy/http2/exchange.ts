@@ -193,6 +193,8 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     if (this.#over || this.stream.closed) return
     this.#progressMs = this.#owner.nowMs()
     this.#retry.answered()
+    // The client would take it for a WebSocket (RFC 8441 section 5).
+    if (this.head.upgrade !== undefined && status < 300) return this.fail('upstream_no_websocket')
     // RFC 9110 sections 15.3.5 and 15.3.6; a client may take a length that is not kept for an error.
     const empty = status === 204 || status === 205
     this.#bodiless = empty || body.kind === 'none'
