@@ -82,6 +82,7 @@ class DataThread {
       turn,
     }
     const pool = new UpstreamPool(upstream)
+    const h2c = forward.scheme === 'h2c' ? new H2cPool(upstream) : undefined
     const intake = new Intake(
       turn,
       () => clock.monotonicMs(),
@@ -90,7 +91,7 @@ class DataThread {
     const context: ThreadContext = {
       generation,
       pool,
-      h2c: forward.scheme === 'h2c' ? new H2cPool(upstream) : undefined,
+      h2c,
       cells,
       records: new RecordQueue(cells, post),
       candidateSample: new CandidateSample(cells),
@@ -101,7 +102,7 @@ class DataThread {
         limitMs: () => inbound().overload.eventLoopLagMs,
         nowMs: () => clock.monotonicMs(),
         readLoop,
-        lines: [intake.line, pool.queue],
+        lines: [intake.line, (h2c ?? pool).queue],
         later: (step) => setImmediate(step),
         changed: (state) => {
           cells.set(OVERLOADED, state.active ? 1 : 0)

@@ -1,4 +1,5 @@
-// A line in which clients take turns: who has many in it waits for those who have few.
+// A line in which clients take turns: who has many in it waits for those who have few. Promises that
+// to come, to leave and to be next costs the same however many wait: tens of thousands may go at once.
 
 /** What others may know of a line. */
 export interface Line {
@@ -29,11 +30,14 @@ export class FairLine<T> implements Line {
     return this.#queues.get(client)?.length ?? 0
   }
 
-  wait(client: string, one: T): void {
-    const queue = this.#queues.get(client)
-    if (queue === undefined) this.#queues.set(client, new Fifo(one))
-    else queue.push(one)
+  /** @returns its place, for `forget` */
+  wait(client: string, one: T): number {
     this.#waiting++
+    const queue = this.#queues.get(client)
+    if (queue !== undefined) return queue.push(one)
+    const own = new Fifo<T>()
+    this.#queues.set(client, own)
+    return own.push(one)
   }
 
   /** Takes out who is next of the clients that may be; undefined where there is nobody. */
@@ -51,14 +55,12 @@ export class FairLine<T> implements Line {
     return undefined
   }
 
-  /** Takes out one of which it is true, wherever it is. */
-  forget(isIt: (one: T) => boolean): void {
-    for (const [client, queue] of this.#queues) {
-      if (!queue.remove(isIt)) continue
-      this.#waiting--
-      if (queue.length === 0) this.#queues.delete(client)
-      return
-    }
+  /** Takes out one that still waits, wherever it is. */
+  forget(client: string, place: number): void {
+    const queue = this.#queues.get(client)
+    if (queue?.remove(place) !== true) return
+    this.#waiting--
+    if (queue.length === 0) this.#queues.delete(client)
   }
 
   /** Takes out of each client's those of which it is true, up to the first of which it is not. */
@@ -76,45 +78,55 @@ export class FairLine<T> implements Line {
   }
 }
 
-/** An array whose first is taken without moving the others: tens of thousands may wait. */
+/** An array out of which any is taken without moving the others. */
 class Fifo<T> {
-  #items: (T | undefined)[]
-  #taken = 0
-
-  constructor(first: T) {
-    this.#items = [first]
-  }
+  /** Undefined: has left. */
+  #items: (T | undefined)[] = []
+  /** Before it all have left. */
+  #begin = 0
+  /** The place of the first item, which grows with each that is tidied away. */
+  #offset = 0
+  #left = 0
 
   get length(): number {
-    return this.#items.length - this.#taken
+    return this.#items.length - this.#begin - this.#left
   }
 
   get first(): T | undefined {
-    return this.#items[this.#taken]
+    const items = this.#items
+    while (this.#begin < items.length && items[this.#begin] === undefined) {
+      this.#begin++
+      this.#left--
+    }
+    return items[this.#begin]
   }
 
-  push(one: T): void {
-    this.#items.push(one)
+  /** @returns its place */
+  push(one: T): number {
+    return this.#offset + this.#items.push(one) - 1
   }
 
   shift(): T | undefined {
     const one = this.first
     if (one === undefined) return undefined
-    this.#items[this.#taken++] = undefined
-    if (this.#taken >= LEAST_TIDIED && 2 * this.#taken >= this.#items.length) this.#tidy()
+    this.#items[this.#begin++] = undefined
+    if (this.#begin >= LEAST_TIDIED && 2 * this.#begin >= this.#items.length) this.#tidy()
     return one
   }
 
-  remove(isIt: (one: T) => boolean): boolean {
-    const place = this.#items.findIndex((one) => one !== undefined && isIt(one))
-    if (place === -1) return false
-    this.#items.splice(place, 1)
+  /** @returns false where it has left before */
+  remove(place: number): boolean {
+    const at = place - this.#offset
+    if (at < this.#begin || this.#items[at] === undefined) return false
+    this.#items[at] = undefined
+    this.#left++
     return true
   }
 
   #tidy(): void {
-    this.#items = this.#items.slice(this.#taken)
-    this.#taken = 0
+    this.#items = this.#items.slice(this.#begin)
+    this.#offset += this.#begin
+    this.#begin = 0
   }
 }
 

@@ -15,7 +15,7 @@ export function openCall(
   client: string,
 ): Call {
   const { pool, h2c, turn, generation } = context
-  if (h2c !== undefined) return h2c.call(user, request)
+  if (h2c !== undefined) return h2c.call(user, request, client)
   const { limits } = generation.snapshot.settings.inbound
   return new Http1Call(user, request, pool, limits, turn, fresh, client)
 }

@@ -1,21 +1,21 @@
-// Whose turn it is when connections to the workload are scarce. Those that wait are served client by
-// client in turn, and the last eighth of the connections is for clients that hold few: one whose
+// Whose turn it is when connections to the workload, or streams on them, are scarce. Those that wait
+// are served client by client in turn, and the last eighth is for clients that hold few: one whose
 // requests or tunnels last does not keep the workload from all others.
 import { FairLine } from './fair-line.ts'
-import type { UpstreamUser } from './upstream.ts'
 
-export interface Waiting {
-  readonly user: UpstreamUser
+export interface Waiting<User> {
+  readonly user: User
   readonly client: string
   readonly sinceMs: number
 }
 
 const RESERVED_PART = 1 / 8
 
-export class UpstreamShares {
+export class UpstreamShares<User> {
   readonly #held = new Map<string, number>()
-  /** Those that wait; `served` says how often a connection was taken. */
-  readonly line = new FairLine<Waiting>()
+  /** Those that wait; `served` says how often one was taken. */
+  readonly line = new FairLine<Waiting<User>>()
+  readonly #places = new Map<User, { readonly client: string; readonly place: number }>()
 
   took(client: string): void {
     this.line.served++
@@ -28,27 +28,37 @@ export class UpstreamShares {
     else this.#held.delete(client)
   }
 
-  /** @param free connections that nobody holds, out of `all` that there may be */
+  /** @param free those that nobody holds, out of `all` that there may be */
   mayTake(client: string, free: number, all: number): boolean {
     const reserved = Math.floor(all * RESERVED_PART)
     return free > reserved || (free > 0 && (this.#held.get(client) ?? 0) < reserved)
   }
 
-  wait(one: Waiting): void {
-    this.line.wait(one.client, one)
+  wait(one: Waiting<User>): void {
+    const { user, client } = one
+    this.#places.set(user, { client, place: this.line.wait(client, one) })
   }
 
   /** Takes the next out of its queue; undefined when nobody waits that may have one. */
-  next(free: number, all: number): Waiting | undefined {
-    return this.line.next((client) => this.mayTake(client, free, all))
+  next(free: number, all: number): Waiting<User> | undefined {
+    if (free <= 0) return undefined
+    const next = this.line.next((client) => this.mayTake(client, free, all))
+    if (next !== undefined) this.#places.delete(next.user)
+    return next
   }
 
-  forget(user: UpstreamUser): void {
-    if (this.line.waiting > 0) this.line.forget((one) => one.user === user)
+  /** Nothing happens where it does not wait. */
+  forget(user: User): void {
+    const waits = this.#places.get(user)
+    if (waits === undefined) return
+    this.#places.delete(user)
+    this.line.forget(waits.client, waits.place)
   }
 
   /** Takes out those that have waited since before `sinceMs`. */
-  expired(sinceMs: number): Waiting[] {
-    return this.line.leave((one) => one.sinceMs <= sinceMs)
+  expired(sinceMs: number): Waiting<User>[] {
+    const gone = this.line.leave((one) => one.sinceMs <= sinceMs)
+    for (const { user } of gone) this.#places.delete(user)
+    return gone
   }
 }

@@ -63,7 +63,7 @@ export class UpstreamPool {
   readonly #options: UpstreamOptions
   readonly #idle: UpstreamConnection[] = []
   readonly #all = new Set<UpstreamConnection>()
-  readonly #shares = new UpstreamShares()
+  readonly #shares = new UpstreamShares<UpstreamUser>()
   readonly copies = new Copies()
   /**
    * One read buffer for all connections: reads are handed over synchronously and whoever keeps
@@ -181,9 +181,11 @@ export class UpstreamPool {
   }
 
   #next(): void {
-    if (this.#shares.line.waiting === 0) return
-    const next = this.#shares.next(this.#free, this.#options.maxConnections)
-    if (next !== undefined) this.#give(next.user, false, next.client)
+    while (this.#shares.line.waiting > 0) {
+      const next = this.#shares.next(this.#free, this.#options.maxConnections)
+      if (next === undefined) return
+      this.#give(next.user, false, next.client)
+    }
   }
 }
 

@@ -209,8 +209,13 @@ describe('a workload that speaks HTTP/2 and has not said that it takes WebSocket
   }
 
   it('is not asked: 502', async () => {
-    accepted = (socket) => socket.end(settingsFrame([[SETTING.maxConcurrentStreams, 9]]))
-    assert.equal(await answerOf(), '502 upstream_no_websocket')
+    let connection: net.Socket | undefined
+    accepted = (socket) => {
+      connection = socket
+      socket.write(settingsFrame([[SETTING.maxConcurrentStreams, 1]]))
+    }
+    for (let i = 0; i < 3; i++) assert.equal(await answerOf(), '502 upstream_no_websocket')
+    connection?.destroy()
   })
 
   it('is not asked when it closes instead: 502', async () => {

@@ -42,12 +42,16 @@ describe('a line', () => {
   })
 
   it('forgets one, wherever it is', () => {
-    const line = lineOf('a1', 'a2', 'b1')
-    line.forget((one) => one === 'a2')
-    line.forget((one) => one === 'b1')
-    line.forget((one) => one === 'b2')
-    assert.deepEqual([line.waiting, line.clients], [1, 1])
+    const line = lineOf('a1')
+    const [second, other] = [line.wait('a', 'a2'), line.wait('b', 'b1')]
+    line.forget('a', second)
+    line.forget('b', other)
+    assert.deepEqual([line.waiting, line.clients, line.waitingOf('a')], [1, 1, 1])
     assert.deepEqual(served(line), ['a1'])
+    const again = line.wait('a', 'a3')
+    line.forget('a', again)
+    line.forget('a', again)
+    assert.deepEqual([line.waiting, line.clients, line.next()], [0, 0, undefined])
   })
 
   it('is left by all whose time is over', () => {
@@ -63,14 +67,15 @@ describe('a line', () => {
   it('keeps the order of many of a client, whatever is taken out meanwhile', () => {
     const random = randomness(SEED)
     const line = new FairLine<number>()
+    const places: number[] = []
     let expected: number[] = []
     for (let i = 0; i < 5_000; i++) {
-      line.wait('a', i)
+      places.push(line.wait('a', i))
       expected.push(i)
       if (random.chance(0.3)) assert.equal(line.next(), expected.shift())
       if (random.chance(0.1)) {
         const gone = random.below(i + 1)
-        line.forget((one) => one === gone)
+        if (expected.includes(gone)) line.forget('a', places[gone]!)
         expected = expected.filter((one) => one !== gone)
       }
       if (random.chance(0.01)) {

@@ -249,6 +249,49 @@ describe('a call to a workload that speaks HTTP/2', () => {
     assert.ok(state.open <= 2)
   })
 
+  it('has streams for clients in turn, and the last eighth for those that hold few', async () => {
+    const server = http2.createServer({ settings: { maxConcurrentStreams: 8 } })
+    const streams: http2.ServerHttp2Stream[] = []
+    const asked: string[] = []
+    server.on('stream', (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {
+      stream.on('error', () => {})
+      streams.push(stream)
+      asked.push(String(headers[':path']))
+    })
+    const { pool } = await poolTo(server, 2)
+    const ask = (client: string, user = new Recorder()): Call => {
+      const request: CallRequest = { ...REQUEST, target: `/${client}`, body: { kind: 'none' } }
+      const call = pool.call(user, request, client)
+      call.begin()
+      return call
+    }
+    const answer = (from: number, to: number): void => {
+      for (const stream of streams.slice(from, to)) {
+        stream.respond({ ':status': 200 }, { endStream: true })
+      }
+    }
+    const waiting = (): number[] => [pool.queue.waiting, pool.queue.clients]
+    // The first tells us the settings.
+    const first = new Recorder()
+    ask('first', first)
+    await eventually(() => assert.equal(asked.length, 1))
+    answer(0, 1)
+    await over(first)
+    const hog = Array.from({ length: 40 }, () => ask('hog'))
+    await eventually(() => assert.equal(asked.length, 15))
+    for (const client of ['a', 'b', 'c', 'd']) ask(client)
+    await eventually(() => assert.deepEqual(asked.slice(15).sort(), ['/a', '/b']))
+    assert.deepEqual(waiting(), [28, 3])
+    for (const call of hog.slice(-20)) call.abandon()
+    assert.deepEqual(waiting(), [8, 3])
+    answer(1, 5)
+    await eventually(() => assert.deepEqual(asked.slice(17).sort(), ['/c', '/d']))
+    await eventually(() => assert.deepEqual(waiting(), [6, 1]))
+    answer(5, 7)
+    await eventually(() => assert.deepEqual(asked.slice(19), ['/hog', '/hog']))
+    assert.deepEqual(waiting(), [4, 1])
+  })
+
   for (const headerTableSize of [0, 100]) {
     it(`goes on where the workload keeps a header table of ${headerTableSize} bytes`, async () => {
       const server = http2.createServer({ settings: { headerTableSize } })

@@ -159,6 +159,22 @@ describe('the pool of connections to the workload', () => {
     assert.deepEqual(served, ['hog', 'hog', 'a', 'b', 'hog', 'b', 'hog'])
   })
 
+  it('gives one that comes free to who waits, and another to who may have one since', async (t) => {
+    const { pool } = await setUp(t, 16)
+    const take = (client: string): User => {
+      const user = new User()
+      pool.acquire(user, false, client)
+      return user
+    }
+    const few = [take('few'), take('few')]
+    for (let i = 0; i < 12; i++) take('hog')
+    const [first, second] = [take('hog'), take('few')]
+    assert.deepEqual([first.events, second.events], [[], []])
+    // Three are free now, and the last two of them for who holds no more than one.
+    few[0]?.connection?.release()
+    assert.deepEqual([first.events, second.events], [['ready'], ['ready']])
+  })
+
   it('opens a connection for who waits when a used one breaks', async (t) => {
     const { pool, owner, sockets, connected, open } = await setUp(t, 1)
     const user = await owner()

@@ -16,7 +16,17 @@ import { StreamEnd } from './tunnel-end.ts'
 
 const MAX_INTERIM = 16
 
+/** Whoever has the connections. */
+export interface CallOwner {
+  /** `start` follows, now or when there is a stream for it; or `sessionClosed`. */
+  begin(call: H2cCall): void
+  /** It is over; it may not have been started. */
+  forget(call: H2cCall): void
+}
+
 export class H2cCall implements Call, FlowUser, Startable {
+  /** The principal that asks. */
+  readonly client: string
   readonly #user: UpgradeUser
   readonly #request: CallRequest
   #session: H2cSession | undefined
@@ -41,18 +51,18 @@ export class H2cCall implements Call, FlowUser, Startable {
   #lengthLeft: number | undefined
   #over = false
 
-  readonly #queue: (call: H2cCall) => void
+  readonly #owner: CallOwner
 
-  /** @param queue asks for a connection; `start` follows */
-  constructor(user: UpgradeUser, request: CallRequest, queue: (call: H2cCall) => void) {
+  constructor(user: UpgradeUser, request: CallRequest, client: string, owner: CallOwner) {
+    this.client = client
     this.#user = user
     this.#request = request
-    this.#queue = queue
+    this.#owner = owner
     this.#ended = request.body.kind === 'none' && !this.#isWebSocket
   }
 
   begin(): void {
-    this.#queue(this)
+    this.#owner.begin(this)
     this.#begun = true
     this.#unsent = this.#unsent.map((bytes) => Buffer.from(bytes))
   }
@@ -61,16 +71,11 @@ export class H2cCall implements Call, FlowUser, Startable {
     return this.#request.webSocketKey !== undefined
   }
 
-  /** A connection is there: sends what there is. */
+  /** A connection is there: sends what there is. Not called when it is over. */
   start(session: H2cSession): void {
-    if (this.#over) return
     this.#startedMs = session.nowMs
     this.#unsettled = undefined
-    if (this.#isWebSocket && session.takesWebSockets !== true) {
-      if (session.takesWebSockets === false) return this.#refuse('upstream_no_websocket')
-      this.#unsettled = session
-      return session.startLater(this)
-    }
+    if (this.#isWebSocket && session.takesWebSockets !== true) return this.#awaitOffer(session)
     this.#session = session
     this.#id = session.open(this)
     const flow = new Flow(this.#id, session.sending, this)
@@ -84,8 +89,15 @@ export class H2cCall implements Call, FlowUser, Startable {
     else if (this.#full && room) this.flowDrained()
   }
 
-  get over(): boolean {
-    return this.#over
+  /** It must not be asked for before it is offered (RFC 8441 section 3). */
+  #awaitOffer(session: H2cSession): void {
+    if (session.takesWebSockets === undefined) {
+      this.#unsettled = session
+      return session.startLater(this)
+    }
+    session.decline(this)
+    this.#end()
+    this.#user.callFailed('upstream_no_websocket', 'never')
   }
 
   write(bytes: Buffer): boolean {
@@ -118,7 +130,8 @@ export class H2cCall implements Call, FlowUser, Startable {
   abandon(): void {
     if (this.#over) return
     this.#end()
-    this.#unsettled?.forget(this)
+    this.#owner.forget(this)
+    this.#unsettled?.withdraw(this)
     this.#unsettled?.gaveUp(this.#startedMs)
     this.#session?.gaveUp(this.#startedMs)
     this.#session?.reset(this.#id, H2_ERROR.cancel)
@@ -183,7 +196,7 @@ export class H2cCall implements Call, FlowUser, Startable {
     const [session, flow] = [this.#session, this.#flow]
     if (session === undefined || flow === undefined) return
     this.#over = true
-    const end = new StreamEnd(session, this.#id, flow, this.#window)
+    const end = new StreamEnd(session, this, this.#id, flow, this.#window)
     session.handOver(this.#id, end)
     try {
       this.#user.callUpgraded(upgradeFields(fields, this.#request.webSocketKey ?? ''), end)
@@ -253,15 +266,10 @@ export class H2cCall implements Call, FlowUser, Startable {
     this.#user.callFailed('internal', 'never')
   }
 
-  /** Nothing of it was sent. */
-  #refuse(code: ErrorCode): void {
-    this.#end()
-    this.#user.callFailed(code, 'never')
-  }
-
   /** Nothing is sent or told any more. */
   #end(): void {
     this.#over = true
+    this.#unsent = []
     this.#flow?.stop()
   }
 

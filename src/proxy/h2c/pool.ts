@@ -1,8 +1,11 @@
 // The HTTP/2 connections to the workload: as few as carry the calls, one more when all of them have
-// as many streams as the workload allows, and none for longer than it is of use.
+// as many streams as the workload allows, and none for longer than it is of use. Calls for which there
+// is no stream wait, clients in turn.
 import type { ErrorCode } from '../../errors.ts'
 import type { Call, CallRequest, UpgradeUser } from '../call.ts'
-import { H2cCall } from './call.ts'
+import type { Line } from '../fair-line.ts'
+import { UpstreamShares } from '../upstream-shares.ts'
+import { type CallOwner, H2cCall } from './call.ts'
 import { H2cSession, type SessionOptions } from './session.ts'
 
 export interface H2cPoolOptions extends SessionOptions {
@@ -17,10 +20,10 @@ const IDLE_MS = 60_000
 /** RFC 9113 section 6.5.2 recommends no less than that. */
 const ASSUMED_STREAMS = 100
 
-export class H2cPool {
+export class H2cPool implements CallOwner {
   readonly #options: H2cPoolOptions
   readonly #sessions = new Set<H2cSession>()
-  readonly #queue: { readonly call: H2cCall; readonly sinceMs: number }[] = []
+  readonly #shares = new UpstreamShares<H2cCall>()
   /** What the workload allowed last holds for the next connection until it says something else. */
   #maxStreams = ASSUMED_STREAMS
   /** Reads are handed over synchronously; whoever keeps bytes copies them. */
@@ -34,24 +37,29 @@ export class H2cPool {
     return this.#sessions.size
   }
 
-  call(user: UpgradeUser, request: CallRequest): Call {
-    return new H2cCall(user, request, (call) => this.#begin(call))
+  /** Those that wait for a stream. */
+  get queue(): Line {
+    return this.#shares.line
+  }
+
+  /** @param client whom the stream counts for, where there are not enough for everybody */
+  call(user: UpgradeUser, request: CallRequest, client = ''): Call {
+    return new H2cCall(user, request, client, this)
   }
 
   tick(): void {
     const nowMs = this.#options.nowMs()
+    const { connectTimeoutMs } = this.#options
     for (const session of this.#sessions) {
-      if (session.connecting && nowMs - session.openedMs >= this.#options.connectTimeoutMs) {
+      if (session.connecting && nowMs - session.openedMs >= connectTimeoutMs) {
         session.close('upstream_connect_timeout')
       } else if (session.calls === 0) {
-        const idleMs = session.silent ? this.#options.connectTimeoutMs : IDLE_MS
+        const idleMs = session.silent ? connectTimeoutMs : IDLE_MS
         if (nowMs - session.idleSinceMs >= idleMs) session.close()
       }
     }
-    for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
-      if (!first.call.over && nowMs - first.sinceMs < this.#options.connectTimeoutMs) break
-      this.#queue.shift()
-      this.#tell(first.call, 'upstream_busy')
+    for (const { user } of this.#shares.expired(nowMs - connectTimeoutMs)) {
+      this.#tell(user, 'upstream_busy')
     }
   }
 
@@ -59,26 +67,35 @@ export class H2cPool {
     for (const session of this.#sessions) session.close()
   }
 
-  /** Now, or as soon as a stream comes free. */
-  #begin(call: H2cCall): void {
-    const session = this.#vacant()
-    if (session === undefined) this.#queue.push({ call, sinceMs: this.#options.nowMs() })
-    else call.start(session)
+  /** Starts the call now, or as soon as a stream comes free. */
+  begin(call: H2cCall): void {
+    const { client } = call
+    const { free, all, vacant } = this.#streams()
+    if (this.#shares.mayTake(client, free, all)) this.#start(call, vacant ?? this.#open())
+    else this.#shares.wait({ user: call, client, sinceMs: this.#options.nowMs() })
   }
 
-  #vacant(): H2cSession | undefined {
-    for (const session of this.#sessions) if (session.vacant) return session
-    if (this.#sessions.size >= this.#options.maxConnections) return undefined
+  forget(call: H2cCall): void {
+    this.#shares.forget(call)
+  }
+
+  #start(call: H2cCall, session: H2cSession): void {
+    this.#shares.took(call.client)
+    call.start(session)
+  }
+
+  #open(): H2cSession {
     const session = new H2cSession(this.#options, this.#readBuffer, this.#maxStreams, {
       vacancy: (one) => {
         this.#maxStreams = one.maxStreams
         this.#next()
       },
+      left: ({ client }) => this.#shares.gaveBack(client),
       closed: (one) => {
         this.#sessions.delete(one)
         this.#options.opened(-1)
         // Not within the event that closed it: its calls learn of that first.
-        if (this.#queue.length > 0) setImmediate(() => this.#next())
+        if (this.#shares.line.waiting > 0) setImmediate(() => this.#next())
       },
     })
     this.#sessions.add(session)
@@ -87,12 +104,31 @@ export class H2cPool {
   }
 
   #next(): void {
-    while (this.#queue.length > 0) {
-      const session = this.#vacant()
-      if (session === undefined) return
-      const waiting = this.#queue.shift()
-      waiting?.call.start(session)
+    while (this.#shares.line.waiting > 0) {
+      const { free, all, vacant } = this.#streams()
+      const next = this.#shares.next(free, all)
+      if (next === undefined) return
+      this.#start(next.user, vacant ?? this.#open())
     }
+  }
+
+  /**
+   * `free` out of `all` that there may be, those of connections that are still to be opened among
+   * them; where no connection has a vacant one, one may be opened unless none is free.
+   */
+  #streams(): { readonly free: number; readonly all: number; readonly vacant?: H2cSession } {
+    let vacant: H2cSession | undefined
+    let used = 0
+    // A workload that allows none may allow the next connection some: only that tells.
+    const unopened = Math.max(0, this.#options.maxConnections - this.#sessions.size)
+    let free = unopened * Math.max(1, this.#maxStreams)
+    for (const session of this.#sessions) {
+      used += session.calls
+      if (!session.vacant) continue
+      vacant ??= session
+      free += session.maxStreams - session.calls
+    }
+    return { free, all: free + used, ...(vacant && { vacant }) }
   }
 
   #tell(call: H2cCall, code: ErrorCode): void {

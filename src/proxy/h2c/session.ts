@@ -42,11 +42,15 @@ export interface SessionOptions {
 export interface SessionEvents {
   /** A stream has ended, or the workload allows more of them: waiting calls may go. */
   vacancy(session: H2cSession): void
+  /** A call that was started here is over, or its stream is. Told before there is a vacancy. */
+  left(stream: SessionStream): void
   closed(session: H2cSession): void
 }
 
 /** Whoever has a stream of the session: a call, or a tunnel. */
 export interface SessionStream extends Growing {
+  /** The principal that it is for. */
+  readonly client: string
   /** DATA begins; padding counts against the window, too (section 6.9). */
   frame(length: number): void
   data(buffer: Buffer, start: number, end: number): void
@@ -199,9 +203,16 @@ export class H2cSession implements FrameUser {
     this.#unsettled.add(call)
   }
 
-  /** The call is over. */
-  forget(call: Startable): void {
+  /** The call will not be a stream of this session. */
+  decline(call: Startable): void {
     this.#unsettled.delete(call)
+    this.#events.left(call)
+  }
+
+  /** Nor does it wait for that any more: another may. */
+  withdraw(call: Startable): void {
+    this.decline(call)
+    this.#events.vacancy(this)
   }
 
   /** The stream has ended on both sides, or is of no interest any more. */
@@ -209,6 +220,7 @@ export class H2cSession implements FrameUser {
     const call = this.#streams.get(id)
     if (call === undefined) return
     this.#streams.delete(id)
+    this.#events.left(call)
     if (this.#streams.size > 0) return this.#events.vacancy(this)
     this.idleSinceMs = this.#options.nowMs()
     if (this.#goneAway) this.close()
@@ -246,6 +258,7 @@ export class H2cSession implements FrameUser {
     const calls = [...this.#streams.values(), ...this.#unsettled]
     this.#streams.clear()
     this.#unsettled.clear()
+    for (const call of calls) this.#events.left(call)
     this.#events.closed(this)
     const told = refused && code === 'upstream_reset' ? 'upstream_refused' : code
     const repeatable: Repeatable = !refused && this.reused ? 'if_idempotent' : 'never'
@@ -379,7 +392,7 @@ export class H2cSession implements FrameUser {
       this.#tell(call, () => call.sessionClosed('upstream_reset', 'always'))
     }
     for (const call of this.#unsettled) {
-      this.#unsettled.delete(call)
+      this.decline(call)
       this.#tell(call, () => call.sessionClosed('upstream_reset', 'always'))
     }
     if (this.#streams.size === 0) this.close()

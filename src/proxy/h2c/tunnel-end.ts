@@ -7,6 +7,7 @@ import type { WorkloadEnd, WorkloadEndUser } from '../workload-end.ts'
 import type { H2cSession, SessionStream } from './session.ts'
 
 export class StreamEnd implements WorkloadEnd, SessionStream, FlowUser {
+  readonly client: string
   readonly #session: H2cSession
   readonly #id: number
   readonly #flow: Flow
@@ -18,8 +19,15 @@ export class StreamEnd implements WorkloadEnd, SessionStream, FlowUser {
   #over = false
   #expiry: NodeJS.Timeout | undefined
 
-  /** Takes over a stream whose extended CONNECT was answered with a 2xx. */
-  constructor(session: H2cSession, id: number, flow: Flow, window: ReceiveWindow) {
+  /** Takes over the stream of `call`, whose extended CONNECT was answered with a 2xx. */
+  constructor(
+    session: H2cSession,
+    call: SessionStream,
+    id: number,
+    flow: Flow,
+    window: ReceiveWindow,
+  ) {
+    this.client = call.client
     this.#session = session
     this.#id = id
     this.#flow = flow
