@@ -47,7 +47,10 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
 
   /** Asks the policy, and connects when it permits. Called once. */
   begin(): void {
-    const { generation } = this.#context
+    const { generation, clock } = this.#context
+    // Trust may have changed since the handshake, and a sweep has a pace of its own.
+    this.verifyAgain(clock.nowMs())
+    if (this.#isCut) return
     const origin = { peer: this.peer, inputs: this.#start.inputs }
     const admission = admitConnection(origin, this.#context, generation)
     this.#requestId = admission.requestId
@@ -99,7 +102,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
 
   /** Holds the peer against the trust in force now, and cuts the connection if it does not stand. */
   verifyAgain(nowMs: number): void {
-    if (this.#closed || this.#closeReason === 'peer_invalid') return
+    if (this.#closed || this.#isCut) return
     const peer: VerifiedPeer | PeerRejection = currentPeer(
       this.peer,
       this.#context.generation,
@@ -113,6 +116,10 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     this.#tally.cut(this, code, peer.detail)
     this.#outcome = { outcome: 'peer_invalid', code }
     this.#destroy('peer_invalid')
+  }
+
+  get #isCut(): boolean {
+    return this.#outcome.outcome === 'peer_invalid'
   }
 
   /** The drain deadline has passed. */
