@@ -10,6 +10,8 @@ import { openRawTls } from '../support/raw-tls.ts'
 import { startSidecar } from '../support/sidecar.ts'
 import { startRawWorkload, startWorkload } from '../support/workload.ts'
 
+/** More than the system keeps for a client that does not read. */
+const LARGE = 32 * 1024 * 1024
 const BODY = Array.from({ length: 40_000 }, (_, i) => `${i},`).join('')
 
 describe('records of a client after its handshake', () => {
@@ -72,6 +74,23 @@ describe('records of a client after its handshake', () => {
     await eventually('it is over', () => socket.readableEnded || socket.destroyed)
     assert.equal(received(), 'one two')
     assert.deepEqual(workload.received, ['one two'])
+    socket.destroy()
+    await assertUnharmed(sidecar, { upstream: 0 })
+  })
+
+  it('are gone with their client where it reads nothing of what TLS answers by itself', async () => {
+    const workload = await startWorkload(t, (_, response) => void response.end(Buffer.alloc(LARGE)))
+    const sidecar = await startSidecar(t, { forward: workload.url })
+    const web = await sidecar.authority.svid('web')
+    const { socket, records } = await openRawTls(t, sidecar, web, ['http/1.1'])
+    socket.pause()
+    socket.write(records.data(get('/')))
+    await eventually('the workload answers', () => workload.seen.length === 1)
+    await eventually('it is ended', async () => {
+      const sent = Array.from({ length: 1_000 }, () => records.keyUpdate(true))
+      socket.write(Buffer.concat(sent))
+      return (await sidecar.metric('postern_connections_open')) === 0
+    })
     socket.destroy()
     await assertUnharmed(sidecar, { upstream: 0 })
   })
