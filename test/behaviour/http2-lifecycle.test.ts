@@ -17,7 +17,14 @@ import {
   temporaryDirectory,
   testAuthority,
 } from '../support/pki.ts'
-import { data, head, openRawHttp2, type RawHttp2, requestFields } from '../support/raw-http2.ts'
+import {
+  data,
+  head,
+  openRawHttp2,
+  type RawHttp2,
+  requestFields,
+  type StreamAnswer,
+} from '../support/raw-http2.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 
 const to = (path: string): string[] => requestFields({ ':path': path })
@@ -247,5 +254,29 @@ describe('what is told of HTTP/2 streams', () => {
       await eventually(labels, async () => (await sidecar.metric(series)) === count)
     }
     assert.equal(await sidecar.metric('postern_connections_total'), 1)
+  })
+})
+
+describe('an HTTP/2 client whose certificate is not accepted', () => {
+  const t = suiteCleanup()
+
+  it('reads why, in the form of what it asked for', async () => {
+    const workload = await startPatient(t)
+    const sidecar = await startSidecar(t, { forward: workload.url })
+    const answerTo = async (fields: readonly string[]): Promise<StreamAnswer> => {
+      const client = await openRawHttp2(t, sidecar, undefined)
+      client.send(head(1, fields))
+      const answer = await client.answered(1)
+      await client.closed()
+      return answer
+    }
+    const asHead = await answerTo(requestFields({ ':method': 'HEAD' }))
+    const asGet = await answerTo(to('/one'))
+    const asCall = await answerTo(grpcTo('/svc/One'))
+    assert.deepEqual([asHead.status, asHead.body.length], [403, 0])
+    assert.equal(asGet.status, 403)
+    assert.equal(JSON.parse(String(asGet.body)).error, 'peer_no_certificate')
+    assert.equal(field(asHead.fields, 'content-length'), String(asGet.body.length))
+    assert.deepEqual([asCall.status, field(asCall.fields, 'grpc-status')], [200, '16'])
   })
 })

@@ -33,7 +33,7 @@ import { Tunnel, type TunnelClient } from '../tunnel.ts'
 import type { WorkloadEnd } from '../workload-end.ts'
 import { type CollectingEvents, type ReadSoFar, StreamCollecting } from './collecting.ts'
 import { type ExchangeOwner, Http2Exchange } from './exchange.ts'
-import { leastOf, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
+import { askedFor, leastOf, type OwnAnswer, sendOwnAnswer } from './own-answer.ts'
 import { Http2Session, type SessionEvents, type SessionFailure } from './session.ts'
 import type { Http2Stream, StreamUser } from './stream.ts'
 
@@ -476,15 +476,4 @@ const NOBODY: StreamUser = {
   streamEnd: nothing,
   streamDrain: nothing,
   streamClosed: nothing,
-}
-
-/** What an answer has to know of a request that could not be read. */
-function askedFor(list: readonly string[]): { method: string; fields: Fields } {
-  const fields: Fields = []
-  let method = ''
-  for (let i = 0; i < list.length; i += 2) {
-    if (list[i] === ':method') method = list[i + 1]!
-    if (list[i] === 'content-type') fields.push('content-type', list[i + 1]!)
-  }
-  return { method, fields }
 }

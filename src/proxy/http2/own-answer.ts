@@ -22,6 +22,17 @@ interface Asked {
   readonly fields: Fields
 }
 
+/** What an answer has to know of a request that could not be read, or is not to be. */
+export function askedFor(list: readonly string[]): Asked {
+  const fields: Fields = []
+  let method = ''
+  for (let i = 0; i < list.length; i += 2) {
+    if (list[i] === ':method') method = list[i + 1]!
+    if (list[i] === 'content-type') fields.push('content-type', list[i + 1]!)
+  }
+  return { method, fields }
+}
+
 /** What of a request its answer depends on, without the rest of the head. */
 export const leastOf = ({ method, fields }: Asked): Asked => ({
   method: method === 'HEAD' ? 'HEAD' : '',

@@ -1,13 +1,12 @@
-// Tells an HTTP/2 client why its certificate was refused: every request of it gets the same answer,
-// and no request is looked at. The listener ends the connection after a moment.
+// Tells an HTTP/2 client why its certificate was refused: in answer to its first request, whatever that
+// asks for, and with a GOAWAY for those behind it. The listener ends the connection after a moment.
 import { randomUUID } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
-import { fieldValue } from '../../http/fields.ts'
 import { recordFault } from '../fault.ts'
 import type { HandshakeFailure } from '../handshake.ts'
 import { codeOfHandshakeFailure } from '../respond.ts'
 import type { ThreadContext } from '../thread-context.ts'
-import { sendOwnAnswer } from './own-answer.ts'
+import { askedFor, sendOwnAnswer } from './own-answer.ts'
 import { Http2Session } from './session.ts'
 
 const MOST_STREAMS = 4
@@ -33,9 +32,7 @@ export function refuseOverHttp2(
     },
     {
       sessionRequest: (stream, list) => {
-        const type = fieldValue(list, 'content-type')
-        const fields = type === undefined ? [] : ['content-type', type]
-        sendOwnAnswer(stream, { method: 'GET', fields }, { code, id: randomUUID() })
+        sendOwnAnswer(stream, askedFor(list), { code, id: randomUUID() })
         session.leave()
       },
       sessionTooLarge: () => {},
