@@ -727,7 +727,8 @@ export const KEYS = [
   {
     path: 'probes.paths[]',
     type: 'requestPath',
-    sentence: 'The only paths that probes.listen forwards to the workload.',
+    sentence:
+      'The only paths that probes.listen forwards to the workload; each with its query, where the probe has one.',
   },
   {
     path: 'probes.tcpPaths[]',

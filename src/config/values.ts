@@ -310,9 +310,9 @@ export function parseCommonName(text: string): Parsed<string> {
     : wrong(`${quote(text)} has a * that is only a part of a label`, remedy)
 }
 
-/** The path of a request: what the workload serves to probes. */
+/** Path and query of a request: what the workload serves to probes. */
 export function parseRequestPath(text: string): Parsed<string> {
-  return /^\/[\x21-\x7e]*$/.test(text) && !/[?#]/.test(text)
+  return /^\/[\x21-\x7e]*$/.test(text) && !text.includes('#')
     ? value(text)
     : wrong(`${quote(text)} is not a path of a request`, 'write a path such as /healthz')
 }

@@ -34,7 +34,7 @@ describe('probes', () => {
       config: {
         probes: {
           listen: '127.0.0.1:0',
-          paths: ['/healthz', '/sick', '/broken', '/long'],
+          paths: ['/healthz', '/sick', '/broken', '/long', '/ready?full=1'],
           tcpPaths: ['/tcp'],
         },
         log: { access: 'all' },
@@ -76,6 +76,16 @@ describe('probes', () => {
     assert.deepEqual(Object.keys(headers).sort(), ['host', 'user-agent'])
     assert.equal(headers.host, 'localhost')
     assert.equal((await probe('/sick')).status, 503)
+  })
+
+  it('reach the workload with the query that is declared, and with no other', async () => {
+    assert.equal((await probe('/ready?full=1')).status, 200)
+    assert.equal(workload.seen.at(-1)?.url, '/ready?full=1')
+    const seen = workload.seen.length
+    for (const path of ['/ready', '/ready?full=2', '/ready?full=1&more', '/ready?']) {
+      assert.equal((await probe(path)).status, 404, path)
+    }
+    assert.equal(workload.seen.length, seen)
   })
 
   it('of connections tell whether the workload accepts one, and send it nothing', async () => {
