@@ -4,6 +4,7 @@ import type { Config, MaterialsConfig } from '../config/config.ts'
 import { FLAGS, type Flags } from '../config/flags.ts'
 import { containerCpuLimit, loadConfig, readConfigFile } from '../config/load.ts'
 import type { Problem } from '../errors.ts'
+import { forwardSocketProblem } from './forward-socket.ts'
 
 export type Environment = Readonly<Record<string, string | undefined>>
 
@@ -35,7 +36,7 @@ export function readConfiguration(
   env: Environment,
 ): ConfigurationRead {
   const { config: path, ...flags } = options
-  if (path === undefined) return loadConfig({ flags, env, cpuLimit: containerCpuLimit })
+  if (path === undefined) return reachable(loadConfig({ flags, env, cpuLimit: containerCpuLimit }))
   const file = readConfigFile(path)
   if (file.kind === 'problem')
     return {
@@ -44,5 +45,13 @@ export function readConfiguration(
       materials: undefined,
       unsafeOptions: [],
     }
-  return loadConfig({ file: file.file, flags, env, cpuLimit: containerCpuLimit })
+  return reachable(loadConfig({ file: file.file, flags, env, cpuLimit: containerCpuLimit }))
+}
+
+/** The same, unless it leads to what can be no workload. */
+function reachable(read: ConfigurationRead): ConfigurationRead {
+  const problem = read.config && forwardSocketProblem(read.config.inbound.forward)
+  if (problem === undefined) return read
+  const config = problem.severity === 'warning' ? read.config : undefined
+  return { ...read, config, problems: [...read.problems, problem] }
 }

@@ -9,6 +9,7 @@ import { formatAddress, isLocal, isPlainTextFromAfar, isRemote } from './values.
 export function crossCheck(values: Values): readonly Problem[] {
   return [
     ...forwardProblems(values),
+    ...protocolProblems(values),
     ...identityProblems(values),
     ...trustProblems(values),
     ...accessProblems(values),
@@ -40,6 +41,31 @@ function forwardProblems(values: Values): Problem[] {
         'forward to loopback or a UNIX socket; inbound.unsafeForward (--unsafe-forward) accepts the risk',
     },
   ]
+}
+
+/** What the protocol of the workload has no place for, and other protocols would. */
+function protocolProblems(values: Values): Problem[] {
+  const scheme = values.at('inbound.forward')?.scheme
+  if (scheme === undefined) return []
+  if (scheme !== 'tcp' && values.at('inbound.proxyProtocol.send')) {
+    return [
+      {
+        where: place(values, 'inbound.proxyProtocol.send'),
+        what: 'has no effect: only a tcp:// workload is sent a PROXY header',
+        remedy: 'leave it out; requests say who the client is in x-forwarded-client-cert',
+      },
+    ]
+  }
+  if (scheme === 'tcp' && values.at('inbound.clientCert')) {
+    return [
+      {
+        where: place(values, 'inbound.clientCert'),
+        what: 'has no effect on TCP, which has no headers',
+        remedy: 'leave it out; inbound.proxyProtocol.send says who the client is',
+      },
+    ]
+  }
+  return []
 }
 
 /** The ways to say who this workload is, each with the keys that belong to it alone. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -101,6 +101,28 @@ describe('postern check --peer', () => {
     const missing = await check('--peer', file('nowhere'))
     assert.equal(missing.exitCode, 1)
     assert.match(missing.stderr, /nowhere: cannot be read: there is no such file/)
+  })
+})
+
+describe('postern check --forward', () => {
+  const forwardTo = (path: string): Promise<CommandResult> => check('--forward', `unix:${path}`)
+
+  it('refuses a directory in the place of a socket, which no workload could change', async () => {
+    const { exitCode, stderr } = await forwardTo(directory)
+    assert.equal(exitCode, 2)
+    assert.match(stderr, /error: inbound\.forward: \S+ is a directory, not a socket\n +name the/)
+  })
+
+  it('warns of a file that is no socket, and says nothing of one that is still to come', async () => {
+    const { exitCode, stderr } = await forwardTo(file('tls.crt'))
+    assert.equal(exitCode, 0)
+    assert.match(stderr, /warning: inbound\.forward: \S+tls\.crt is a file, not a socket/)
+    await symlink(file('loop'), file('loop'))
+    const loop = await forwardTo(file('loop'))
+    assert.equal(loop.exitCode, 0)
+    assert.match(loop.stderr, /warning: inbound\.forward: cannot be looked at: ELOOP/)
+    const absent = await forwardTo(file('workload.sock'))
+    assert.deepEqual([absent.exitCode, absent.stderr], [0, ''])
   })
 })
 

@@ -168,3 +168,22 @@ test('refuses several threads on one UNIX socket', () => {
   assertOneProblem(loadFlags({ listen, workers: '2' }), /--workers/, /cannot share/, /one worker/)
   assert.equal(configOf(loadFlags({ listen, workers: 'auto' })).workers, 1)
 })
+
+test('refuses keys that the protocol of the workload has no place for', () => {
+  const file = COMPLETE_FILE.replace('inbound:\n', 'inbound:\n  proxyProtocol: { send: true }\n')
+  assert.notEqual(file, COMPLETE_FILE)
+  assertOneProblem(load(file), /inbound.proxyProtocol.send/, /tcp:\/\//, /x-forwarded-client-cert/)
+  const tcp = COMPLETE_FILE.replace(/forward: \S+/, 'forward: tcp://127.0.0.1:5432')
+  assert.notEqual(tcp, COMPLETE_FILE)
+  assert.equal(
+    configOf(load(tcp.replace('inbound:\n', 'inbound:\n  proxyProtocol: { send: true }\n'))).inbound
+      .proxyProtocol.send,
+    true,
+  )
+  assertOneProblem(
+    load(tcp.replace('inbound:\n', 'inbound:\n  clientCert: true\n')),
+    /inbound.clientCert/,
+    /no effect on TCP/,
+    /proxyProtocol.send/,
+  )
+})
