@@ -8,10 +8,11 @@ import { before, describe, it } from 'node:test'
 import tls from 'node:tls'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
-import type { IssuedCertificate } from '../support/pki.ts'
+import { type IssuedCertificate, temporaryDirectory } from '../support/pki.ts'
 import { descriptorsOf, rssMibOf } from '../support/process-state.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { SteadyClient } from '../support/steady-client.ts'
+import { type ThreadTimers, threadTimers } from '../support/thread-timers.ts'
 import { startWorkload } from '../support/workload.ts'
 
 const OTHERS = '127.0.0.2'
@@ -43,6 +44,7 @@ describe('connections by the thousand', { skip: process.platform !== 'linux' }, 
   let web: IssuedCertificate
   let bystanders: SteadyClient[]
   let baseline: Baseline
+  let timers: ThreadTimers
 
   interface Baseline {
     readonly descriptors: number
@@ -50,14 +52,11 @@ describe('connections by the thousand', { skip: process.platform !== 'linux' }, 
     readonly rssMib: number
   }
 
-  const timers = async (): Promise<number> => {
-    const metrics = await sidecar.metrics()
-    return Number(/^nodejs_active_resources\{type="Timeout"\} (\d+)$/m.exec(metrics)?.[1] ?? 0)
-  }
-
   before(async () => {
+    timers = threadTimers(await temporaryDirectory(t))
     sidecar = await startSidecar(t, {
       forward: (await startWorkload(t)).url,
+      env: timers.env,
       config: {
         log: { decisions: 'off' },
         inbound: {
@@ -76,7 +75,7 @@ describe('connections by the thousand', { skip: process.platform !== 'linux' }, 
     await quiet(1)
     baseline = {
       descriptors: await descriptorsOf(sidecar.pid),
-      timers: await timers(),
+      timers: await timers.count(),
       rssMib: await rssMibOf(sidecar.pid),
     }
   })
@@ -134,7 +133,9 @@ describe('connections by the thousand', { skip: process.platform !== 'linux' }, 
     await eventually('descriptors are back', async () => {
       return (await descriptorsOf(sidecar.pid)) <= baseline.descriptors + bystanders.length
     })
-    await eventually('timers are back', async () => (await timers()) <= baseline.timers + 2)
+    await eventually('timers are back', async () => {
+      return (await timers.count()) <= baseline.timers + bystanders.length
+    })
     const grown = (await rssMibOf(sidecar.pid)) - baseline.rssMib
     assert.ok(grown < MOST_GROWTH_MIB, `grew by ${grown} MiB`)
   }

@@ -14,6 +14,7 @@ import { get } from '../support/http1.ts'
 import { type IssuedCertificate, temporaryDirectory, testAuthority } from '../support/pki.ts'
 import { descriptorsOf, rssMibOf } from '../support/process-state.ts'
 import { SAMPLE_POLICY, startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { type ThreadTimers, threadTimers } from '../support/thread-timers.ts'
 import { startRawWorkload } from '../support/workload.ts'
 
 const REQUESTS = Number(process.env['SOAK_REQUESTS'] ?? 10_000)
@@ -38,6 +39,7 @@ describe(`${REQUESTS} requests and rotations`, { skip: process.platform !== 'lin
   let own: readonly IssuedCertificate[]
   let policies: readonly Buffer[]
   let directory: string
+  let timers: ThreadTimers
   let rotations = 0
 
   before(async () => {
@@ -59,9 +61,11 @@ describe(`${REQUESTS} requests and rotations`, { skip: process.platform !== 'lin
       })
       socket.on('end', () => socket.end())
     })
+    timers = threadTimers(await temporaryDirectory(t))
     sidecar = await startSidecar(t, {
       authority,
       forward: workload.url,
+      env: timers.env,
       config: {
         trust: { revoked: join(directory, 'revoked.yaml') },
         policy: { bundle: join(directory, 'bundle.tar.gz') },
@@ -139,11 +143,6 @@ describe(`${REQUESTS} requests and rotations`, { skip: process.platform !== 'lin
     await Promise.all(Array.from({ length: CLIENTS }, client))
   }
 
-  const timers = async (): Promise<number> =>
-    Number(
-      /^nodejs_active_resources\{type="Timeout"\} (\d+)$/m.exec(await sidecar.metrics())?.[1] ?? 0,
-    )
-
   it('leave everything as it was', { timeout: 120_000 + REQUESTS * 3 }, async () => {
     const seen: { rssMib: number; descriptors: number; timers: number }[] = []
     for (let checkpoint = 0; checkpoint < CHECKPOINTS; checkpoint++) {
@@ -159,7 +158,7 @@ describe(`${REQUESTS} requests and rotations`, { skip: process.platform !== 'lin
       seen.push({
         rssMib: Math.round(await rssMibOf(sidecar.pid)),
         descriptors: await descriptorsOf(sidecar.pid),
-        timers: await timers(),
+        timers: await timers.count(),
       })
     }
     const answered = await sidecar.metric(ANSWERED)
