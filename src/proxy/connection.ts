@@ -55,6 +55,8 @@ const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 /** After our last byte we read and discard for so long, so that the client gets to read it. */
 const LINGER_MS = 2_000
 const LINGER_BYTES = 1024 * 1024
+/** A client of which that much waits is not read before some of it was taken. */
+const MOST_WAITING_BYTES = 32 * 1024
 /** During a drain an idle client has this long to send a request that can be told to close. */
 const DRAIN_IDLE_MS = 1_000
 
@@ -394,6 +396,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       if (rest === undefined) {
         if (this.#yielding && bytes.length <= MOST_ASIDE_BYTES) this.#putAside(bytes)
         else this.#pending = inOwnMemory(bytes)
+        // With each request that is taken out of it, as much again would be read and put behind it.
+        if (this.#yielding && bytes.length > MOST_WAITING_BYTES) this.socket.pause()
         break
       }
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)

@@ -330,6 +330,30 @@ describe('a request for which the turn has no room', () => {
     assert.equal(socket.written.match(/HTTP\/1.1 504/g)?.length, 2)
   })
 
+  it('leaves a client that sends without end its window, however many were answered', async () => {
+    const { connection, socket, line, asked, next } = waiting()
+    let paused = false
+    socket.pause = () => {
+      paused = true
+    }
+    socket.resume = () => {
+      paused = false
+    }
+    socket.isPaused = () => paused
+    const read = Buffer.from(REQUEST.repeat(2_000)).subarray(0, 64 * 1024)
+    let bytesRead = 0
+    for (let answered = 0; answered < 200; answered++) {
+      if (!paused) {
+        connection.onData(Buffer.from(read))
+        bytesRead += read.length
+      }
+      next()
+      await eventually('the next waits', () => line.length === 1)
+    }
+    assert.equal(asked.length, 200)
+    assert.ok(bytesRead <= 3 * read.length, `${bytesRead} bytes are kept`)
+  })
+
   it('keeps nothing else of what was read', async () => {
     v8.setFlagsFromString('--expose-gc')
     const collectGarbage = vm.runInNewContext('gc') as () => void
