@@ -144,6 +144,11 @@ export const ERRORS = {
     8,
     'The client sent resets, broken requests or frames that bring nothing in a number that is an attack (RFC 9113 section 10.5); its connection was ended.',
   ),
+  tls_flood: client(
+    400,
+    8,
+    'The client changed the keys of its connection or asked for another handshake in a number that is an attack (RFC 8446 section 4.6.3); its connections were ended, and its address is refused for a minute.',
+  ),
   client_closed: {
     fault: 'client',
     http: 499,

@@ -265,6 +265,12 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#destroy('drain')
   }
 
+  /** Nothing more is read or written, not even what is held back. */
+  drop(reason: CloseReason): void {
+    this.#closeReason = reason
+    this.socket.destroy()
+  }
+
   // What an exchange asks for.
 
   get closing(): boolean {

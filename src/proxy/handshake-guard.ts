@@ -144,6 +144,16 @@ export class HandshakeGuard {
     if (state !== undefined) this.#unqueue(state, applicant)
   }
 
+  /**
+   * A client of the address has cost more after its handshake than any handshake does. Others behind the
+   * address wait with it, as they do for a dear handshake.
+   */
+  punish(address: string): void {
+    if (address === NO_ADDRESS) return
+    const nowMs = this.#nowMs()
+    this.#putAway(this.#stateOf(address, nowMs), nowMs + LONGEST_PENALTY_MS)
+  }
+
   /** To be called a few times a second: time passes for handshakes, applicants and addresses. */
   tick(handshakeTimeoutMs: number): void {
     const nowMs = this.#nowMs()
@@ -243,7 +253,12 @@ export class HandshakeGuard {
     }
     if (state.tokens >= 0) return
     const penaltyMs = dear ? LONGEST_PENALTY_MS : SHORTEST_PENALTY_MS * 2 ** state.penalties
-    state.penaltyUntilMs = nowMs + Math.min(LONGEST_PENALTY_MS, penaltyMs)
+    this.#putAway(state, nowMs + Math.min(LONGEST_PENALTY_MS, penaltyMs))
+  }
+
+  /** Into the penalty box. */
+  #putAway(state: AddressState, untilMs: number): void {
+    state.penaltyUntilMs = untilMs
     state.penalties++
     state.proven = false
     state.tokens = 0

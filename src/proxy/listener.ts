@@ -13,6 +13,7 @@ import {
   REVOCATION_GAPS,
 } from '../metrics.ts'
 import { ConnectionInputs } from '../policy/input.ts'
+import { requestIdOf } from './admission.ts'
 import { ClientConnection, type ClientStart } from './connection.ts'
 import { recordFault } from './fault.ts'
 import {
@@ -35,11 +36,12 @@ import {
 import { Http2Connection } from './http2/connection.ts'
 import { refuseOverHttp2 } from './http2/refusal.ts'
 import { IdentityAges } from './identity-ages.ts'
+import { KeyChanges } from './key-changes.ts'
 import { ProxyGate } from './proxy-gate.ts'
 import type { ProxyEnd } from './proxy-protocol.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
 import { sweep } from './sweep.ts'
-import { Tally } from './tally.ts'
+import { type Protocol, Tally } from './tally.ts'
 import { TcpConnection } from './tcp-connection.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { ALPN_PROTOCOLS, contextOptions, renewContext, SERVER_OPTIONS } from './tls-options.ts'
@@ -48,6 +50,8 @@ import { ALPN_PROTOCOLS, contextOptions, renewContext, SERVER_OPTIONS } from './
 interface ArrivalEvents {
   mayBegin(arrival: Arrival, slot: Slot): void
   refused(arrival: Arrival, reason: Refusal): void
+  /** Its client sends what is an attack on TLS itself. */
+  flooded(arrival: Arrival, socket: net.Socket): void
   closed(arrival: Arrival): void
 }
 
@@ -90,6 +94,10 @@ class Arrival implements Applicant {
     this.#events.refused(this, reason)
   }
 
+  flooded(socket: net.Socket): void {
+    this.#events.flooded(this, socket)
+  }
+
   closed(): void {
     this.#events.closed(this)
   }
@@ -127,6 +135,7 @@ type OpenConnection = ClientConnection | Http2Connection | TcpConnection
 type ArrivedSocket = net.Socket & { [arrivalKey]?: Arrival }
 type OwnedSocket = net.Socket & { [connectionKey]?: ClientConnection }
 type Http2Socket = net.Socket & { [connectionKey]?: Http2Connection }
+type OpenSocket = net.Socket & { [connectionKey]?: OpenConnection }
 
 export class Listener {
   readonly connections = new Set<OpenConnection>()
@@ -143,9 +152,11 @@ export class Listener {
   readonly #openByAddress = new Map<string, number>()
   readonly #openByPrincipal = new Map<string, number>()
   readonly #refused = new Map<tls.TLSSocket, number>()
+  readonly #keyChanges = new KeyChanges()
   readonly #arrivalEvents: ArrivalEvents = {
     mayBegin: (arrival, slot) => this.#mayBegin(arrival, slot),
     refused: (arrival, reason) => this.#turnAway(arrival, reason),
+    flooded: (arrival, socket) => this.#flooded(arrival, socket),
     closed: (arrival) => this.#left(arrival),
   }
   #open = 0
@@ -173,6 +184,11 @@ export class Listener {
     this.#tls.on('tlsClientError', (error, socket) =>
       this.#guarded(socket, () => this.#handshakeBroke(error, socket)),
     )
+    // Secrets are no concern of ours: that there are new ones is all that node tells of a KeyUpdate.
+    this.#tls.on('keylog', (secret, socket) => {
+      secret.fill(0)
+      this.#guarded(socket, () => this.#keysChanged(socket))
+    })
     // Nothing is read before the guard says so: waiting costs a descriptor and no CPU. Whoever ends
     // its side during the handshake has gone; half-open connections begin after it, in `secured`.
     this.#acceptor = net.createServer({ pauseOnConnect: true, noDelay: true })
@@ -215,6 +231,7 @@ export class Listener {
     this.#guard.tick(overload.active ? Math.min(limitMs, OVERLOAD_WAIT_MS) : limitMs)
     if (this.#guard.waiting > 0) overload.press()
     this.#endSlowHandshakes(limitMs)
+    this.#keyChanges.tick(tickMs)
     const nowMs = clock.nowMs()
     const looksAtUnread = tickMs - this.#unreadSeenMs >= UNREAD_EVERY_MS
     if (looksAtUnread) this.#unreadSeenMs = tickMs
@@ -442,6 +459,7 @@ export class Listener {
       // The configuration excludes it; this catches a fault of ours before it becomes a bypass.
       if (!isTls || peer.kind !== 'peer') throw new TypeError('TCP is for verified peers alone')
       const connection = new TcpConnection({ ...start, socket, peer }, this.#context, this.#tally)
+      ;(socket as OpenSocket)[connectionKey] = connection
       setImmediate(() => connection.guarded((one) => one.begin()))
       return connection
     }
@@ -456,6 +474,40 @@ export class Listener {
     // Shared functions instead of a closure for each event and connection: idle ones are many.
     socket.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', onError)
     return connection
+  }
+
+  // What is left of TLS after the handshake.
+
+  /** In its handshake, where it has to, or after it. OpenSSL waits meanwhile: nothing may be written. */
+  #keysChanged(socket: tls.TLSSocket): void {
+    if (socket.destroyed) return
+    const connection = (socket as OpenSocket)[connectionKey]
+    if (connection === undefined ? !this.#refused.has(socket) : this.#mayChangeKeys(connection))
+      return
+    arrivalUnder(socket)?.flooded(socket)
+  }
+
+  #mayChangeKeys(connection: OpenConnection): boolean {
+    return this.#keyChanges.allow(clientOf(connection), this.#context.clock.monotonicMs())
+  }
+
+  /**
+   * Ends what else the client has open before it is read: each could cost as much. The client is its
+   * principal at its address: elsewhere, the principal is other instances of a service.
+   */
+  #flooded({ address }: Arrival, socket: net.Socket): void {
+    if (socket.destroyed) return
+    this.#guard.punish(address)
+    for (const arrival of [...this.#arrivals.values()]) {
+      if (arrival.address === address) this.#turnAway(arrival, 'address_limited')
+    }
+    const flooding = (socket as OpenSocket)[connectionKey]
+    if (flooding === undefined) return void socket.destroy()
+    const client = clientOf(flooding)
+    for (const connection of [...this.connections]) {
+      if (clientOf(connection) === client) connection.drop('rejected')
+    }
+    this.#tally.rejected(flooding, requestIdOf([]), 'tls_flood', protocolOf(flooding))
   }
 
   #handshakeBroke(error: NodeJS.ErrnoException, socket: tls.TLSSocket): void {
@@ -523,9 +575,9 @@ export class Listener {
     else socket.end(encodeHandshakeRefusal(reason))
   }
 
-  /** tls.Server does not say which socket it was given; `_parent` is how node:net itself tells. */
+  /** Undefined once its handshake is over. */
   #arrivalOf(socket: tls.TLSSocket): Arrival | undefined {
-    const { _parent: raw } = socket as unknown as { _parent?: net.Socket }
+    const raw = rawSocketOf(socket)
     return raw === undefined ? undefined : this.#arrivals.get(raw)
   }
 
@@ -573,7 +625,9 @@ const isUpperCase = (byte = 0): boolean => byte >= 0x41 && byte <= 0x5a
  * An error of the system is followed by `close`, which is where a connection's end is handled. One of
  * TLS is not: node leaves the socket open, and keeps all that still comes on it.
  */
-function onError(this: net.Socket): void {
+function onError(this: net.Socket, error: NodeJS.ErrnoException): void {
+  // OpenSSL refuses each, and reads on: node says so from the fourth on.
+  if (error.code === 'ERR_TLS_SESSION_ATTACK') arrivalUnder(this)?.flooded(this)
   this.destroy()
 }
 
@@ -589,6 +643,20 @@ function unreadOfTls(socket: net.Socket): number {
 
 /** More than a record of a few bytes adds, which is what one write of them becomes. */
 const TLS_EXPANSION = 1.1
+
+/** tls.Server does not say which socket it was given; `_parent` is how node:net itself tells. */
+const rawSocketOf = (socket: net.Socket): ArrivedSocket | undefined =>
+  (socket as unknown as { _parent?: ArrivedSocket })._parent
+
+const arrivalUnder = (socket: net.Socket): Arrival | undefined => rawSocketOf(socket)?.[arrivalKey]
+
+const clientOf = ({ peer, remoteAddress }: OpenConnection): string =>
+  `${peer.principal} ${remoteAddress}`
+
+function protocolOf(connection: OpenConnection): Protocol {
+  if (connection instanceof TcpConnection) return 'tcp'
+  return connection instanceof Http2Connection ? 'http/2' : 'http/1.1'
+}
 
 /** The guard outlives generations, and reads the limits of the one in force. */
 const currentLimits = (context: ThreadContext): GuardLimits => {

@@ -127,6 +127,12 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     this.#destroy('drain')
   }
 
+  /** Nothing more is read or written, not even what is held back. */
+  drop(reason: CloseReason): void {
+    this.#closeReason = reason
+    this.socket.destroy()
+  }
+
   // The client's side of the tunnel.
 
   pass(buffer: Buffer, start: number, end: number): boolean {

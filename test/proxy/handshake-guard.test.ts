@@ -103,6 +103,23 @@ describe('the handshake guard', () => {
     assert.equal(ask('10.0.0.1'), undefined)
   })
 
+  it('refuses an address that is punished for a minute, those that wait too, and no other', () => {
+    const clock = { nowMs: 0 }
+    const { guard, ask, prove, refusals } = guardAt(clock)
+    prove('10.0.0.1')
+    for (let i = 0; i < LIMITS.handshakesPerAddress + 1; i++) ask('10.0.0.1')
+    guard.punish('10.0.0.1')
+    guard.punish(NO_ADDRESS)
+    assert.deepEqual(refusals, ['address_limited'])
+    assert.equal(ask('10.0.0.1'), 'address_limited')
+    assert.equal(ask('10.0.0.2'), undefined)
+    assert.equal(ask(NO_ADDRESS), undefined)
+    clock.nowMs = 59_999
+    assert.equal(ask('10.0.0.1'), 'address_limited')
+    clock.nowMs = 60_001
+    assert.equal(ask('10.0.0.1'), undefined)
+  })
+
   it('doubles the penalty of an address that goes on failing', () => {
     const clock = { nowMs: 0 }
     const { ask, begun, end } = guardAt(clock, { ...LIMITS, handshakeFailuresPerAddress: 0 })

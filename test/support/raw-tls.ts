@@ -1,5 +1,5 @@
-// A TLS 1.3 client that writes records of a test's own making once node has done the handshake: changes
-// of keys, empty records, alerts, in any order and cut into TCP segments anyhow.
+// A TLS client that writes records of a test's own making once node has done the handshake: changes of
+// keys, empty records, alerts, in any order and cut into TCP segments anyhow.
 import { createCipheriv, createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import net from 'node:net'
@@ -12,6 +12,7 @@ import type { TestSidecar } from './sidecar.ts'
 const ALERT = 21
 const HANDSHAKE = 22
 const APPLICATION_DATA = 23
+const CLIENT_HELLO = 1
 const KEY_UPDATE = 24
 
 /** Encrypts with TLS_AES_128_GCM_SHA256 (RFC 8446 sections 5.2, 7.2 and 7.3). */
@@ -58,19 +59,93 @@ function expand(secret: Buffer, label: string, length: number): Buffer {
   return createHmac('sha256', secret).update(Buffer.concat(info)).digest().subarray(0, length)
 }
 
-export interface RawTlsClient {
+/** The same of TLS 1.2, with TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 (RFC 5246, RFC 5288). */
+export class RecordWriter12 {
+  readonly #key: Buffer
+  readonly #salt: Buffer
+  /** The client has sent its Finished. */
+  #sequence = 1n
+
+  constructor(masterSecret: Buffer, clientRandom: Buffer, serverRandom: Buffer) {
+    const seed = Buffer.concat([Buffer.from('key expansion'), serverRandom, clientRandom])
+    const hmac = (data: Buffer) => createHmac('sha256', masterSecret).update(data).digest()
+    const first = hmac(seed)
+    const block = Buffer.concat([
+      hmac(Buffer.concat([first, seed])),
+      hmac(Buffer.concat([hmac(first), seed])),
+    ])
+    this.#key = block.subarray(0, 16)
+    this.#salt = block.subarray(32, 36)
+  }
+
+  data(text: string): Buffer {
+    return this.#record(APPLICATION_DATA, Buffer.from(text, 'latin1'))
+  }
+
+  /** Asks for another handshake: OpenSSL looks no further than that it is one. */
+  clientHello(): Buffer {
+    return this.#record(HANDSHAKE, Buffer.from([CLIENT_HELLO, 0, 0, 0]))
+  }
+
+  #record(type: number, content: Buffer): Buffer {
+    const sequence = Buffer.alloc(8)
+    sequence.writeBigUInt64BE(this.#sequence++)
+    const nonce = Buffer.concat([this.#salt, sequence])
+    const cipher = createCipheriv('aes-128-gcm', this.#key, nonce)
+    cipher.setAAD(Buffer.from([...sequence, type, 3, 3, content.length >> 8, content.length & 255]))
+    const sealed = [sequence, cipher.update(content), cipher.final(), cipher.getAuthTag()]
+    const body = Buffer.concat(sealed)
+    return Buffer.concat([Buffer.from([type, 3, 3, body.length >> 8, body.length & 255]), body])
+  }
+}
+
+interface Raw<Writer> {
   /** Below TLS: what is written here is what the sidecar gets. */
   readonly socket: net.Socket
-  readonly records: RecordWriter
+  readonly records: Writer
   received(): string
 }
+
+export type RawTlsClient = Raw<RecordWriter>
 
 export async function openRawTls(
   t: Cleanup,
   sidecar: TestSidecar,
-  certificate: IssuedCertificate,
+  certificate: IssuedCertificate | undefined,
   ALPNProtocols: readonly string[],
 ): Promise<RawTlsClient> {
+  const { keys, ...raw } = await openBelow(t, sidecar, certificate, {
+    ALPNProtocols: [...ALPNProtocols],
+    minVersion: 'TLSv1.3',
+    ciphers: 'TLS_AES_128_GCM_SHA256',
+  })
+  const [, secret = ''] = /^CLIENT_TRAFFIC_SECRET_0 \w+ (\w+)/m.exec(keys) ?? []
+  return { ...raw, records: new RecordWriter(Buffer.from(secret, 'hex')) }
+}
+
+export async function openRawTls12(
+  t: Cleanup,
+  sidecar: TestSidecar,
+  certificate: IssuedCertificate,
+): Promise<Raw<RecordWriter12>> {
+  const { keys, first, ...raw } = await openBelow(t, sidecar, certificate, {
+    maxVersion: 'TLSv1.2',
+    ciphers: 'ECDHE-ECDSA-AES128-GCM-SHA256',
+  })
+  const [, random = '', secret = ''] = /^CLIENT_RANDOM (\w+) (\w+)/m.exec(keys) ?? []
+  const [masterSecret, clientRandom] = [Buffer.from(secret, 'hex'), Buffer.from(random, 'hex')]
+  // Behind the headers of record and message, and the version.
+  const serverRandom = first.subarray(11, 43)
+  return { ...raw, records: new RecordWriter12(masterSecret, clientRandom, serverRandom) }
+}
+
+/** @returns with what node tells of the keys, and what came first from the sidecar */
+async function openBelow(
+  t: Cleanup,
+  sidecar: TestSidecar,
+  certificate: IssuedCertificate | undefined,
+  options: tls.ConnectionOptions,
+) {
   const socket = net.connect({ host: '127.0.0.1', port: sidecar.port, allowHalfOpen: true })
   t.after(() => socket.destroy())
   const below = new Duplex({
@@ -78,25 +153,23 @@ export async function openRawTls(
     write: (chunk: Buffer, _encoding, done) => void socket.write(chunk, () => done()),
   })
   socket.on('error', () => {})
-  socket.on('data', (chunk) => below.push(chunk)).on('end', () => below.push(null))
-  const { host: _, port: __, ...options } = sidecar.clientOptions(certificate)
-  const client = tls.connect({
-    ...options,
-    ALPNProtocols: [...ALPNProtocols],
-    socket: below,
-    minVersion: 'TLSv1.3',
-    ciphers: 'TLS_AES_128_GCM_SHA256',
+  let first: Buffer | undefined
+  socket.on('data', (chunk: Buffer) => {
+    first ??= chunk
+    below.push(chunk)
   })
-  let secret = ''
+  socket.on('end', () => below.push(null))
+  const { host: _, port: __, ...usual } = sidecar.clientOptions(certificate)
+  const client = tls.connect({ ...usual, ...options, socket: below })
+  let keys = ''
   let text = ''
   client.on('error', () => {})
   client.on('data', (chunk: Buffer) => {
     text += chunk.toString('latin1')
   })
   client.on('keylog', (line: Buffer) => {
-    secret = /^CLIENT_TRAFFIC_SECRET_0 \w+ (\w+)/.exec(line.toString())?.[1] ?? secret
+    keys += line.toString()
   })
   await Promise.all([once(client, 'secureConnect'), once(client, 'session')])
-  const records = new RecordWriter(Buffer.from(secret, 'hex'))
-  return { socket, records, received: () => text }
+  return { socket, keys, first: first ?? Buffer.alloc(0), received: () => text }
 }

@@ -176,6 +176,12 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     this.#destroy('drain')
   }
 
+  /** Nothing more is read or written, not even what is held back. */
+  drop(reason: CloseReason): void {
+    this.#closeReason = reason
+    this.socket.destroy()
+  }
+
   // A request.
 
   sessionRequest(stream: Http2Stream, list: Fields, endStream: boolean): void {

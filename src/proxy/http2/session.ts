@@ -22,11 +22,11 @@ import {
 } from '../../http/h2/frames.ts'
 import { type DecodeLimits, HpackDecoder } from '../../http/h2/hpack.ts'
 import { FrameReader, type FrameUser } from '../../http/h2/reader.ts'
+import { Budget } from '../budget.ts'
 import { Outbox } from '../h2/outbox.ts'
 import { ReceiveWindow } from '../h2/receive-window.ts'
 import { Sending } from '../h2/sending.ts'
 import type { Turn } from '../turn.ts'
-import { Budget } from './budget.ts'
 import { Http2Stream, STREAM_WINDOW, type StreamOwner } from './stream.ts'
 
 export interface SessionOptions {
