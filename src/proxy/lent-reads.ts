@@ -12,9 +12,22 @@ import { withOwnConnection } from './self-handshake.ts'
 /** A TLS record, which is what comes at once, has at most 16 KiB; what is not used takes no memory. */
 const READ_BYTES = 64 * 1024
 
+/** A client is looked at when it has been read so often in a row... */
+const LOOK_EVERY = 64
+/** ...and after so long in one turn of the event loop others come first. */
+const LONG_MS = 4
+
+interface Handle {
+  /** What the stream wants. */
+  readonly reading: boolean
+  useUserBuffer?(buffer: Buffer): void
+  readStart(): number
+  readStop(): number
+}
+
 interface Inside {
   [key: symbol]: unknown
-  readonly _handle?: { useUserBuffer?(buffer: Buffer): void } | null
+  readonly _handle?: Handle | null
 }
 
 export class LentReads {
@@ -26,6 +39,11 @@ export class LentReads {
   readonly #fault: (error: unknown) => void
   /** Whose bytes are in the memory, while its listeners have them. */
   #borrower: tls.TLSSocket | undefined
+  /** Who was read last, how often in a row, and since when in which turn. */
+  #last: tls.TLSSocket | undefined
+  #inARow = 0
+  #turn = 0
+  #sinceMs = 0
 
   /**
    * Sends bytes to ourselves over TLS with the options of the listener.
@@ -82,6 +100,11 @@ export class LentReads {
       this.#fault(new Error('a read began before the one before it was looked at'))
       return false
     }
+    if (socket !== this.#last) {
+      this.#last = socket
+      this.#inARow = 0
+      this.#turn = 0
+    } else if (++this.#inARow % LOOK_EVERY === 0) this.#look(socket)
     const bytes = this.#memory.subarray(0, length)
     // Nobody takes it now, or something waits that came before: then the stream keeps it. Not in node's
     // pool, of which each piece is kept whole for one byte in it.
@@ -97,6 +120,22 @@ export class LentReads {
       this.#borrower = undefined
     }
     return true
+  }
+
+  /**
+   * Node reads on while there is more, up to 2 MiB, which is half a second and more where records have a byte
+   * each (Node 26, 2026-11). Now this client's turn ends with the 64 KiB at hand.
+   */
+  #look(socket: tls.TLSSocket): void {
+    const turn = performance.nodeTiming.uvMetricsInfo.loopCount
+    const nowMs = performance.now()
+    if (turn !== this.#turn) {
+      this.#turn = turn
+      this.#sinceMs = nowMs
+    } else if (nowMs - this.#sinceMs >= LONG_MS) {
+      this.#sinceMs = Number.POSITIVE_INFINITY
+      giveWay(socket)
+    }
   }
 
   /** Several records: read as they come, then as the stream has kept them, then as they come again. */
@@ -130,6 +169,15 @@ const {
   resume: resumeStream,
   read: readStream,
 } = Readable.prototype as unknown as Pick<tls.TLSSocket, 'pause' | 'resume' | 'read'>
+
+function giveWay(socket: tls.TLSSocket): void {
+  const { _handle: handle } = socket as unknown as Inside
+  if (!handle?.reading) return
+  handle.readStop()
+  setImmediate(() => {
+    if (!socket.destroyed && handle.reading) handle.readStart()
+  })
+}
 
 function keyOf(value: unknown, socket: net.Socket): symbol {
   const inside = socket as unknown as Inside

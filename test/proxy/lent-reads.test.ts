@@ -136,6 +136,28 @@ describe('reads of TLS clients', () => {
     assert.ok(most <= 128 * 1024, String(most))
   })
 
+  it('leave their turn to others when they take long, however much waits', async (t) => {
+    const turns = new Map<number, number>()
+    let taken = 0
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket)
+      socket.on('data', (chunk: Buffer) => {
+        taken += chunk.length
+        const turn = performance.nodeTiming.uvMetricsInfo.loopCount
+        turns.set(turn, (turns.get(turn) ?? 0) + 1)
+        const untilMs = performance.now() + 0.1
+        while (performance.now() < untilMs);
+      })
+    })
+    const client = await connect()
+    // The smallest records that node makes.
+    client.setMaxSendFragment(512)
+    client.write(Buffer.alloc(1024 * 1024))
+    await eventually('all was taken', () => taken === 1024 * 1024)
+    // Node reads 64 KiB at once, and is in the middle of them when it is told.
+    assert.ok(Math.max(...turns.values()) <= (2 * 64 * 1024) / 512, `${[...turns.values()]}`)
+  })
+
   it('keep no more memory than bytes while their reader pauses', async (t) => {
     let paused: tls.TLSSocket | undefined
     const memory: number[] = []
