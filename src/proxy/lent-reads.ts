@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import net from 'node:net'
 import { Readable } from 'node:stream'
 import type tls from 'node:tls'
+import { Rests } from './rests.ts'
 import { withOwnConnection } from './self-handshake.ts'
 
 /** A TLS record, which is what comes at once, has at most 16 KiB; what is not used takes no memory. */
@@ -16,6 +17,8 @@ const READ_BYTES = 64 * 1024
 const LOOK_EVERY = 64
 /** ...and after so long in one turn of the event loop others come first. */
 const LONG_MS = 4
+/** Records of less than this have three times as much around it. */
+const NEXT_TO_NOTHING_BYTES = 8
 
 interface Handle {
   /** What the stream wants. */
@@ -44,6 +47,11 @@ export class LentReads {
   #inARow = 0
   #turn = 0
   #sinceMs = 0
+  /** What was read of it since it was looked at. */
+  #bytes = 0
+  /** Nobody else was read since a client gave way. */
+  #alone = false
+  readonly #rests = new Rests()
 
   /**
    * Sends bytes to ourselves over TLS with the options of the listener.
@@ -104,7 +112,12 @@ export class LentReads {
       this.#last = socket
       this.#inARow = 0
       this.#turn = 0
-    } else if (++this.#inARow % LOOK_EVERY === 0) this.#look(socket)
+      this.#bytes = length
+      this.#alone = false
+    } else {
+      this.#bytes += length
+      if (++this.#inARow % LOOK_EVERY === 0) this.#look(socket)
+    }
     const bytes = this.#memory.subarray(0, length)
     // Nobody takes it now, or something waits that came before: then the stream keeps it. Not in node's
     // pool, of which each piece is kept whole for one byte in it.
@@ -129,13 +142,33 @@ export class LentReads {
   #look(socket: tls.TLSSocket): void {
     const turn = performance.nodeTiming.uvMetricsInfo.loopCount
     const nowMs = performance.now()
+    const isTiny = this.#bytes < LOOK_EVERY * NEXT_TO_NOTHING_BYTES
+    this.#bytes = 0
     if (turn !== this.#turn) {
       this.#turn = turn
       this.#sinceMs = nowMs
     } else if (nowMs - this.#sinceMs >= LONG_MS) {
+      this.#giveWay(socket, isTiny && !this.#alone)
       this.#sinceMs = Number.POSITIVE_INFINITY
-      giveWay(socket)
+      this.#alone = true
     }
+  }
+
+  /** Whether the stream wants to be read stays its own affair. */
+  #giveWay(socket: tls.TLSSocket, rests: boolean): void {
+    const { _handle: handle } = socket as unknown as Inside
+    if (!handle?.reading) return
+    handle.readStop()
+    const sinceMs = this.#sinceMs
+    const goOn = (): void => {
+      if (!socket.destroyed && handle.reading) handle.readStart()
+    }
+    // When this turn is over it is known how long it was.
+    setImmediate(() => {
+      if (!rests) return goOn()
+      const nowMs = performance.now()
+      setTimeout(goOn, this.#rests.after(nowMs - sinceMs, nowMs))
+    })
   }
 
   /** Several records: read as they come, then as the stream has kept them, then as they come again. */
@@ -169,15 +202,6 @@ const {
   resume: resumeStream,
   read: readStream,
 } = Readable.prototype as unknown as Pick<tls.TLSSocket, 'pause' | 'resume' | 'read'>
-
-function giveWay(socket: tls.TLSSocket): void {
-  const { _handle: handle } = socket as unknown as Inside
-  if (!handle?.reading) return
-  handle.readStop()
-  setImmediate(() => {
-    if (!socket.destroyed && handle.reading) handle.readStart()
-  })
-}
 
 function keyOf(value: unknown, socket: net.Socket): symbol {
   const inside = socket as unknown as Inside

@@ -7,6 +7,8 @@ import { LentReads } from '../../src/proxy/lent-reads.ts'
 import { eventually } from '../support/eventually.ts'
 import { testAuthority } from '../support/pki.ts'
 import { randomness, SEED } from '../support/randomness.ts'
+import { openRawTls } from '../support/raw-tls.ts'
+import type { TestSidecar } from '../support/sidecar.ts'
 
 const authority = await testAuthority()
 const { chainPem, privateKeyPem } = await authority.svid('orders')
@@ -17,6 +19,10 @@ const OPTIONS: tls.SecureContextOptions = {
   minVersion: 'TLSv1.2',
   maxVersion: 'TLSv1.3',
 }
+
+const RAW_CLIENT: tls.ConnectionOptions = { rejectUnauthorized: false, servername: 'localhost' }
+/** Records of a byte: eight reads of what node takes at once. */
+const MANY = Math.floor((8 * 64 * 1024) / 23)
 
 const faults: unknown[] = []
 
@@ -156,6 +162,32 @@ describe('reads of TLS clients', () => {
     await eventually('all was taken', () => taken === 1024 * 1024)
     // Node reads 64 KiB at once, and is in the middle of them when it is told.
     assert.ok(Math.max(...turns.values()) <= (2 * 64 * 1024) / 512, `${[...turns.values()]}`)
+  })
+
+  it('of records of a byte rest while others are read, and go on when nobody is', async (t) => {
+    let [taken, echoes] = [0, 0]
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket)
+      socket.on('data', (chunk: Buffer) => {
+        if (chunk.length > 1) return void socket.write(chunk)
+        taken++
+        const untilMs = performance.now() + 0.01
+        while (performance.now() < untilMs);
+      })
+    })
+    const other = await connect()
+    other.on('data', () => {
+      if (taken > 0) echoes++
+      other.write('again')
+    })
+    other.write('once')
+    const peer = { port: other.remotePort, clientOptions: () => RAW_CLIENT }
+    const { socket, records } = await openRawTls(t, peer as unknown as TestSidecar, undefined, [])
+    socket.write(Buffer.concat(Array.from({ length: MANY }, () => records.data('x'))))
+    await eventually('the other is served many times', () => echoes >= 20)
+    assert.ok(taken < MANY, 'all was taken before')
+    other.destroy()
+    await eventually('all was taken', () => taken === MANY)
   })
 
   it('keep no more memory than bytes while their reader pauses', async (t) => {
