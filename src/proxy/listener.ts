@@ -122,9 +122,6 @@ const REFUSAL_LINGER_BYTES = 64 * 1024
 const DRAIN_HANDSHAKE_MS = 1_000
 /** In overload; who has not begun its handshake by then is refused, before it costs anything. */
 const OVERLOAD_WAIT_MS = 1_000
-/** So often it is looked at what clients have not read of TLS itself, and so much may that be. */
-const UNREAD_EVERY_MS = 1_000
-const MOST_UNREAD_BYTES = 64 * 1024
 /** In overload this part of the handshakes may be in progress: one costs what dozens of requests do. */
 const OVERLOAD_HANDSHAKES = 1 / 16
 
@@ -160,7 +157,6 @@ export class Listener {
     closed: (arrival) => this.#left(arrival),
   }
   #open = 0
-  #unreadSeenMs = 0
 
   constructor(context: ThreadContext) {
     this.#context = context
@@ -233,13 +229,8 @@ export class Listener {
     this.#endSlowHandshakes(limitMs)
     this.#keyChanges.tick(tickMs)
     const nowMs = clock.nowMs()
-    const looksAtUnread = tickMs - this.#unreadSeenMs >= UNREAD_EVERY_MS
-    if (looksAtUnread) this.#unreadSeenMs = tickMs
     for (const connection of this.connections) {
       connection.guarded(() => {
-        if (looksAtUnread && unreadOfTls(connection.socket) > MOST_UNREAD_BYTES) {
-          return void connection.socket.destroy()
-        }
         if (nowMs >= connection.peer.acceptableUntilMs) connection.verifyAgain(nowMs)
         connection.tick(tickMs)
       })
@@ -630,19 +621,6 @@ function onError(this: net.Socket, error: NodeJS.ErrnoException): void {
   if (error.code === 'ERR_TLS_SESSION_ATTACK') arrivalUnder(this)?.flooded(this)
   this.destroy()
 }
-
-/**
- * What TLS has to say by itself, beside the data that waits in the stream. A client can have OpenSSL
- * answer each change of its keys (RFC 8446 section 4.6.3), and read none of the answers: nothing but
- * memory bounds those, and only the handle knows of them (Node 26.10, 2026-11).
- */
-function unreadOfTls(socket: net.Socket): number {
-  const { _handle: handle } = socket as unknown as { _handle?: { writeQueueSize?: number } | null }
-  return (handle?.writeQueueSize ?? 0) - TLS_EXPANSION * socket.writableLength
-}
-
-/** More than a record of a few bytes adds, which is what one write of them becomes. */
-const TLS_EXPANSION = 1.1
 
 /** tls.Server does not say which socket it was given; `_parent` is how node:net itself tells. */
 const rawSocketOf = (socket: net.Socket): ArrivedSocket | undefined =>
