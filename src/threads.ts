@@ -83,6 +83,7 @@ export type LogRecord<Input = string> =
   | FaultRecord
   | OverloadRecord
   | SlowReadsRecord
+  | UnreachableRecord
 
 /** One request, written when it ended. */
 export interface AccessRecord {
@@ -179,6 +180,14 @@ export interface OverloadRecord {
 export interface SlowReadsRecord {
   readonly kind: 'slow_reads'
   readonly timeMs: number
+  readonly detail: string
+}
+
+/** There is no connection to the workload. */
+export interface UnreachableRecord {
+  readonly kind: 'unreachable'
+  readonly timeMs: number
+  /** What the system says, with the address. */
   readonly detail: string
 }
 

@@ -54,11 +54,14 @@ const HANDSHAKE_LEVELS: Readonly<Record<HandshakeRecord['reason'], LogLevel>> = 
   overload: 'warn',
 }
 
+const ABSENCE_WINDOW_MS = 10_000
+
 export class RecordSink {
   readonly #options: RecordSinkOptions
   readonly #handshakes: Limiter<HandshakeRecord['reason']>
   readonly #cuts: Limiter<CutRecord['code']>
   readonly #faults: Limiter<'fault'>
+  readonly #absences: Limiter<'workload'>
   /** Resolves when what was taken before has been written; absent: at once. */
   #writing: Promise<void> | undefined
 
@@ -77,6 +80,8 @@ export class RecordSink {
         'More connections were cut for the same reason',
       ),
     )
+    // Each request that fails for it has a line of its own.
+    this.#absences = new Limiter(1, ABSENCE_WINDOW_MS, () => {})
     this.#faults = new Limiter(linesPerWindow, windowMs, (_, suppressed) =>
       logger.error({ event: 'faults', suppressed }, 'More faults ended connections'),
     )
@@ -155,6 +160,13 @@ export class RecordSink {
           break
         case 'overload':
           this.#overload(record, thread)
+          break
+        case 'unreachable':
+          if (!this.#absences.admits('workload')) break
+          this.#options.logger.warn(
+            { event: 'workload_unreachable', thread, detail: record.detail },
+            'There is no connection to the workload',
+          )
           break
         case 'slow_reads':
           this.#options.logger.warn(

@@ -75,6 +75,8 @@ class DataThread {
       nowMs: () => context.tickMs,
       opened: (change: 1 | -1) => cells.add(UPSTREAM_OPEN, change),
       fault: (error: unknown) => recordFault(context, error),
+      unreachable: (detail: string) =>
+        context.records.push({ kind: 'unreachable', timeMs: clock.nowMs(), detail }),
       limits: () => {
         const { headBytes, headerCount } = inbound().limits
         return { listBytes: headBytes, count: headerCount }

@@ -37,6 +37,8 @@ export interface UpstreamOptions {
   readonly opened: (change: 1 | -1) => void
   /** A user threw while it was told something. */
   readonly fault: (error: unknown) => void
+  /** A connection could not be opened; what the system says about it. */
+  readonly unreachable?: (detail: string) => void
 }
 
 const READ_BYTES = 64 * 1024
@@ -319,6 +321,7 @@ export class UpstreamConnection {
   #fail(error: NodeJS.ErrnoException | undefined): void {
     const owner = this.user
     const connected = !this.connecting
+    if (!connected && error !== undefined) this.#options.unreachable?.(error.message)
     this.destroy()
     this.#tell(owner, (one) => one.upstreamFailed(error, connected))
   }

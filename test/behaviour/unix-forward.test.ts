@@ -46,6 +46,16 @@ describe('a workload on a UNIX socket', () => {
     }
   })
 
+  it('that is not there is told of by its path', async () => {
+    const path = join(await temporaryDirectory(t), 'nobody.sock')
+    for (const scheme of ['http', 'h2c']) {
+      const sidecar = await startSidecar(t, { forward: `${scheme}+unix:${path}` })
+      assert.equal((await call(sidecar, await sidecar.authority.svid('web'))).status, 502)
+      const { detail } = await sidecar.logged('workload_unreachable')
+      assert.equal(detail, `connect ENOENT ${path}`)
+    }
+  })
+
   it('is spoken to in HTTP/2, from clients of both versions', async () => {
     const server = http2.createServer()
     server.on('stream', (stream: http2.ServerHttp2Stream) => {

@@ -152,6 +152,11 @@ for (const [scheme, { askers, good }] of Object.entries(KINDS)) {
       await comings.goes()
     })
 
+    it('that is not there yet is told of with what the system says', async () => {
+      const { detail, level } = await sidecar.logged('workload_unreachable')
+      assert.deepEqual([detail, level], [`connect ECONNREFUSED 127.0.0.1:${comings.port}`, 'warn'])
+    })
+
     it('that comes and goes costs its absence and no more', async (test) => {
       test.after(() => comings.goes())
       for (let round = 0; round < ROUNDS; round++) {

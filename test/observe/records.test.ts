@@ -169,6 +169,16 @@ test('a cut connection is logged with the sentence of its code', () => {
   assert.equal(lines.events[0]?.['code'], 'peer_revoked')
 })
 
+test('a workload that is not there is told of once in a while, however many ask for it', () => {
+  const { sink, lines } = setUp()
+  const detail = 'connect ECONNREFUSED 127.0.0.1:8080'
+  for (let i = 0; i < 3; i++) sink.take([{ kind: 'unreachable', timeMs: 0, detail }], 0)
+  assert.deepEqual(
+    lines.events.map(({ event, detail: told, level }) => [event, told, level]),
+    [['workload_unreachable', detail, 'warn']],
+  )
+})
+
 test('records whose masks take long hold up nothing else, and stay in their order', async () => {
   const slow = Promise.withResolvers<void>()
   let asked = 0

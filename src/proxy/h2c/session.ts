@@ -36,6 +36,8 @@ export interface SessionOptions {
   readonly nowMs: () => number
   /** Something threw that is ours; the connection it happened on is ended. */
   readonly fault: (error: unknown) => void
+  /** A connection could not be opened; what the system says about it. */
+  readonly unreachable?: (detail: string) => void
 }
 
 /** What the pool hears. */
@@ -142,7 +144,9 @@ export class H2cSession implements FrameUser {
       this.connecting = false
     })
     this.socket.on('drain', () => this.#guarded(() => this.sending.pump()))
-    this.socket.on('error', () => {})
+    this.socket.on('error', (error) => {
+      if (this.connecting) options.unreachable?.(error.message)
+    })
     this.socket.on('end', () => this.close())
     this.socket.on('close', () => this.close())
     const outbox = new Outbox(this.socket, options.turn)
