@@ -49,7 +49,9 @@ export function readRequestList(
     else if (name !== 'host') fields.push(name, value)
   }
   if (bytes > limits.headBytes) return rejection('head_too_large')
-  if (list.length / 2 > limits.headerCount) return rejection('too_many_headers')
+  // As many as the HTTP/1.1 request would have lines, its Host and its one Cookie among them.
+  const lines = fields.length / 2 + 1 + Math.min(crumbs.length, 1)
+  if (lines > limits.headerCount) return rejection('too_many_headers')
   if (crumbs.length > 0) fields.push('cookie', crumbs.join('; '))
   return headOf(pseudo, fields, fieldValue(list, 'host'), endStream, limits)
 }

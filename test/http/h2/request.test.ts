@@ -110,11 +110,21 @@ describe('the head of an HTTP/2 request', () => {
 
   it('is refused beyond the limits', () => {
     assert.equal(codeOf([...LIST, 'x', 'y'.repeat(16_400)]), 'head_too_large')
-    assert.equal(codeOf([...LIST, 'x', 'y'], true, { headerCount: 4 }), 'too_many_headers')
+    assert.equal(codeOf([...LIST, 'x', 'y'], true, { headerCount: 1 }), 'too_many_headers')
     assert.equal(
       codeOf(changed(':path', `/${'a'.repeat(9_000)}`), true, { targetBytes: 8_000 }),
       'target_too_long',
     )
+  })
+
+  it('has as many fields as the HTTP/1.1 request would have lines', () => {
+    const of = (...fields: string[]) => codeOf([...LIST, ...fields], true, { headerCount: 3 })
+    const crumbs = Array.from({ length: 50 }, (_, i) => ['cookie', `c${i}=v`]).flat()
+    assert.equal(of('x', '1', 'y', '2'), 'accepted')
+    assert.equal(of('x', '1', ...crumbs), 'accepted')
+    assert.equal(of('host', 'svc.test', 'x', '1', 'y', '2'), 'accepted')
+    assert.equal(of('x', '1', 'y', '2', 'z', '3'), 'too_many_headers')
+    assert.equal(of('x', '1', 'y', '2', ...crumbs), 'too_many_headers')
   })
 
   it('means the same as the HTTP/1.1 request with the same parts', () => {
