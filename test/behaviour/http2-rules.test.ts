@@ -6,6 +6,7 @@ import { encodeHeaderBlock } from '../../src/http/h2/hpack.ts'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
+import { startRawH2cWorkload } from '../support/raw-h2c.ts'
 import {
   data,
   frame,
@@ -149,6 +150,18 @@ const REFUSED: readonly (readonly [string, readonly Buffer[], number, string])[]
     431,
     'too_many_headers',
   ],
+  [
+    'a head that is too large',
+    [head(1, [...GET, 'x-a', 'y'.repeat(33_000)])],
+    431,
+    'head_too_large',
+  ],
+  [
+    'a field that is larger than any head may be',
+    [head(1, [...GET, 'x-a', 'y'.repeat(80_000)])],
+    431,
+    'head_too_large',
+  ],
 ]
 
 /** Ends the connection (section 5.4.1) with GOAWAY and one of these codes. */
@@ -232,9 +245,10 @@ describe('what RFC 9113 asks of an HTTP/2 client', () => {
     }
   })
 
-  it('resets the stream of a head that is larger than the settings allow', async () => {
+  it('resets the stream of a head with many times the fields allowed', async () => {
     const raw = await openRawHttp2(t, sidecar, web)
-    raw.send(head(1, [...GET, 'x-a', 'y'.repeat(40_000)]), head(3, GET))
+    const many = Array.from({ length: 401 }, (_, i) => [`x-${i}`, 'y']).flat()
+    raw.send(head(1, [...GET, ...many]), head(3, GET))
     const { status, reset } = await raw.answered(1)
     assert.deepEqual([status, reset], [0, ENHANCE_YOUR_CALM])
     assert.equal((await raw.answered(3)).status, 200)
@@ -431,5 +445,28 @@ describe('an HTTP/1.1 answer to an HTTP/2 client', () => {
     const short = await answerTo('short')
     assert.equal(short.ended, false)
     assert.notEqual(short.reset, undefined)
+  })
+})
+
+describe('heads as large as inbound.limits.headBytes lets them be', () => {
+  const t = suiteCleanup()
+
+  it('go both ways over HTTP/2, in fields of any size', async () => {
+    const large = 'v'.repeat(300_000)
+    const workload = await startRawH2cWorkload(t, ({ id, fields, send }) => {
+      const length = fields[fields.indexOf('x-large') + 1]?.length
+      const answer = [':status', '200', 'x-length', String(length), 'x-large', large]
+      send(head(id, answer))
+    })
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { inbound: { limits: { headBytes: '512KiB' } } },
+    })
+    const client = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    client.send(head(1, [...GET, 'x-large', large]))
+    const { status, fields } = await client.answered(1)
+    assert.equal(status, 200)
+    assert.equal(fields[fields.indexOf('x-length') + 1], '300000')
+    assert.equal(fields[fields.indexOf('x-large') + 1], large)
   })
 })

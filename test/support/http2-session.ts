@@ -88,6 +88,7 @@ export function serveSession(
     socket,
     {
       maxStreams: 100,
+      maxListBytes: 16_384,
       listLimits: { listBytes: 16_384, count: 100 },
       turn: new Turn(),
       nowMs: () => 0,

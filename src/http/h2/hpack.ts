@@ -18,6 +18,8 @@ export interface DecodeLimits {
 export interface HeaderBlock {
   readonly kind: 'block'
   readonly fields: Fields
+  /** Of all fields, as `DecodeLimits` counts them. */
+  readonly listBytes: number
   /** More than the limits allow; the table was kept right, the fields are cut off. */
   readonly tooLarge: boolean
 }
@@ -25,6 +27,7 @@ export interface HeaderBlock {
 /** The default of SETTINGS_HEADER_TABLE_SIZE, which we leave as it is. */
 const TABLE_BYTES = 4096
 const ENTRY_OVERHEAD = 32
+/** Of one name or value, where the limits of the list are lower. */
 const MAX_STRING_BYTES = 64 * 1024
 
 export class HpackDecoder {
@@ -34,6 +37,7 @@ export class HpackDecoder {
   #capacity = TABLE_BYTES
   #at = 0
   #end = 0
+  #mostStringBytes = MAX_STRING_BYTES
 
   decode(
     block: Buffer,
@@ -46,6 +50,7 @@ export class HpackDecoder {
     let tooLarge = false
     this.#at = start
     this.#end = end
+    this.#mostStringBytes = Math.max(MAX_STRING_BYTES, limits.listBytes)
     while (this.#at < end) {
       const first = block[this.#at]!
       let name: string | undefined
@@ -76,7 +81,7 @@ export class HpackDecoder {
       if (listBytes > limits.listBytes || fields.length >= 2 * limits.count) tooLarge = true
       else fields.push(name, value)
     }
-    return { kind: 'block', fields, tooLarge }
+    return { kind: 'block', fields, listBytes, tooLarge }
   }
 
   #name(index: number): string | undefined {
@@ -127,7 +132,7 @@ export class HpackDecoder {
     if (this.#at >= this.#end) return undefined
     const first = block[this.#at]!
     const length = this.#integer(block, 7)
-    if (length === undefined || length > MAX_STRING_BYTES) return undefined
+    if (length === undefined || length > this.#mostStringBytes) return undefined
     const start = this.#at
     this.#at += length
     if (this.#at > this.#end) return undefined

@@ -22,7 +22,7 @@ import {
   windowUpdateFrame,
 } from '../../http/h2/frames.ts'
 import { type DecodeLimits, HpackDecoder } from '../../http/h2/hpack.ts'
-import { FrameReader, type FrameUser } from '../../http/h2/reader.ts'
+import { FrameReader, type FrameUser, type ReaderLimits } from '../../http/h2/reader.ts'
 import type { Repeatable } from '../call.ts'
 import { Outbox } from '../h2/outbox.ts'
 import { ReceiveWindow } from '../h2/receive-window.ts'
@@ -82,9 +82,15 @@ const LAST_STREAM_ID = 2 ** 31 - 1
 const MAX_IDLE_FRAMES = 1_000
 /** Who gives a call up sooner than that says nothing about the workload. */
 const SILENCE_MS = 500
-const BLOCK_LIMITS = { blockBytes: 256 * 1024, blockFrames: MAX_IDLE_FRAMES }
+const LEAST_BLOCK_BYTES = 256 * 1024
+const BLOCK_EXTRA_BYTES = 64 * 1024
 /** A server sends SETTINGS first, and nothing before it. */
 const NO_PREFACE = Buffer.alloc(0)
+
+const blockLimits = ({ listBytes }: DecodeLimits): ReaderLimits => ({
+  blockBytes: Math.max(LEAST_BLOCK_BYTES, BLOCK_EXTRA_BYTES + listBytes),
+  blockFrames: MAX_IDLE_FRAMES,
+})
 
 export class H2cSession implements FrameUser {
   readonly socket: net.Socket
@@ -112,7 +118,7 @@ export class H2cSession implements FrameUser {
   #heardMs: number | undefined
   /** A sign of life was asked for and has not come. */
   #silent = false
-  readonly #reader = new FrameReader(this, () => BLOCK_LIMITS, NO_PREFACE)
+  readonly #reader: FrameReader
 
   /** @param maxStreams assumed until the workload says */
   constructor(
@@ -124,6 +130,7 @@ export class H2cSession implements FrameUser {
     this.#options = options
     this.maxStreams = maxStreams
     this.#events = events
+    this.#reader = new FrameReader(this, () => blockLimits(options.limits()), NO_PREFACE)
     this.openedMs = options.nowMs()
     this.idleSinceMs = this.openedMs
     const { address } = options

@@ -37,8 +37,9 @@ import { askedFor, leastOf, type OwnAnswer, sendOwnAnswer } from './own-answer.t
 import { Http2Session, type SessionEvents, type SessionFailure } from './session.ts'
 import type { Http2Stream, StreamUser } from './stream.ts'
 
-/** A head with so many times the fields allowed still gets an answer; a larger one a reset. */
+/** A head with so many times the fields allowed, or so many bytes more, still gets an answer; a larger one a reset. */
 const ANSWERED_EXCESS = 4
+const ANSWERED_EXCESS_BYTES = 64 * 1024
 /** A peer that was cut has so long to read why. */
 const CUT_MS = 500
 /** After the last frame a client has so long to close. */
@@ -91,7 +92,11 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       start.socket,
       {
         maxStreams: limits.streamsPerConnection,
-        listLimits: { listBytes: limits.headBytes, count: ANSWERED_EXCESS * limits.headerCount },
+        maxListBytes: limits.headBytes,
+        listLimits: {
+          listBytes: limits.headBytes + ANSWERED_EXCESS_BYTES,
+          count: ANSWERED_EXCESS * limits.headerCount,
+        },
         turn: context.turn,
         nowMs: () => context.tickMs,
         fault: (error) => recordFault(context, error),

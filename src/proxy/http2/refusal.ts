@@ -25,6 +25,7 @@ export function refuseOverHttp2(
     socket,
     {
       maxStreams: MOST_STREAMS,
+      maxListBytes: LIST_LIMITS.listBytes,
       listLimits: LIST_LIMITS,
       turn: context.turn,
       nowMs: () => context.tickMs,

@@ -32,7 +32,9 @@ import { Http2Stream, STREAM_WINDOW, type StreamOwner } from './stream.ts'
 export interface SessionOptions {
   readonly maxStreams: number
   readonly tolerance?: Tolerance
-  /** Of a header list that is read at all; more is a reset. */
+  /** What the client is told of a header list, and trailers are held to. */
+  readonly maxListBytes: number
+  /** Of a head that is read at all; more is a reset. */
   readonly listLimits: DecodeLimits
   readonly turn: Turn
   readonly nowMs: () => number
@@ -119,15 +121,15 @@ export class Http2Session implements FrameUser, StreamOwner {
     const { resetBurst, resetsPerSecond } = this.#tolerance
     this.#resets = new Budget(resetBurst, resetsPerSecond, nowMs)
     this.#idle = new Budget(IDLE_BURST, IDLE_PER_SECOND, nowMs)
-    const { listBytes } = options.listLimits
-    const blocks = { blockBytes: BLOCK_EXTRA_BYTES + listBytes, blockFrames: MOST_BLOCK_FRAMES }
+    const { maxListBytes } = options
+    const blocks = { blockBytes: BLOCK_EXTRA_BYTES + maxListBytes, blockFrames: MOST_BLOCK_FRAMES }
     this.#reader = new FrameReader(this, () => blocks, Buffer.from(PREFACE, 'latin1'))
     const { outbox } = this.sending
     outbox.push(
       settingsFrame([
         [SETTING.maxConcurrentStreams, options.maxStreams],
         [SETTING.initialWindowSize, STREAM_WINDOW],
-        [SETTING.maxHeaderListSize, listBytes],
+        [SETTING.maxHeaderListSize, maxListBytes],
         [SETTING.enableConnectProtocol, 1],
       ]),
     )
@@ -252,14 +254,15 @@ export class Http2Session implements FrameUser, StreamOwner {
   }
 
   headers(id: number, bytes: Buffer, start: number, end: number, endStream: boolean): number {
-    const { listLimits, maxStreams } = this.#options
+    const { listLimits, maxListBytes, maxStreams } = this.#options
     // Also of a stream that nobody looks at: the table has to stay right.
     const block = this.#decoder.decode(bytes, listLimits, start, end)
     if (block.kind === 'bad_block') return H2_ERROR.compression
     const open = this.#streams.get(id)
     if (open !== undefined) {
       if (open.requestEnded) return H2_ERROR.streamClosed
-      this.#takeTrailers(open, block.fields, block.tooLarge, endStream)
+      const tooLarge = block.tooLarge || block.listBytes > maxListBytes
+      this.#takeTrailers(open, block.fields, tooLarge, endStream)
       return this.#verdict()
     }
     if (id % 2 === 0) return H2_ERROR.protocol

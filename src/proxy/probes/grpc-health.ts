@@ -57,6 +57,7 @@ export class GrpcHealth {
       socket,
       {
         maxStreams: MOST_STREAMS,
+        maxListBytes: LIST_LIMITS.listBytes,
         listLimits: LIST_LIMITS,
         tolerance: TOLERANCE,
         turn: this.#turn,
