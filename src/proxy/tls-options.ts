@@ -86,7 +86,7 @@ interface SharedContext {
 }
 
 /** What we speak, best first; a client that says nothing speaks HTTP/1.1. */
-export const ALPN_PROTOCOLS = ['h2', 'http/1.1'] as const
+export const ALPN_PROTOCOLS = ['h2', 'http/1.1', 'http/1.0'] as const
 
 /**
  * What only the constructor of a tls.Server takes. `requestCert` must be exactly `true` (1 or "yes"

@@ -107,6 +107,13 @@ describe('a client that is a program of its own', () => {
     })
   }
 
+  it('curl --http1.0, which says so in its handshake, is answered', async (t) => {
+    if (!(await installed(t, 'curl', '--version'))) return
+    const seen = workload.seen.length
+    assert.equal(String(await curl('--http1.0', `${origin}/old`)), 'answer to GET /old')
+    assert.equal(workload.seen.length, seen + 1)
+  })
+
   it('curl without a certificate gets nothing', async (t) => {
     if (!(await installed(t, 'curl', '--version'))) return
     const seen = workload.seen.length
