@@ -261,10 +261,16 @@ export class RecordSink {
 const isDenied = (record: AccessRecord): boolean =>
   record.outcome !== 'allow' || (record.status >= 500 && record.code !== undefined)
 
-const endpoint = ({ remoteAddress, remotePort }: HandshakeRecord | AccessRecord | CutRecord) =>
-  remoteAddress.includes(':')
+/** Who comes by the UNIX socket of `inbound.listen` has no address. */
+function endpoint({
+  remoteAddress,
+  remotePort,
+}: HandshakeRecord | AccessRecord | CutRecord): string {
+  if (remoteAddress === '') return 'unix'
+  return remoteAddress.includes(':')
     ? `[${remoteAddress}]:${remotePort}`
     : `${remoteAddress}:${remotePort}`
+}
 
 /** A client's certificate can be 64 KB of subject. */
 const bounded = (text: string | undefined): string | undefined =>

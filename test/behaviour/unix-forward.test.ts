@@ -11,6 +11,7 @@ import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
 import { ask, openSession } from '../support/http2.ts'
 import { temporaryDirectory } from '../support/pki.ts'
 import { call, startSidecar } from '../support/sidecar.ts'
+import { startWorkload } from '../support/workload.ts'
 
 const sum = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 
@@ -25,6 +26,30 @@ async function listenOn(t: Cleanup, server: net.Server): Promise<string> {
   })
   return path
 }
+
+describe('a client on a UNIX socket', () => {
+  const t = suiteCleanup()
+
+  it('is served, and named as such where others have an address', async () => {
+    const workload = await startWorkload(t)
+    const path = join(await temporaryDirectory(t), 'postern.sock')
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { inbound: { listen: `unix:${path}` }, log: { access: 'all' } },
+    })
+    const {
+      host: _,
+      port: __,
+      ...options
+    } = sidecar.clientOptions(await sidecar.authority.svid('web'))
+    const socket = tls.connect({ ...options, path })
+    t.after(() => socket.destroy())
+    socket.write('GET /here HTTP/1.1\r\nhost: localhost\r\n\r\n')
+    const [answer] = (await once(socket, 'data')) as [Buffer]
+    assert.match(String(answer), /^HTTP\/1\.1 200 /)
+    assert.equal((await sidecar.logged('access'))['remote_address'], 'unix')
+  })
+})
 
 describe('a workload on a UNIX socket', () => {
   const t = suiteCleanup()
