@@ -106,7 +106,7 @@ function configuration(): string {
       '- *size*: bytes, or a number with `KiB`, `MiB` or `GiB`: `64KiB`.',
       '- *share*: a number from 0 to 1: `0.05`.',
       '- *address*: `host:port`, `[::1]:8443`, `:8443` (every IPv4 address) or `unix:/path`. Port 0 lets the kernel choose.',
-      '- *URL* of the workload: `http://host:port`, `unix:/path` or `http+unix:/path`.',
+      '- *URL* of the workload: `http://`, `h2c://` or `tcp://` with `host:port`; `unix:/path` (HTTP/1.1), `h2c+unix:/path` or `tcp+unix:/path`. What each means: [protocols](protocols.md).',
       '- *path*: relative ones start at the working directory.',
       '- *pattern*: `*` stands for one whole segment of a URI or label of a name, `**` for any number, also none.',
       `- ${code(VARIABLE)} in a value takes an environment variable, which must be set; ${code(`$${VARIABLE}`)} stands for ${code(VARIABLE)}.`,
@@ -192,9 +192,20 @@ function headers(): string {
         ],
         [code('x-request-id'), 'workload', 'Kept if it is well formed, else created.'],
         [
+          code('te'),
+          'workload',
+          '`trailers`, written anew for `h2c://` workloads: trailers go both ways, whoever speaks.',
+        ],
+        [code('traceparent'), 'workload', 'Passed on, as every header that is not named above.'],
+        [
           code('x-postern-decision-id'),
           'client',
           'On every response that Postern makes itself: what to look for in log and console.',
+        ],
+        [
+          code('retry-after'),
+          'client',
+          'With `overloaded`: in how many seconds to try again; for gRPC `grpc-retry-pushback-ms` too.',
         ],
       ],
     ),
@@ -228,7 +239,7 @@ function errors(): string {
   const codes = Object.keys(ERRORS) as ErrorCode[]
   return [
     '## Errors',
-    'What went wrong with a request: whose fault it is, what the client is told over HTTP and gRPC, whether its connection survives. A policy that denies may choose another status.',
+    'What went wrong with a request: whose fault it is, what the client is told over HTTP and gRPC, whether its connection survives. Over HTTP/2 `close` ends the stream and not the connection, but for `peer_…`, `h2_…` and `draining`. A policy that denies may choose another status.',
     'An HTTP/1.1 connection that is kept ends nevertheless where more than 64 KiB of the request’s body are still to come, or where the client waits to be asked for it (`Expect: 100-continue`).',
     table(
       ['code', 'fault', 'HTTP', 'gRPC', 'connection', 'meaning'],
