@@ -223,7 +223,8 @@ export const ERRORS = {
     grpc: 14,
     connection: 'close',
     log: 'info',
-    sentence: 'Postern is draining and takes no new requests.',
+    sentence:
+      'drain.timeout has passed before the workload had answered; Postern is about to exit.',
   },
 
   overloaded: {

@@ -260,9 +260,12 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     return this.#closeReason === 'peer_invalid'
   }
 
-  /** The drain deadline has passed. */
+  /** The drain deadline has passed: who waits for an answer is told that there is none. */
   abort(): void {
-    this.#destroy('drain')
+    const exchange = this.#exchange
+    if (exchange?.awaitsResponse) exchange.fail('draining')
+    else if (this.#collecting !== undefined) this.#failCollecting(this.#collecting, 'draining')
+    else this.#destroy('drain')
   }
 
   /** Nothing more is read or written, not even what is held back. */
@@ -705,8 +708,13 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     const exchange = this.#exchange
     if (exchange !== undefined) {
       this.#exchange = undefined
+      const unanswered = exchange.awaitsResponse
       exchange.abandon()
-      this.#record(exchange, { outcome: 'peer_invalid', code })
+      const status = unanswered ? errorEntry(code).http : exchange.status
+      this.#record(exchange, { outcome: 'peer_invalid', code, status })
+      if (unanswered) {
+        return this.#tellCut(code, exchange.decisionId ?? exchange.requestId, exchange.head)
+      }
     }
     const tunnel = this.#tunnel
     if (tunnel !== undefined) {
@@ -733,9 +741,11 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       },
       { outcome: 'peer_invalid', code },
     )
-    this.socket.write(
-      encodeOwnResponse({ code, id, close: true, withBody: head.method !== 'HEAD' }),
-    )
+    this.#tellCut(code, id, head)
+  }
+
+  #tellCut(code: ErrorCode, id: string, { method }: RequestHead): void {
+    this.socket.write(encodeOwnResponse({ code, id, close: true, withBody: method !== 'HEAD' }))
     this.#finish('peer_invalid')
   }
 

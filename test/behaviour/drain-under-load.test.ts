@@ -209,7 +209,10 @@ describe('a drain with transfers under way', () => {
     assert.equal(await sidecar.exited, 1)
     const exit = sidecar.lines.find(({ event }) => event === 'exit')
     assert.equal(exit?.['connections_left'], OF_EACH)
-    for (const { status } of await outcomes) assert.equal(status, 'rejected')
+    // Told that there is no answer, where the end of the process leaves them the time to read it.
+    for (const one of await outcomes) {
+      if (one.status === 'fulfilled') assert.equal(JSON.parse(one.value).error, 'draining')
+    }
     gate.open()
   })
 })

@@ -169,7 +169,10 @@ describe('enforcement on open connections', () => {
       const tookMs = Date.parse(String(time)) - sinceMs
       assert.ok(tookMs <= ENFORCED_WITHIN_MS + GENEROSITY_MS, `${tookMs} ms`)
     }
-    assert.doesNotMatch(activities.waiting.received(), /fine/)
+    // Who waits for an answer is told why there is none.
+    const told = activities.waiting.received()
+    assert.match(told, /^HTTP\/1\.1 403 [\s\S]*\r\nconnection: close\r\n/)
+    assert.equal(JSON.parse(told.slice(told.indexOf('\r\n\r\n'))).error, `peer_${what}`)
     await stillOpen(undisturbed)
   }
 

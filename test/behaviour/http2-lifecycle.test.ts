@@ -178,6 +178,28 @@ describe('an HTTP/2 connection whose sidecar drains', () => {
     assert.equal(await sidecar.exited, 0)
   })
 
+  it('tells who waits for an answer that there is none when the deadline has passed', async () => {
+    const workload = await startPatient(t)
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { drain: { timeout: '1500ms' } },
+    })
+    const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    raw.send(head(1, to('/hold')), head(3, grpcTo('/hold/call')), head(5, grpcTo('/drip/call')))
+    await eventually(
+      'all have begun',
+      () => raw.answer(5).body.length > 0 && workload.open.size === 3,
+    )
+    sidecar.signal('SIGTERM')
+    await raw.closed()
+    const [request, call, stream] = [raw.answer(1), raw.answer(3), raw.answer(5)]
+    assert.equal(request.status, 503)
+    assert.equal(JSON.parse(String(request.body)).error, 'draining')
+    assert.equal(field(call.fields, 'grpc-status'), '14')
+    assert.equal(field(stream.trailers, 'grpc-status'), '14')
+    assert.equal(await sidecar.exited, 1)
+  })
+
   it('is ended with its streams when the deadline has passed', async () => {
     const workload = await startPatient(t)
     const sidecar = await startSidecar(t, {

@@ -272,6 +272,7 @@ describe('the end', () => {
       [1, 1, 'error'],
     )
     await client.closed
+    assert.match(client.received(), /^HTTP\/1\.1 503 [\s\S]*"error":"draining"/)
   })
 
   it('comes at once on a second signal', async (t) => {

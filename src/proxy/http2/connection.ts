@@ -176,8 +176,10 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     else this.peer = peer
   }
 
-  /** The drain deadline has passed. */
+  /** The drain deadline has passed: who waits for an answer is told that there is none. */
   abort(): void {
+    for (const exchange of this.#exchanges) exchange.fail('draining')
+    for (const one of this.#collecting) this.failed(one, 'draining')
     this.#destroy('drain')
   }
 
