@@ -58,7 +58,7 @@ export function responseHeadText(
   return `${text}${framingLine(body)}${connectionLine(said)}\r\n`
 }
 
-/** For responses of our own. */
+/** For responses of our own, and those of HTTP/2 workloads, which say none; '' where there is none. */
 export function reasonPhrase(status: number): string {
   return REASONS.get(status) ?? ''
 }
@@ -104,13 +104,30 @@ function connectionLine(connection: 'keep-alive' | 'close' | 'upgrade' | undefin
   }
 }
 
-/** Of the statuses in the error table and those that a policy is likely to choose. */
+/** As registered with IANA. */
 const REASONS: ReadonlyMap<number, string> = new Map([
   [100, 'Continue'],
+  [101, 'Switching Protocols'],
+  [102, 'Processing'],
+  [103, 'Early Hints'],
   [200, 'OK'],
+  [201, 'Created'],
+  [202, 'Accepted'],
+  [203, 'Non-Authoritative Information'],
+  [204, 'No Content'],
+  [205, 'Reset Content'],
+  [206, 'Partial Content'],
+  [207, 'Multi-Status'],
+  [208, 'Already Reported'],
+  [226, 'IM Used'],
+  [300, 'Multiple Choices'],
+  [301, 'Moved Permanently'],
   [302, 'Found'],
   [303, 'See Other'],
+  [304, 'Not Modified'],
+  [305, 'Use Proxy'],
   [307, 'Temporary Redirect'],
+  [308, 'Permanent Redirect'],
   [400, 'Bad Request'],
   [401, 'Unauthorized'],
   [402, 'Payment Required'],
@@ -118,6 +135,7 @@ const REASONS: ReadonlyMap<number, string> = new Map([
   [404, 'Not Found'],
   [405, 'Method Not Allowed'],
   [406, 'Not Acceptable'],
+  [407, 'Proxy Authentication Required'],
   [408, 'Request Timeout'],
   [409, 'Conflict'],
   [410, 'Gone'],
@@ -126,10 +144,13 @@ const REASONS: ReadonlyMap<number, string> = new Map([
   [413, 'Content Too Large'],
   [414, 'URI Too Long'],
   [415, 'Unsupported Media Type'],
+  [416, 'Range Not Satisfiable'],
   [417, 'Expectation Failed'],
   [421, 'Misdirected Request'],
   [422, 'Unprocessable Content'],
   [423, 'Locked'],
+  [424, 'Failed Dependency'],
+  [425, 'Too Early'],
   [426, 'Upgrade Required'],
   [428, 'Precondition Required'],
   [429, 'Too Many Requests'],
@@ -141,4 +162,8 @@ const REASONS: ReadonlyMap<number, string> = new Map([
   [503, 'Service Unavailable'],
   [504, 'Gateway Timeout'],
   [505, 'HTTP Version Not Supported'],
+  [506, 'Variant Also Negotiates'],
+  [507, 'Insufficient Storage'],
+  [508, 'Loop Detected'],
+  [511, 'Network Authentication Required'],
 ])

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { STATUS_CODES } from 'node:http'
 import { it } from 'node:test'
 import fc from 'fast-check'
 import { ERRORS } from '../../src/errors.ts'
@@ -66,6 +67,19 @@ it('keeps the length that an answer without body tells, except where none is all
 it('has a reason phrase for every status of the error table but the one that is never sent', () => {
   const without = Object.values(ERRORS).filter(({ http }) => reasonPhrase(http) === '')
   assert.deepEqual(without, [ERRORS.client_closed])
+})
+
+it('has the reason phrases that Node.js knows, under the names that RFC 9110 gives them', () => {
+  const older: Readonly<Record<string, string>> = {
+    413: 'Content Too Large',
+    422: 'Unprocessable Content',
+  }
+  // A joke, two that were never registered, and one that is obsolete.
+  const left = new Set(['418', '509', '510'])
+  for (const [status, phrase] of Object.entries(STATUS_CODES)) {
+    if (left.has(status)) continue
+    assert.equal(reasonPhrase(Number(status)), older[status] ?? phrase, status)
+  }
 })
 
 const name = fc.constantFrom('accept', 'X-A', 'x-b', 'Connection', 'Keep-Alive', 'TE', 'x_y')
