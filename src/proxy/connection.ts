@@ -703,8 +703,12 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#tally.cut(this, code, rejection.detail)
     this.#closeReason = 'peer_invalid'
     // Where its body has just come, the request is told of below.
-    if (head === undefined) this.#dropCollecting(code, 0, 'peer_invalid')
-    else this.#releaseCollecting()
+    if (head !== undefined) this.#releaseCollecting()
+    else if (this.#collecting !== undefined) {
+      const { head: asked } = this.#collecting
+      this.#dropCollecting(code, errorEntry(code).http, 'peer_invalid')
+      return this.#tellCut(code, requestIdOf(asked.fields), asked)
+    }
     const exchange = this.#exchange
     if (exchange !== undefined) {
       this.#exchange = undefined

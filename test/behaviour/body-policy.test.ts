@@ -16,6 +16,7 @@ import {
   post,
   startScriptedWorkload,
 } from '../support/http1.ts'
+import { openSession, replyOf } from '../support/http2.ts'
 import { type IssuedCertificate, temporaryDirectory, testAuthority } from '../support/pki.ts'
 import { reconfigure } from '../support/reconfigure.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
@@ -372,6 +373,24 @@ describe('while a body is waited for', () => {
     }
   })
 
+  it('the deadline of a gRPC call ends it', async () => {
+    const session = await openSession(t, sidecar, web)
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/cases.Service/Unary',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      'grpc-timeout': '200m',
+    })
+    let status: unknown
+    void replyOf(stream).then(({ headers }) => {
+      status = headers['grpc-status']
+    })
+    // Long before a body is late.
+    await eventually('its end', () => status !== undefined)
+    assert.equal(status, '4')
+  })
+
   it('a new policy decides about it', async () => {
     const client = await begin()
     const denyAll = fileURLToPath(new URL('../policy/bundles/deny-all.tar.gz', import.meta.url))
@@ -408,6 +427,9 @@ describe('while a body is waited for', () => {
     const own = await readFile(sidecar.files.trustBundle)
     const stranger = Buffer.from(root.certificatePem)
     await reload(() => replaceFile(sidecar.files.trustBundle, stranger))
+    const answer = await client.answer()
+    assert.equal(answer.status, 403)
+    assert.equal(JSON.parse(String(answer.body)).error, 'peer_untrusted')
     assert.equal(await client.ended, '')
     await reload(() => replaceFile(sidecar.files.trustBundle, own))
   })

@@ -4,6 +4,7 @@ import type { ErrorCode } from '../../errors.ts'
 import type { Fields } from '../../http/fields.ts'
 import type { RequestHead } from '../../http/head.ts'
 import type { RequestBody } from '../request-body.ts'
+import { endOf } from './grpc.ts'
 import type { Http2Stream, StreamUser } from './stream.ts'
 
 /** How far a request was read before there was an exchange. */
@@ -26,6 +27,8 @@ export class StreamCollecting implements StreamUser {
   readonly body: RequestBody
   readonly startedMs: number
   progressMs: number
+  /** Of a gRPC call. */
+  readonly #deadlineMs: number | undefined
   readonly #nowMs: () => number
   readonly #bodyLimit: number
   readonly #events: CollectingEvents
@@ -48,6 +51,7 @@ export class StreamCollecting implements StreamUser {
     this.startedMs = times.startedMs
     this.#nowMs = times.nowMs
     this.progressMs = times.nowMs()
+    this.#deadlineMs = endOf(head.fields, times.startedMs)
     this.#bodyLimit = bodyLimit
     this.#events = events
   }
@@ -61,6 +65,11 @@ export class StreamCollecting implements StreamUser {
 
   get read(): ReadSoFar {
     return { bytes: this.body.bytes, done: this.#done, trailers: this.#trailers }
+  }
+
+  /** It has made no progress for so long, or the call is to be over. */
+  isLate(nowMs: number, limitMs: number): boolean {
+    return nowMs - this.progressMs >= limitMs || nowMs >= (this.#deadlineMs ?? nowMs + 1)
   }
 
   /** Stops reading; nothing is told any more. */

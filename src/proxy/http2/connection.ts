@@ -146,7 +146,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       exchange.tick(nowMs, timeouts)
     }
     for (const one of this.#collecting) {
-      if (nowMs - one.progressMs >= timeouts.requestBodyMs) this.failed(one, 'body_timeout')
+      if (one.isLate(nowMs, timeouts.requestBodyMs)) this.failed(one, 'body_timeout')
     }
     if (leaving !== undefined) this.#leave(leaving)
     if (this.#exchanges.size + this.#collecting.size + this.#waiting.size > 0)

@@ -13,7 +13,7 @@ import { Retry } from '../retry.ts'
 import type { LeaveReason, Tunnel, TunnelClient } from '../tunnel.ts'
 import type { WorkloadEnd } from '../workload-end.ts'
 import type { ReadSoFar } from './collecting.ts'
-import { deadlineMsOf, isGrpc, statusFields } from './grpc.ts'
+import { endOf, isGrpc, statusFields } from './grpc.ts'
 import { breakOff, endWithStatus, sendOwnAnswer } from './own-answer.ts'
 import type { Http2Stream, StreamUser } from './stream.ts'
 
@@ -97,8 +97,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     this.#retry = new Retry(owner.copies)
     this.#progressMs = owner.nowMs()
     this.#grpc = isGrpc(request.fields)
-    const timeoutMs = this.#grpc ? deadlineMsOf(request.fields) : undefined
-    this.#deadlineMs = timeoutMs === undefined ? undefined : request.startedMs + timeoutMs
+    this.#deadlineMs = endOf(request.fields, request.startedMs)
   }
 
   /** Sends the request on its way. @param read what was read of its body before */

@@ -12,9 +12,15 @@ export function isGrpc(fields: Fields): boolean {
 const GRPC = /^application\/grpc(?:$|[+;])/i
 
 /** @returns milliseconds from now, or undefined where the client sets no (readable) deadline */
-export function deadlineMsOf(fields: Fields): number | undefined {
+function deadlineMsOf(fields: Fields): number | undefined {
   const match = TIMEOUT.exec(fieldValue(fields, 'grpc-timeout') ?? '')
   return match === null ? undefined : Math.ceil(Number(match[1]) * (MS_OF_UNIT[match[2]!] ?? 0))
+}
+
+/** When a call that began at `startedMs` is to be over; undefined where it has no deadline. */
+export function endOf(fields: Fields, startedMs: number): number | undefined {
+  const timeoutMs = isGrpc(fields) ? deadlineMsOf(fields) : undefined
+  return timeoutMs === undefined ? undefined : startedMs + timeoutMs
 }
 
 /** At most eight digits and a unit. */
