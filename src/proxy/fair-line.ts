@@ -64,10 +64,11 @@ export class FairLine<T> implements Line {
   }
 
   /** Takes out of each client's those of which it is true, up to the first of which it is not. */
-  leave(isDue: (one: T) => boolean): T[] {
+  leave(isDue: (one: T) => boolean, most = Number.POSITIVE_INFINITY): T[] {
     const gone: T[] = []
     for (const [client, queue] of this.#queues) {
       for (let one = queue.first; one !== undefined && isDue(one); one = queue.first) {
+        if (gone.length >= most) break
         gone.push(one)
         queue.shift()
       }

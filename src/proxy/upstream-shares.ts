@@ -16,6 +16,7 @@ export class UpstreamShares<User> {
   /** Those that wait; `served` says how often one was taken. */
   readonly line = new FairLine<Waiting<User>>()
   readonly #places = new Map<User, { readonly client: string; readonly place: number }>()
+  #expiring = false
 
   took(client: string): void {
     this.line.served++
@@ -55,10 +56,23 @@ export class UpstreamShares<User> {
     this.line.forget(waits.client, waits.place)
   }
 
-  /** Takes out those that have waited since before `sinceMs`. */
-  expired(sinceMs: number): Waiting<User>[] {
-    const gone = this.line.leave((one) => one.sinceMs <= sinceMs)
+  /**
+   * Takes out those that have waited since before `sinceMs`, and tells them: some in each turn of the
+   * loop, because tens of thousands may have come together.
+   */
+  expire(sinceMs: number, tell: (user: User) => void): void {
+    if (this.#expiring) return
+    const gone = this.line.leave((one) => one.sinceMs <= sinceMs, MOST_TOLD)
     for (const { user } of gone) this.#places.delete(user)
-    return gone
+    for (const { user } of gone) tell(user)
+    if (gone.length < MOST_TOLD) return
+    this.#expiring = true
+    setImmediate(() => {
+      this.#expiring = false
+      this.expire(sinceMs, tell)
+    })
   }
 }
+
+/** In one turn. */
+const MOST_TOLD = 64

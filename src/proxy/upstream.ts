@@ -138,7 +138,7 @@ export class UpstreamPool {
       else if (one.user === undefined && nowMs - one.idleSinceMs >= IDLE_MS) one.destroy()
     }
     const { connectTimeoutMs } = this.#options
-    for (const { user } of this.#shares.expired(nowMs - connectTimeoutMs)) this.#tellBusy(user)
+    this.#shares.expire(nowMs - connectTimeoutMs, (user) => this.#tellBusy(user))
   }
 
   close(): void {

@@ -234,6 +234,24 @@ describe('the pool of connections to the workload', () => {
     assert.deepEqual([early.events, late.events], [['busy'], []])
   })
 
+  it('tells many that have waited for too long a few at a time', async (t) => {
+    const { pool, clock, owner } = await setUp(t, 1)
+    await owner()
+    const waiting = Array.from({ length: 1_000 }, () => new User())
+    for (const user of waiting) pool.acquire(user)
+    const told = (): number => waiting.filter(({ events }) => events.includes('busy')).length
+    clock.nowMs = 1_000
+    pool.tick()
+    pool.tick()
+    assert.ok(told() < 100, `${told()} in one turn`)
+    // One that has gone meanwhile is not told.
+    const last = waiting.at(-1)!
+    pool.forget(last)
+    await eventually('all others are told', () => told() === 999)
+    assert.equal(pool.queue.waiting, 0)
+    assert.deepEqual([last.events, waiting[0]?.events], [[], ['busy']])
+  })
+
   it('tells a refused connection from one that breaks later', async (t) => {
     const server = net.createServer().listen(0, '127.0.0.1')
     await once(server, 'listening')

@@ -58,9 +58,7 @@ export class H2cPool implements CallOwner {
         if (nowMs - session.idleSinceMs >= idleMs) session.close()
       }
     }
-    for (const { user } of this.#shares.expired(nowMs - connectTimeoutMs)) {
-      this.#tell(user, 'upstream_busy')
-    }
+    this.#shares.expire(nowMs - connectTimeoutMs, (call) => this.#tell(call, 'upstream_busy'))
   }
 
   close(): void {
