@@ -122,6 +122,9 @@ const REFUSAL_LINGER_BYTES = 64 * 1024
 const DRAIN_HANDSHAKE_MS = 1_000
 /** In overload; who has not begun its handshake by then is refused, before it costs anything. */
 const OVERLOAD_WAIT_MS = 1_000
+/** Connections hear of a tick for so long at a time; the clock is looked at after so many of them. */
+const SLICE_MS = 5
+const BETWEEN_LOOKS = 8
 /** In overload this part of the handshakes may be in progress: one costs what dozens of requests do. */
 const OVERLOAD_HANDSHAKES = 1 / 16
 
@@ -157,6 +160,8 @@ export class Listener {
     closed: (arrival) => this.#left(arrival),
   }
   #open = 0
+  /** Some connections have still to hear of the tick. */
+  #inRound = false
 
   constructor(context: ThreadContext) {
     this.#context = context
@@ -220,7 +225,7 @@ export class Listener {
   }
 
   tick(): void {
-    const { clock, tickMs } = this.#context
+    const { tickMs } = this.#context
     const { handshakeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
     const limitMs = this.#context.draining ? Math.min(handshakeMs, DRAIN_HANDSHAKE_MS) : handshakeMs
     const { overload } = this.#context
@@ -228,16 +233,32 @@ export class Listener {
     if (this.#guard.waiting > 0) overload.press()
     this.#endSlowHandshakes(limitMs)
     this.#keyChanges.tick(tickMs)
+    for (const [socket, sinceMs] of this.#refused) {
+      if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
+    }
+    // Where a round takes longer than the time until the next, there is no other beside it.
+    if (this.#inRound) return
+    this.#tickSome(this.connections.values())
+  }
+
+  /** A slice of them, and the rest in the next turns: thousands may have come to their deadline at once. */
+  #tickSome(connections: SetIterator<OpenConnection>): void {
+    const { clock, tickMs } = this.#context
     const nowMs = clock.nowMs()
-    for (const connection of this.connections) {
+    const beganMs = clock.monotonicMs()
+    let done = 0
+    for (let one = connections.next(); one.done !== true; one = connections.next()) {
+      const connection = one.value
       connection.guarded(() => {
         if (nowMs >= connection.peer.acceptableUntilMs) connection.verifyAgain(nowMs)
         connection.tick(tickMs)
       })
+      if (++done % BETWEEN_LOOKS !== 0 || clock.monotonicMs() - beganMs < SLICE_MS) continue
+      this.#inRound = true
+      setImmediate(() => this.#tickSome(connections))
+      return
     }
-    for (const [socket, sinceMs] of this.#refused) {
-      if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
-    }
+    this.#inRound = false
   }
 
   /** Whoever has connected already may still finish the handshake: its request is on the way. */

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import tls from 'node:tls'
 import type { PeerVerifier } from '../../src/identity/verifier.ts'
+import type { ClientConnection } from '../../src/proxy/connection.ts'
 import { writeProxyHeader } from '../../src/proxy/proxy-protocol.ts'
 import { eventually } from '../support/eventually.ts'
 import { temporaryDirectory } from '../support/pki.ts'
@@ -133,6 +134,38 @@ describe('the TLS listener', () => {
     send()
     await closed
     await nothingLeft(listening)
+  })
+
+  it('lets others have their turn where many connections come to their deadline at once', async (t) => {
+    const listening = await startListener(t)
+    listening.stopTicking()
+    const { listener } = listening
+    let ticks = 0
+    const dear = (): void => {
+      ticks++
+      for (const until = performance.now() + 1; performance.now() < until; );
+    }
+    const MANY = 200
+    for (let i = 0; i < MANY; i++) {
+      const one = {
+        peer: { acceptableUntilMs: Number.POSITIVE_INFINITY },
+        tick: dear,
+        abort: () => {},
+      }
+      const guarded = (step: (connection: unknown) => void): void => step(one)
+      const socket = { writableLength: 0 }
+      const connection: unknown = Object.assign(one, { socket, guarded })
+      listener.connections.add(connection as ClientConnection)
+    }
+    listener.tick()
+    assert.ok(ticks < MANY / 4, `${ticks} in one turn`)
+    // The next is due before the first is over.
+    listener.tick()
+    await eventually('all have heard of it', () => ticks >= MANY)
+    assert.equal(ticks, MANY)
+    listener.tick()
+    await eventually('and of the next', () => ticks === 2 * MANY)
+    listener.connections.clear()
   })
 
   it('does not hold clients of a UNIX socket to account for each other', async (t) => {
