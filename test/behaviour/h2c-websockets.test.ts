@@ -29,6 +29,7 @@ import { webSocketRequest } from '../support/websocket.ts'
 import { startWorkload } from '../support/workload.ts'
 
 const OFFER = [SETTING.enableConnectProtocol, 1] as const
+const ALLOWED = 'postern_decisions_total{outcome="allow",rule="allow_rules"}'
 const AGREED = [':status', '200']
 const connectTo = (path: string): Record<string, string> => ({
   ':method': 'CONNECT',
@@ -273,5 +274,43 @@ describe('a workload that speaks HTTP/2 and says late that it takes WebSockets',
     assert.equal(await stays.ended, BYTES.toString('latin1'))
     assert.deepEqual(asked, ['/stays'])
     assert.equal(sockets.length, 1)
+  })
+
+  it('and few at once, is asked for no more than that: others wait', async (t) => {
+    const asked = new Map<net.Socket, RawStream[]>()
+    const ready = Promise.withResolvers<void>()
+    const { url } = await startRawH2cWorkload(
+      t,
+      (stream) => {
+        const { id, socket, send } = stream
+        asked.set(socket, [...(asked.get(socket) ?? []), stream])
+        send(head(id, AGREED, false))
+      },
+      { settings: [OFFER, [SETTING.maxConcurrentStreams, 2]], ready: ready.promise },
+    )
+    const sidecar = await startSidecar(t, {
+      forward: url,
+      config: { inbound: { limits: { upstreamConnections: 2 } } },
+    })
+    const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    const ids = Array.from({ length: 10 }, (_, i) => 2 * i + 1)
+    raw.send(...ids.map((id) => head(id, requestFields(connectTo(`/${id}`)), false)))
+    await eventually('all are permitted', async () => {
+      return (await sidecar.metric(ALLOWED)) === ids.length
+    })
+    ready.resolve()
+    for (let ended = 0; ended < ids.length; ended++) {
+      const open = await eventually('some are open', () => {
+        const streams = [...asked.values()].map((of) => of.filter(({ ended }) => !ended))
+        for (const { length } of streams) assert.ok(length <= 2, `${length} on one connection`)
+        return streams.flat()[0]
+      })
+      const id = Number(open.path.slice(1))
+      open.send(data(open.id, BYTES, true))
+      raw.send(data(id, '', true))
+      const { status, body, ended } = await raw.answered(id)
+      assert.deepEqual([status, body, ended], [200, BYTES, true])
+      await eventually('the workload knows of its end', () => open.ended)
+    }
   })
 })

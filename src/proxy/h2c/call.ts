@@ -89,6 +89,11 @@ export class H2cCall implements Call, FlowUser, Startable {
     else if (this.#full && room) this.flowDrained()
   }
 
+  startElsewhere(): void {
+    this.#unsettled = undefined
+    this.#owner.begin(this)
+  }
+
   /** It must not be asked for before it is offered (RFC 8441 section 3). */
   #awaitOffer(session: H2cSession): void {
     if (session.takesWebSockets === undefined) {

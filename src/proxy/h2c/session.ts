@@ -71,6 +71,8 @@ export interface SessionStream extends Growing {
 /** A call that is to become a stream. */
 export interface Startable extends SessionStream {
   start(session: H2cSession): void
+  /** The session has no stream for it after all. */
+  startElsewhere(): void
 }
 
 /** What one stream may have on its way to a client that reads slowly. */
@@ -390,7 +392,12 @@ export class H2cSession implements FrameUser {
   #startUnsettled(): void {
     for (const call of this.#unsettled) {
       this.#unsettled.delete(call)
-      this.#tell(call, () => call.start(this))
+      // They came by what was assumed. Now it is known, and said that it is.
+      if (this.#streams.size < this.maxStreams) this.#tell(call, () => call.start(this))
+      else {
+        this.#events.left(call)
+        this.#tell(call, () => call.startElsewhere())
+      }
     }
   }
 
