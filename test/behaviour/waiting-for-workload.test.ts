@@ -2,12 +2,14 @@
 // it allows few. Whoever has many of them waits for who has few, and those that are taken back cost
 // nobody else his time.
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
 import { describe, it } from 'node:test'
 import { SETTING } from '../../src/http/h2/frames.ts'
 import { assertUnharmed } from '../support/bystander.ts'
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { get, ok, openClient, startScriptedWorkload } from '../support/http1.ts'
+import { testAuthority } from '../support/pki.ts'
 import { startRawH2cWorkload } from '../support/raw-h2c.ts'
 import {
   head,
@@ -16,9 +18,11 @@ import {
   requestFields,
   resetStreamFrame,
 } from '../support/raw-http2.ts'
-import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { call, startSidecar, type TestSidecar } from '../support/sidecar.ts'
 
 const UPSTREAM_CONNECTIONS = 32
+/** Of these one peer has no more: the rest is for others. */
+const TAKEN = 28
 const DECIDED = 'postern_decisions_total{outcome="allow",rule="allow_rules"}'
 const RESTARTS = 'postern_data_thread_restarts_total{reason="stalled"}'
 const HANG = '/hang'
@@ -28,17 +32,19 @@ const STREAMS = 1_000
 const WORKLOADS = [
   [
     'HTTP/1.1',
-    (t: Cleanup) =>
+    (t: Cleanup, asked: () => void) =>
       startScriptedWorkload(t, (socket, { line }) => {
+        asked()
         if (!line.includes(HANG)) socket.write(ok('well'))
       }),
   ],
   [
     'HTTP/2, one stream at a time',
-    (t: Cleanup) =>
+    (t: Cleanup, asked: () => void) =>
       startRawH2cWorkload(
         t,
         ({ id, path, send }) => {
+          asked()
           if (path !== HANG) send(head(id, [':status', '200']))
         },
         { settings: [[SETTING.maxConcurrentStreams, 1]] },
@@ -50,9 +56,14 @@ for (const [protocol, startWorkload] of WORKLOADS) {
   describe(`requests that wait for a workload that speaks ${protocol}`, () => {
     const t = suiteCleanup()
 
-    const start = async (): Promise<TestSidecar> =>
-      startSidecar(t, {
-        forward: (await startWorkload(t)).url,
+    let workload: Awaited<ReturnType<typeof startWorkload>>
+    let asked = 0
+
+    const start = async (): Promise<TestSidecar> => {
+      asked = 0
+      workload = await startWorkload(t, () => asked++)
+      return startSidecar(t, {
+        forward: workload.url,
         config: {
           inbound: {
             limits: { upstreamConnections: UPSTREAM_CONNECTIONS, streamsPerConnection: STREAMS },
@@ -64,9 +75,14 @@ for (const [protocol, startWorkload] of WORKLOADS) {
           stall: '2s',
         },
       })
+    }
 
     /** Of one peer, until they wait. */
-    const manyWaiting = async (sidecar: TestSidecar, connections: number): Promise<RawHttp2[]> => {
+    const manyWaiting = async (
+      sidecar: TestSidecar,
+      connections: number,
+      before = 0,
+    ): Promise<RawHttp2[]> => {
       const web = await sidecar.authority.svid('web')
       const clients: RawHttp2[] = []
       for (let i = 0; i < connections; i++) clients.push(await openRawHttp2(t, sidecar, web))
@@ -74,7 +90,7 @@ for (const [protocol, startWorkload] of WORKLOADS) {
       const asked = Array.from({ length: STREAMS }, (_, i) => head(2 * i + 1, hanging))
       for (const client of clients) client.send(...asked)
       await eventually('all are decided', async () => {
-        return (await sidecar.metric(DECIDED)) === connections * STREAMS
+        return (await sidecar.metric(DECIDED)) === before + connections * STREAMS
       })
       return clients
     }
@@ -88,6 +104,34 @@ for (const [protocol, startWorkload] of WORKLOADS) {
         assert.equal((await other.answer()).status, 200)
       }
     })
+
+    for (const how of ['goes', 'is no longer trusted'] as const) {
+      it(`and are of a peer that ${how} do not reach it after all`, async () => {
+        const sidecar = await start()
+        const other = await sidecar.authority.svid('other')
+        // So that it is known how many streams there may be.
+        assert.equal((await call(sidecar, other)).status, 200)
+        const [client] = await manyWaiting(sidecar, 1, 1)
+        await eventually('the workload has what it can take', () => asked === 1 + TAKEN)
+        if (how === 'goes') client?.socket.destroy()
+        else {
+          const { root } = await testAuthority()
+          await writeFile(sidecar.files.trustBundle, root.certificatePem)
+          sidecar.signal('SIGHUP')
+        }
+        await assertUnharmed(sidecar, { upstream: UPSTREAM_CONNECTIONS })
+        if (how === 'is no longer trusted') {
+          await writeFile(sidecar.files.trustBundle, sidecar.authority.root.certificatePem)
+          sidecar.signal('SIGHUP')
+        }
+        // Whatever had been sent before has come by the time of its answer.
+        await eventually('another peer is served', async () => {
+          return (await call(sidecar, other).catch(() => undefined))?.status === 200
+        })
+        assert.equal(asked, 1 + TAKEN + 1)
+        assert.ok(workload.sockets.length <= UPSTREAM_CONNECTIONS + 1, 'connections for nobody')
+      })
+    }
 
     for (const how of ['its connections break', 'it resets its streams'] as const) {
       it(`and are many, of a peer that goes: ${how}`, async () => {

@@ -24,6 +24,8 @@ export class H2cPool implements CallOwner {
   readonly #options: H2cPoolOptions
   readonly #sessions = new Set<H2cSession>()
   readonly #shares = new UpstreamShares<H2cCall>()
+  /** Those that wait are served before whoever comes now. */
+  #nextIsDue = false
   /** What the workload allowed last holds for the next connection until it says something else. */
   #maxStreams = ASSUMED_STREAMS
   /** Reads are handed over synchronously; whoever keeps bytes copies them. */
@@ -69,7 +71,8 @@ export class H2cPool implements CallOwner {
   begin(call: H2cCall): void {
     const { client } = call
     const { free, all, vacant } = this.#streams()
-    if (this.#shares.mayTake(client, free, all)) this.#start(call, vacant ?? this.#open())
+    const may = !this.#nextIsDue && this.#shares.mayTake(client, free, all)
+    if (may) this.#start(call, vacant ?? this.#open())
     else this.#shares.wait({ user: call, client, sinceMs: this.#options.nowMs() })
   }
 
@@ -86,19 +89,35 @@ export class H2cPool implements CallOwner {
     const session = new H2cSession(this.#options, this.#readBuffer, this.#maxStreams, {
       vacancy: (one) => {
         this.#maxStreams = one.maxStreams
-        this.#next()
+        this.#nextSoon()
       },
       left: ({ client }) => this.#shares.gaveBack(client),
       closed: (one) => {
         this.#sessions.delete(one)
         this.#options.opened(-1)
-        // Not within the event that closed it: its calls learn of that first.
-        if (this.#shares.line.waiting > 0) setImmediate(() => this.#next())
+        this.#nextSoon()
       },
     })
     this.#sessions.add(session)
     this.#options.opened(1)
     return session
+  }
+
+  /**
+   * Not within the event that has made room: a client that goes, or is cut, takes back one after the
+   * other what it has asked for, and the last of that is not to be sent in place of the first.
+   */
+  #nextSoon(): void {
+    if (this.#nextIsDue || this.#shares.line.waiting === 0) return
+    this.#nextIsDue = true
+    queueMicrotask(() => {
+      this.#nextIsDue = false
+      try {
+        this.#next()
+      } catch (error) {
+        this.#options.fault(error)
+      }
+    })
   }
 
   #next(): void {
