@@ -61,6 +61,7 @@ export const CLOSE_REASONS = [
   'peer_invalid',
   'drain',
   'upstream',
+  'memory',
   'error',
 ] as const
 /** Of what a tunnel consists: frames of a WebSocket, or bytes that nobody looks at. */

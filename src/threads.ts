@@ -84,6 +84,7 @@ export type LogRecord<Input = string> =
   | OverloadRecord
   | SlowReadsRecord
   | UnreachableRecord
+  | RelievedRecord
 
 /** One request, written when it ended. */
 export interface AccessRecord {
@@ -189,6 +190,16 @@ export interface UnreachableRecord {
   readonly timeMs: number
   /** What the system says, with the address. */
   readonly detail: string
+}
+
+/** Connections were closed because all together held more than they may. */
+export interface RelievedRecord {
+  readonly kind: 'relieved'
+  readonly timeMs: number
+  readonly closed: number
+  readonly heldBytes: number
+  /** Of those that were closed, and of one that held most. */
+  readonly principal: string
 }
 
 /** A fault in Postern itself that ended one connection; the others went on. */

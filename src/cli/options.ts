@@ -2,7 +2,7 @@
 import type { Command } from 'commander'
 import type { Config, MaterialsConfig } from '../config/config.ts'
 import { FLAGS, type Flags } from '../config/flags.ts'
-import { containerCpuLimit, loadConfig, readConfigFile } from '../config/load.ts'
+import { CONTAINER, loadConfig, readConfigFile } from '../config/load.ts'
 import type { Problem } from '../errors.ts'
 import { forwardSocketProblem } from './forward-socket.ts'
 
@@ -36,7 +36,7 @@ export function readConfiguration(
   env: Environment,
 ): ConfigurationRead {
   const { config: path, ...flags } = options
-  if (path === undefined) return reachable(loadConfig({ flags, env, cpuLimit: containerCpuLimit }))
+  if (path === undefined) return reachable(loadConfig({ flags, env, container: CONTAINER }))
   const file = readConfigFile(path)
   if (file.kind === 'problem')
     return {
@@ -45,7 +45,7 @@ export function readConfiguration(
       materials: undefined,
       unsafeOptions: [],
     }
-  return reachable(loadConfig({ file: file.file, flags, env, cpuLimit: containerCpuLimit }))
+  return reachable(loadConfig({ file: file.file, flags, env, container: CONTAINER }))
 }
 
 /** The same, unless it leads to what can be no workload. */

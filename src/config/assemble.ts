@@ -11,6 +11,7 @@ import type {
   SigningConfig,
   TrustBundleConfig,
 } from './config.ts'
+import { memoryBounds } from './memory-bounds.ts'
 import type { KeyPath, OptionalValueAt, ValueAt } from './schema.ts'
 import { isRemote } from './values.ts'
 
@@ -69,9 +70,18 @@ export class Values {
   }
 }
 
+/** What `auto` is measured by. */
+export interface Container {
+  /** Processors; see `containerCpuLimit`. */
+  readonly cpuLimit: () => number
+  /** Bytes, or those of the machine where the container has no limit. */
+  readonly memoryLimit: () => number
+}
+
 /** Values must have been checked: what may not be absent is not looked for again. */
-export function assemble(values: Values, cpuLimit: () => number): Config {
+export function assemble(values: Values, { cpuLimit, memoryLimit }: Container): Config {
   const at: Values['at'] = (path) => values.at(path)
+  const workers = workersFrom(values, cpuLimit)
   const materials = materialsFrom(values)
   const [admin, metrics, probes] = [at('admin.listen'), at('metrics.listen'), at('probes.listen')]
   const decisionFile = at('log.decisionFile')
@@ -94,9 +104,16 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
       unsafeOptionalPeer: at('inbound.unsafeOptionalPeer'),
       unsafePlaintext: at('inbound.unsafePlaintext'),
       limits: {
-        connections: at('inbound.limits.connections'),
-        connectionsPerAddress: at('inbound.limits.connectionsPerAddress'),
-        connectionsPerPeer: at('inbound.limits.connectionsPerPeer'),
+        ...memoryBounds(
+          {
+            connections: at('inbound.limits.connections'),
+            connectionsPerAddress: at('inbound.limits.connectionsPerAddress'),
+            connectionsPerPeer: at('inbound.limits.connectionsPerPeer'),
+            heldBytes: at('inbound.limits.heldBytes'),
+          },
+          memoryLimit(),
+          workers,
+        ),
         handshakes: at('inbound.limits.handshakes'),
         handshakesPerAddress: at('inbound.limits.handshakesPerAddress'),
         handshakeFailuresPerAddress: at('inbound.limits.handshakeFailuresPerAddress'),
@@ -144,7 +161,7 @@ export function assemble(values: Values, cpuLimit: () => number): Config {
       ...uploadFrom(values),
     },
     drain: { timeoutMs: at('drain.timeout') },
-    workers: workersFrom(values, cpuLimit),
+    workers,
     stallMs: at('stall'),
   }
 }

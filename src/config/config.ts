@@ -26,6 +26,8 @@ export interface Limits {
   readonly connections: number
   readonly connectionsPerAddress: number
   readonly connectionsPerPeer: number
+  /** Of one data thread. */
+  readonly heldBytes: number
   readonly handshakes: number
   readonly handshakesPerAddress: number
   /** Failed handshakes that one address may cause in a burst, before it is put in the penalty box. */

@@ -1,9 +1,9 @@
 // From a configuration file, flags and environment to a `Config`, or to every problem at once. The
 // one place of this room that touches the file system.
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, totalmem } from 'node:os'
 import type { Problem } from '../errors.ts'
-import { assemble, materialsFrom, Values } from './assemble.ts'
+import { assemble, type Container, materialsFrom, Values } from './assemble.ts'
 import { crossCheck } from './check.ts'
 import type { Config, MaterialsConfig } from './config.ts'
 import { type ConfigFile, readDocument } from './document.ts'
@@ -15,8 +15,7 @@ export interface LoadInput {
   readonly file?: ConfigFile
   readonly flags: Flags
   readonly env: Readonly<Record<string, string | undefined>>
-  /** What `workers: auto` means; see `containerCpuLimit`. */
-  readonly cpuLimit: () => number
+  readonly container: Container
 }
 
 export interface Loaded {
@@ -40,7 +39,7 @@ export function loadConfig(input: LoadInput): Loaded {
     ...(fromFile?.readable === false ? [] : crossCheck(values)),
   ]
   return {
-    config: all.length === 0 ? assemble(values, input.cpuLimit) : undefined,
+    config: all.length === 0 ? assemble(values, input.container) : undefined,
     problems: all,
     materials: materialsFrom(values),
     unsafeOptions,
@@ -138,6 +137,12 @@ function readBounded(path: string): Buffer | string {
   } finally {
     closeSync(file)
   }
+}
+
+/** What `auto` means. */
+export const CONTAINER: Container = {
+  cpuLimit: containerCpuLimit,
+  memoryLimit: () => Math.min(process.constrainedMemory() || Number.POSITIVE_INFINITY, totalmem()),
 }
 
 /**

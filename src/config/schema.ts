@@ -157,29 +157,38 @@ export const KEYS = [
   },
   {
     path: 'inbound.limits.connections',
-    type: 'count',
-    default: '10000',
+    type: 'countOrAuto',
+    default: 'auto',
     min: '1',
     max: '1000000',
-    sentence: 'Open client connections; at most 64 KiB each, so that this bounds memory.',
+    sentence:
+      'Open client connections, idle ones at most 64 KiB each; auto is 10000, or as many as the memory limit of the container has room for.',
   },
   {
     path: 'inbound.limits.connectionsPerAddress',
-    type: 'count',
-    default: '5000',
+    type: 'countOrAuto',
+    default: 'auto',
     min: '1',
     max: '1000000',
     sentence:
-      'Open client connections of one source address: half, so that one client or NAT cannot take them all.',
+      'Open client connections of one source address; auto is half of connections, so that one client or NAT cannot take them all.',
   },
   {
     path: 'inbound.limits.connectionsPerPeer',
-    type: 'count',
-    default: '5000',
+    type: 'countOrAuto',
+    default: 'auto',
     min: '1',
     max: '1000000',
     sentence:
-      'Open client connections of one principal, whatever addresses they come from; more are answered 503 and closed.',
+      'Open client connections of one principal, whatever addresses they come from; more are answered 503 and closed. auto is half of connections.',
+  },
+  {
+    path: 'inbound.limits.heldBytes',
+    type: 'sizeOrAuto',
+    default: 'auto',
+    min: '1MiB',
+    sentence:
+      'What one data thread holds of requests and answers that the other side does not take yet. Beyond it, connections of the principal that holds most are closed. auto is 256MiB, or an eighth of the memory limit of the container.',
   },
   {
     path: 'inbound.limits.handshakes',
@@ -922,7 +931,20 @@ export const TYPES = {
     parse: within(parseSize),
     format: formatSize,
   },
+  sizeOrAuto: {
+    name: 'size or auto',
+    argument: 'SIZE',
+    json: 'integer or string',
+    parse: orAuto(within(parseSize)),
+    format: (bytes: number | 'auto') => (bytes === 'auto' ? bytes : formatSize(bytes)),
+  },
   count: { name: 'number', argument: 'NUMBER', json: 'integer', parse: within(parseCount) },
+  countOrAuto: {
+    name: 'number or auto',
+    argument: 'NUMBER',
+    json: 'integer or string',
+    parse: orAuto(within(parseCount)),
+  },
   share: { name: 'share', argument: 'SHARE', json: 'number', parse: parseShare },
   workers: {
     name: 'number or auto',
@@ -1019,6 +1041,12 @@ function within(parse: (text: string) => Parsed<number>) {
       remedy: `write ${limit} or ${side === 'below' ? 'more' : 'less'}`,
     }
   }
+}
+
+/** `auto`: what it comes to is told when the configuration is put together. */
+function orAuto(parse: (text: string, key: Key) => Parsed<number>) {
+  return (text: string, key: Key): Parsed<number | 'auto'> =>
+    text === 'auto' ? { kind: 'value', value: text } : parse(text, key)
 }
 
 function bound(parse: (text: string) => Parsed<number>, text: string | undefined, none: number) {

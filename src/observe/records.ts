@@ -168,6 +168,18 @@ export class RecordSink {
             'There is no connection to the workload',
           )
           break
+        case 'relieved':
+          this.#options.logger.warn(
+            {
+              event: 'connections_relieved',
+              thread,
+              closed: record.closed,
+              held_bytes: record.heldBytes,
+              principal: record.principal,
+            },
+            'Connections closed that held what others do not take (inbound.limits.heldBytes)',
+          )
+          break
         case 'slow_reads':
           this.#options.logger.warn(
             { event: 'slow_reads', thread, detail: record.detail, node: process.version },

@@ -71,6 +71,8 @@ export interface Call {
    * @returns false when enough is waiting to be sent; `callDrain` follows
    */
   write(bytes: Buffer): boolean
+  /** What was written and the workload has not taken. */
+  readonly waitingBytes: number
   /** The request is complete. */
   end(trailers: Fields): void
   /** Take no more of the answer than is on its way; `resume` goes on. */
@@ -79,3 +81,6 @@ export interface Call {
   /** Nobody wants the answer any more; the user is told nothing. */
   abandon(): void
 }
+
+export const totalBytes = (pieces: readonly Buffer[]): number =>
+  pieces.reduce((sum, { length }) => sum + length, 0)

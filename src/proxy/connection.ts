@@ -268,6 +268,12 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     else this.#destroy('drain')
   }
 
+  get heldBytes(): number {
+    const { writableLength, readableLength } = this.socket
+    const waiting = this.#pending?.length ?? 0
+    return writableLength + readableLength + waiting + (this.#exchange?.heldBytes ?? 0)
+  }
+
   /** Nothing more is read or written, not even what is held back. */
   drop(reason: CloseReason): void {
     this.#closeReason = reason

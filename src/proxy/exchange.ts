@@ -179,6 +179,11 @@ export class Exchange implements UpgradeUser {
     this.#call?.resume()
   }
 
+  /** What is kept of the request's body. */
+  get heldBytes(): number {
+    return this.#retry.keptBytes + (this.#call?.waitingBytes ?? 0)
+  }
+
   /** The client is gone, or the exchange is to be forgotten for another reason. */
   abandon(): void {
     this.#ended = true

@@ -14,7 +14,13 @@ import { type Fields, removeHopByHop } from '../http/fields.ts'
 import { parseResponseHead, type ResponseHead } from '../http/response.ts'
 import { requestHeadText } from '../http/serialise.ts'
 import { isHandshakeAnswer } from '../http/websocket.ts'
-import type { Call, CallRequest, Repeatable, UpgradeUser } from './call.ts'
+import {
+  type Call,
+  type CallRequest,
+  type Repeatable,
+  totalBytes,
+  type UpgradeUser,
+} from './call.ts'
 import { TRAILER_LIMITS } from './collecting.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamPool, UpstreamUser } from './upstream.ts'
@@ -108,6 +114,10 @@ export class Http1Call implements Call, UpstreamUser {
       (this.#headTurn !== this.#turn.number && this.#turn.relieve(socket))
     this.#full = !room
     return room
+  }
+
+  get waitingBytes(): number {
+    return this.#upstream?.socket.writableLength ?? totalBytes(this.#unsent ?? [])
   }
 
   end(trailers: Fields): void {

@@ -39,6 +39,7 @@ import { IdentityAges } from './identity-ages.ts'
 import { KeyChanges } from './key-changes.ts'
 import { ProxyGate } from './proxy-gate.ts'
 import type { ProxyEnd } from './proxy-protocol.ts'
+import { relieve } from './relief.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
 import { sweep } from './sweep.ts'
 import { type Protocol, Tally } from './tally.ts'
@@ -238,27 +239,38 @@ export class Listener {
     }
     // Where a round takes longer than the time until the next, there is no other beside it.
     if (this.#inRound) return
-    this.#tickSome(this.connections.values())
+    this.#tickSome(this.connections.values(), 0)
   }
 
   /** A slice of them, and the rest in the next turns: thousands may have come to their deadline at once. */
-  #tickSome(connections: SetIterator<OpenConnection>): void {
+  #tickSome(connections: SetIterator<OpenConnection>, before: number): void {
     const { clock, tickMs } = this.#context
     const nowMs = clock.nowMs()
     const beganMs = clock.monotonicMs()
+    let heldBytes = before
     let done = 0
     for (let one = connections.next(); one.done !== true; one = connections.next()) {
       const connection = one.value
       connection.guarded(() => {
         if (nowMs >= connection.peer.acceptableUntilMs) connection.verifyAgain(nowMs)
         connection.tick(tickMs)
+        heldBytes += connection.heldBytes
       })
       if (++done % BETWEEN_LOOKS !== 0 || clock.monotonicMs() - beganMs < SLICE_MS) continue
       this.#inRound = true
-      setImmediate(() => this.#tickSome(connections))
+      setImmediate(() => this.#tickSome(connections, heldBytes))
       return
     }
     this.#inRound = false
+    this.#relieve(heldBytes)
+  }
+
+  #relieve(heldBytes: number): void {
+    const { generation, records, clock } = this.#context
+    const { heldBytes: limitBytes } = generation.snapshot.settings.inbound.limits
+    const relief = relieve(this.connections, heldBytes, limitBytes)
+    if (relief === undefined) return
+    records.push({ kind: 'relieved', timeMs: clock.nowMs(), heldBytes, ...relief })
   }
 
   /** Whoever has connected already may still finish the handshake: its request is on the way. */

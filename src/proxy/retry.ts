@@ -30,6 +30,11 @@ export class Retry {
     this.#bytes = end
   }
 
+  /** Of memory. */
+  get keptBytes(): number {
+    return this.#kept?.memory.length ?? 0
+  }
+
   /** Something has come back: the workload has processed the request. */
   answered(): void {
     this.#over = true

@@ -127,6 +127,10 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     this.#destroy('drain')
   }
 
+  get heldBytes(): number {
+    return this.socket.writableLength + this.socket.readableLength
+  }
+
   /** Nothing more is read or written, not even what is held back. */
   drop(reason: CloseReason): void {
     this.#closeReason = reason

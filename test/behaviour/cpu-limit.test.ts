@@ -1,10 +1,9 @@
 // A container with a fifth of a processor: the kernel lets the process run for 20 ms and stops it for
 // 80, all of its threads at once. Nothing may take that for a fault of its own, or for overload.
 import assert from 'node:assert/strict'
-import { mkdir, rmdir, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { describe, it, type TestContext } from 'node:test'
-import { eventually } from '../support/eventually.ts'
+import { writeFile } from 'node:fs/promises'
+import { describe, it } from 'node:test'
+import { limitedGroup } from '../support/cgroups.ts'
 import { get, openClient } from '../support/http1.ts'
 import { call, startSidecar } from '../support/sidecar.ts'
 import { startWorkload } from '../support/workload.ts'
@@ -13,35 +12,10 @@ const QUOTA_US = 20_000
 const PERIOD_US = 100_000
 
 /** Version 1 of cgroups, then version 2. */
-const CONTROLLERS = [
-  { parent: '/sys/fs/cgroup/cpu', limit: 'cpu.cfs_quota_us', value: String(QUOTA_US) },
-  { parent: '/sys/fs/cgroup', limit: 'cpu.max', value: `${QUOTA_US} ${PERIOD_US}` },
+const LIMITS = [
+  { parent: '/sys/fs/cgroup/cpu', file: 'cpu.cfs_quota_us', value: String(QUOTA_US) },
+  { parent: '/sys/fs/cgroup', file: 'cpu.max', value: `${QUOTA_US} ${PERIOD_US}` },
 ]
-
-/** @returns why it cannot be limited here, if so */
-async function limited(t: TestContext, pid: number): Promise<string | undefined> {
-  const causes: string[] = []
-  for (const { parent, limit, value } of CONTROLLERS) {
-    const group = join(parent, `postern-test-${pid}`)
-    try {
-      await mkdir(group)
-      t.after(() =>
-        eventually('the group is empty', () =>
-          rmdir(group).then(
-            () => true,
-            () => false,
-          ),
-        ),
-      )
-      await writeFile(join(group, limit), value)
-      await writeFile(join(group, 'cgroup.procs'), String(pid))
-      return undefined
-    } catch (error) {
-      causes.push((error as Error).message)
-    }
-  }
-  return causes.join('; ')
-}
 
 describe('with a fifth of a processor', () => {
   it('requests are answered, reloads come into force, no thread is replaced, and a drain ends', async (t) => {
@@ -52,8 +26,9 @@ describe('with a fifth of a processor', () => {
       config: { workers: 2, inbound: { overload: { eventLoopLag: '200ms' } } },
     })
     const web = await sidecar.authority.svid('web')
-    const why = await limited(t, sidecar.pid)
-    if (why !== undefined) return t.skip(why)
+    const group = await limitedGroup(t, LIMITS)
+    if ('obstacle' in group) return t.skip(group.obstacle)
+    await writeFile(group.processes, String(sidecar.pid))
     const clients = await Promise.all(Array.from({ length: 16 }, () => openClient(t, sidecar, web)))
     const asking = clients.map(async (client) => {
       for (let i = 0; i < 40; i++) {

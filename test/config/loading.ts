@@ -30,7 +30,7 @@ export function load(
     ...(text === undefined ? {} : { file: { path: 'postern.yaml', text } }),
     flags,
     env,
-    cpuLimit: () => 3,
+    container: { cpuLimit: () => 3, memoryLimit: () => 2 ** 40 },
   })
 }
 

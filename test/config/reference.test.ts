@@ -55,6 +55,6 @@ test('the schema knows the keys that the program takes', () => {
   }
   assert.equal(find('inbound').additionalProperties, false)
   assert.equal(find('inbound.limits.headBytes').default, '32KiB')
-  assert.equal(find('inbound.limits.connections').default, 10_000)
+  assert.equal(find('inbound.limits.handshakes').default, 64)
   assert.deepEqual(find('log.level').anyOf[0], { enum: ['debug', 'info', 'warn', 'error'] })
 })

@@ -30,7 +30,7 @@ const loaded = loadConfig({
   file: { path: configFile, text: only('ConfigMap').data[configFile] },
   flags: {},
   env: {},
-  cpuLimit: () => 1,
+  container: { cpuLimit: () => 1, memoryLimit: () => 256 * 1024 * 1024 },
 })
 
 function config() {

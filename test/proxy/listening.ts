@@ -147,7 +147,7 @@ function configFrom(document: unknown): Config {
     file: { path: 'postern.yaml', text: stringify(document) },
     flags: {},
     env: {},
-    cpuLimit: () => 1,
+    container: { cpuLimit: () => 1, memoryLimit: () => 2 ** 40 },
   })
   assert.ok(config, JSON.stringify(problems))
   return config

@@ -150,6 +150,7 @@ describe('the TLS listener', () => {
       const one = {
         peer: { acceptableUntilMs: Number.POSITIVE_INFINITY },
         tick: dear,
+        heldBytes: 0,
         abort: () => {},
       }
       const guarded = (step: (connection: unknown) => void): void => step(one)

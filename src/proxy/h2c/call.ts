@@ -8,7 +8,14 @@ import { areFields } from '../../http/h2/fields.ts'
 import { H2_ERROR } from '../../http/h2/frames.ts'
 import { reasonPhrase } from '../../http/serialise.ts'
 import { acceptKeyFor } from '../../http/websocket.ts'
-import type { AnswerHead, Call, CallRequest, Repeatable, UpgradeUser } from '../call.ts'
+import {
+  type AnswerHead,
+  type Call,
+  type CallRequest,
+  type Repeatable,
+  totalBytes,
+  type UpgradeUser,
+} from '../call.ts'
 import { ReceiveWindow } from '../h2/receive-window.ts'
 import { Flow, type FlowUser } from '../h2/sending.ts'
 import { type H2cSession, STREAM_WINDOW, type Startable } from './session.ts'
@@ -113,6 +120,10 @@ export class H2cCall implements Call, FlowUser, Startable {
       this.#full = true
     } else this.#full = !this.#flow.write(bytes, 0, bytes.length)
     return !this.#full
+  }
+
+  get waitingBytes(): number {
+    return this.#flow?.waitingBytes ?? totalBytes(this.#unsent)
   }
 
   end(trailers: Fields): void {

@@ -183,6 +183,12 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     this.#destroy('drain')
   }
 
+  get heldBytes(): number {
+    let bytes = this.#session.heldBytes + this.socket.readableLength
+    for (const exchange of this.#exchanges) bytes += exchange.heldBytes
+    return bytes
+  }
+
   /** Nothing more is read or written, not even what is held back. */
   drop(reason: CloseReason): void {
     this.#closeReason = reason

@@ -136,6 +136,11 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     } else if (silentMs >= timeouts.idleMs) this.#idle()
   }
 
+  /** Beside what its stream holds. */
+  get heldBytes(): number {
+    return this.#retry.keptBytes + (this.#call?.waitingBytes ?? 0)
+  }
+
   /** The connection is about to end, and a WebSocket would hold it open. */
   leaveTunnel(reason: LeaveReason): void {
     this.#tunnel?.leave(reason)

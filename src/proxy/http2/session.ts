@@ -144,6 +144,13 @@ export class Http2Session implements FrameUser, StreamOwner {
     return this.#streams.size
   }
 
+  /** What it keeps of memory for a side that does not take it. */
+  get heldBytes(): number {
+    let bytes = this.sending.outbox.waitingBytes
+    for (const stream of this.#streams.values()) bytes += stream.heldBytes
+    return bytes
+  }
+
   // The socket.
 
   read(chunk: Buffer): void {

@@ -88,6 +88,11 @@ export class Http2Stream implements FlowUser, Growing {
     return this.#requestEnded
   }
 
+  /** What it keeps of memory for a side that does not take it. */
+  get heldBytes(): number {
+    return (this.#held?.length ?? 0) + this.#flow.waitingBytes
+  }
+
   // The answer.
 
   inform(fields: Fields): void {

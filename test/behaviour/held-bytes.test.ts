@@ -1,0 +1,144 @@
+// Clients that do not read their answers, and a workload that takes no requests: each stream and each
+// connection holds a bounded part of it, and all together no more than the limit, however many they are.
+// Whoever holds little is served all along, also where the container is small.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import http from 'node:http'
+import type http2 from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { describe, it } from 'node:test'
+import {
+  assertUnharmed,
+  type Bystander,
+  calmAnswer,
+  isCalm,
+  startBystander,
+} from '../support/bystander.ts'
+import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
+import { eventually } from '../support/eventually.ts'
+import { openSession, startH2cWorkload } from '../support/http2.ts'
+import type { IssuedCertificate } from '../support/pki.ts'
+import { rssMibOf } from '../support/process-state.ts'
+import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
+
+const PIECE = Buffer.alloc(64 * 1024, 'x')
+const CONNECTIONS = 24
+const STREAMS = 100
+/** More than a stream may send before the workload takes it. */
+const UPLOAD = Buffer.alloc(300_000, 'y')
+const LIMIT_MIB = 8
+/** The limit is looked at ten times a second, and what was closed is collected later. */
+const MOST_GROWTH_MIB = 200
+const CLOSED = 'postern_connections_closed_total{reason="memory"}'
+
+interface Writable {
+  write(bytes: Buffer): boolean
+  on(event: 'drain', listener: () => void): unknown
+  readonly destroyed: boolean
+}
+
+/** Sends for as long as somebody takes it. */
+function flood(to: Writable): void {
+  const more = (): void => {
+    while (!to.destroyed && to.write(PIECE)) {}
+  }
+  to.on('drain', more)
+  more()
+}
+
+/** Answers GET without end, and reads nothing of anything else; but is calm where it is asked to. */
+const WORKLOADS: Readonly<Record<string, (t: Cleanup) => Promise<string>>> = {
+  h2c: async (t) => {
+    const answer = (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders): void => {
+      const path = String(headers[':path'])
+      stream.pause()
+      if (headers[':method'] !== 'GET') return
+      stream.respond({ ':status': 200 })
+      if (isCalm(path)) stream.end(calmAnswer(path))
+      else flood(stream)
+    }
+    // In MB; with less it refuses streams of its own accord.
+    return (await startH2cWorkload(t, answer, { maxSessionMemory: 1_000 })).url
+  },
+  http: async (t) => {
+    const server = http.createServer((request, response) => {
+      for (const one of [request, response]) one.on('error', () => {})
+      const path = String(request.url)
+      if (isCalm(path)) response.end(calmAnswer(path))
+      else if (request.method === 'GET') flood(response)
+      else request.pause()
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.after(() => {
+      server.closeAllConnections()
+      server.close()
+    })
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  },
+}
+
+/** As many requests as there are streams, on as many connections as there may be. */
+async function hoard(
+  t: Cleanup,
+  sidecar: TestSidecar,
+  certificate: IssuedCertificate,
+  method: string,
+): Promise<http2.ClientHttp2Session[]> {
+  const sessions: http2.ClientHttp2Session[] = []
+  for (let i = 0; i < CONNECTIONS; i++) {
+    const session = await openSession(t, sidecar, certificate)
+    sessions.push(session)
+    for (let stream = 0; stream < STREAMS && !session.destroyed; stream++) {
+      const one = session.request(
+        { ':path': '/hoard', ':method': method },
+        { endStream: method === 'GET' },
+      )
+      one.on('error', () => {}).pause()
+      if (method !== 'GET') one.write(UPLOAD)
+    }
+  }
+  return sessions
+}
+
+for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
+  describe(`with a workload behind ${scheme}://, what is held for others`, () => {
+    const t = suiteCleanup()
+    let sidecar: TestSidecar
+    let bystander: Bystander
+
+    async function stand(): Promise<void> {
+      sidecar = await startSidecar(t, {
+        forward: await startWorkload(t),
+        config: {
+          inbound: { limits: { heldBytes: `${LIMIT_MIB}MiB` } },
+          log: { decisions: 'off', access: 'off' },
+        },
+      })
+      bystander = await startBystander(t, sidecar, await sidecar.authority.svid('calm'))
+    }
+
+    for (const [what, method] of [
+      ['answers that nobody reads', 'GET'],
+      ['requests that the workload does not take', 'PUT'],
+    ] as const) {
+      it(`is bounded for all together: ${what}`, async () => {
+        await stand()
+        const before = await rssMibOf(sidecar.pid)
+        const sessions = await hoard(t, sidecar, await sidecar.authority.svid('hoarder'), method)
+        await eventually('some were closed', async () => (await sidecar.metric(CLOSED)) > 0)
+        await bystander.served()
+        const line = await sidecar.logged('connections_relieved')
+        assert.equal(line['principal'], 'spiffe://example.org/ns/default/sa/hoarder')
+        assert.equal(line.level, 'warn')
+        if (process.platform === 'linux') {
+          const grown = (await rssMibOf(sidecar.pid)) - before
+          assert.ok(grown < MOST_GROWTH_MIB, `grew by ${grown} MiB`)
+        }
+        for (const session of sessions) session.destroy()
+        await bystander.stop()
+        await assertUnharmed(sidecar, { upstream: scheme === 'h2c' ? CONNECTIONS : 0 })
+      })
+    }
+  })
+}
