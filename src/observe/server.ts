@@ -69,13 +69,27 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       // Longer than any usual scrape interval, so that a scraper keeps its connection.
       keepAliveTimeout: 75_000,
     },
-    (request, response) => void respond(options, request, response),
+    oneAtATime((request, response) => void respond(options, request, response)),
   )
   server.maxConnections = MOST_CONNECTIONS
   shareConnections(server)
   // A connection that neither reads nor writes.
   server.setTimeout(80_000)
   return listen(server, options)
+}
+
+type Listener = (request: IncomingMessage, response: ServerResponse) => void
+
+/** Scrapers and kubelets ask again when they have an answer: a thousand requests in one packet are an attack on memory. */
+function oneAtATime(serve: Listener): Listener {
+  const answering = new WeakSet<Socket>()
+  return (request, response) => {
+    const { socket } = request
+    if (answering.has(socket)) return void socket.destroy()
+    answering.add(socket)
+    response.once('close', () => answering.delete(socket))
+    serve(request, response)
+  }
 }
 
 /**

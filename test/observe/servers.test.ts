@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import fs from 'node:fs'
+import http from 'node:http'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
@@ -149,6 +150,44 @@ async function held(port: number, localAddress: string, count: number): Promise<
 }
 
 const onLinux = process.platform === 'linux' ? false : 'only Linux has all of 127.0.0.0/8'
+
+test('who sends a second request before the first is answered is cut', async () => {
+  let asked = 0
+  const address = await health({
+    metrics: () => {
+      asked++
+      return Promise.resolve('postern_x 1\n')
+    },
+  })
+  assert.ok(address.kind === 'tcp')
+  const socket = net.connect(address.port, '127.0.0.1')
+  after(() => socket.destroy())
+  socket.on('error', () => {}).resume()
+  socket.write('GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(1_000))
+  await until(() => socket.closed)
+  assert.equal(asked, 1)
+  assert.equal((await ask(address, '/metrics')).status, 200)
+})
+
+test('one after the other they are answered on one connection', async () => {
+  const address = await health()
+  assert.ok(address.kind === 'tcp')
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+  after(() => agent.destroy())
+  const ports = new Set<number | undefined>()
+  for (let i = 0; i < 20; i++) {
+    await new Promise<void>((resolve, reject) => {
+      const options = { host: '127.0.0.1', port: address.port, path: '/metrics', agent }
+      http
+        .get(options, (response) => {
+          ports.add(response.socket.localPort)
+          response.resume().on('end', resolve)
+        })
+        .on('error', reject)
+    })
+  }
+  assert.equal(ports.size, 1)
+})
 
 test('who holds many connections to the metrics keeps no kubelet out', {
   skip: onLinux,

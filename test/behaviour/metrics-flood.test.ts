@@ -1,0 +1,85 @@
+// Whoever reaches the metrics and reads none of the answers, or asks faster than anybody reads: the kubelet
+// and the scraper beside them are answered, requests go on, and memory is bounded.
+import assert from 'node:assert/strict'
+import http from 'node:http'
+import net from 'node:net'
+import { before, describe, it } from 'node:test'
+import { suiteCleanup } from '../support/cleanup.ts'
+import { eventually } from '../support/eventually.ts'
+import { rssMibOf } from '../support/process-state.ts'
+import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { SteadyClient } from '../support/steady-client.ts'
+import { startWorkload } from '../support/workload.ts'
+
+const ADDRESSES = ['127.0.0.2', '127.0.0.3', '127.0.0.4']
+const OF_EACH = 32
+const PIPELINED = 500
+/** What so many requests are until they are collected; their answers would be 4 GB. */
+const MOST_GROWTH_MIB = 200
+
+describe('the metrics, asked by many who do not read', {
+  skip: process.platform !== 'linux',
+}, () => {
+  const t = suiteCleanup()
+  let sidecar: TestSidecar
+  let client: SteadyClient
+
+  before(async () => {
+    sidecar = await startSidecar(t, {
+      forward: (await startWorkload(t)).url,
+      config: { log: { decisions: 'off' } },
+    })
+    client = new SteadyClient(t, sidecar, await sidecar.authority.svid('web'), { pauseMs: 2 })
+    // Once, so that what is compared is not the first time.
+    await sidecar.metrics()
+    await client.served(20)
+  })
+
+  function flood(path: string, requests: number): net.Socket[] {
+    return ADDRESSES.flatMap((localAddress) =>
+      Array.from({ length: OF_EACH }, () => {
+        const socket = net.connect({ host: '127.0.0.1', port: sidecar.metricsPort, localAddress })
+        t.after(() => socket.destroy())
+        socket.on('error', () => {}).pause()
+        socket.write(`GET ${path} HTTP/1.1\r\nhost: a\r\n\r\n`.repeat(requests))
+        return socket
+      }),
+    )
+  }
+
+  const probed = (): Promise<number | undefined> =>
+    new Promise((resolve, reject) => {
+      const { metricsPort: port } = sidecar
+      http
+        .get({ host: '127.0.0.1', port, path: '/livez', timeout: KUBELET_MS }, (response) => {
+          response.resume().on('end', () => resolve(response.statusCode))
+        })
+        .on('timeout', function (this: http.ClientRequest) {
+          this.destroy(new Error('the kubelet would not wait'))
+        })
+        .on('error', reject)
+    })
+
+  for (const [path, requests] of [
+    ['/metrics', 1],
+    ['/metrics', PIPELINED],
+    ['/readyz', PIPELINED],
+  ] as const) {
+    it(`hold up nobody else with ${requests} requests at once for ${path}`, async () => {
+      const rssBefore = await rssMibOf(sidecar.pid)
+      const sockets = flood(path, requests)
+      for (let i = 0; i < 50; i++) assert.equal(await probed(), 200)
+      await client.served(200)
+      assert.match(await sidecar.metrics(), /^postern_build_info/m)
+      const grown = (await rssMibOf(sidecar.pid)) - rssBefore
+      assert.ok(grown < MOST_GROWTH_MIB, `grew by ${grown} MiB`)
+      for (const socket of sockets) socket.destroy()
+      await eventually('they are gone', async () => (await probed()) === 200)
+    })
+  }
+
+  it('have not been noticed by who was served', () => client.unharmed())
+})
+
+/** Two more than a kubelet does by default: this machine has other things to do as well. */
+const KUBELET_MS = 3_000
