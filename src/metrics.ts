@@ -317,7 +317,7 @@ export const METRICS = {
   log_records_dropped_total: {
     type: 'counter',
     from: 'data',
-    help: 'Access and connection records dropped because the log could not keep up, or because they were many of requests refused for overload.',
+    help: 'Access and connection records dropped because the log could not keep up or be written, or because they were many of requests refused for overload.',
     labels: { kind: ['access', 'connection'] },
   },
   decision_log_events_total: {

@@ -13,6 +13,7 @@ import type {
   OverloadRecord,
 } from '../threads.ts'
 import type { DecisionLog } from './decision-log.ts'
+import type { LineTally } from './line-writer.ts'
 import type { Logger, LogLevel } from './log.ts'
 import type { Redactor } from './redaction.ts'
 
@@ -62,11 +63,13 @@ export class RecordSink {
   readonly #cuts: Limiter<CutRecord['code']>
   readonly #faults: Limiter<'fault'>
   readonly #absences: Limiter<'workload'>
+  readonly #accessLines: LineTally
   /** Resolves when what was taken before has been written; absent: at once. */
   #writing: Promise<void> | undefined
 
   constructor(options: RecordSinkOptions) {
     this.#options = options
+    this.#accessLines = new AccessLines(options.cells)
     const { logger, linesPerWindow = 10, windowMs = 1000 } = options
     this.#handshakes = new Limiter(linesPerWindow, windowMs, (reason, suppressed) =>
       logger[HANDSHAKE_LEVELS[reason]](
@@ -193,9 +196,9 @@ export class RecordSink {
 
   /** Not through the logger's level: the access log has its own switch, as in Envoy. */
   #access(record: AccessRecord, thread: number): void {
-    const { logger, redactor, cells } = this.#options
+    const { logger, redactor } = this.#options
     const level = record.code === undefined ? 'info' : errorEntry(record.code).log
-    const written = logger.line(
+    logger.line(
       JSON.stringify({
         level: level === 'debug' ? 'info' : level,
         time: new Date(record.timeMs).toISOString(),
@@ -217,8 +220,8 @@ export class RecordSink {
         response_bytes: record.responseBytes,
         thread,
       }),
+      this.#accessLines,
     )
-    if (!written) cells.add(ACCESS_DROPPED)
   }
 
   #handshake(record: HandshakeRecord, thread: number): void {
@@ -287,6 +290,33 @@ function endpoint({
 /** A client's certificate can be 64 KB of subject. */
 const bounded = (text: string | undefined): string | undefined =>
   text !== undefined && text.length > 512 ? `${text.slice(0, 512)}…` : text
+
+/** Counts as dropped what did not fit, and what was taken and met a full disk or a reader that has gone. */
+class AccessLines implements LineTally {
+  readonly #cells: Cells
+  pending = 0
+  written = 0
+
+  constructor(cells: Cells) {
+    this.#cells = cells
+  }
+
+  get lost(): number {
+    return this.#cells.read(ACCESS_DROPPED)
+  }
+
+  set lost(count: number) {
+    this.#cells.add(ACCESS_DROPPED, count - this.lost)
+  }
+
+  get refused(): number {
+    return this.lost
+  }
+
+  set refused(count: number) {
+    this.lost = count
+  }
+}
 
 /** Admits a number of lines a window for each key of a closed set, and reports how many it did not. */
 class Limiter<Key extends string> {

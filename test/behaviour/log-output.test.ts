@@ -21,6 +21,7 @@ const PATH = `/api/orders?${'x'.repeat(6_000)}`
 /** 16 MiB may wait (UTF-16), and what is in flight around it. */
 const MOST_GROWTH_MIB = 64
 const DROPPED = 'postern_log_records_dropped_total{kind="access"}'
+const LOST_DECISIONS = 'postern_decision_log_deliveries_total{sink="console",result="failed"}'
 const delivered = (result: string): string =>
   `postern_decision_log_deliveries_total{sink="file",result="${result}"}`
 
@@ -96,73 +97,92 @@ describe('a log that nobody reads', () => {
   })
 })
 
-describe('a log on a full disk', { skip: process.platform !== 'linux' }, () => {
+const metricOf = async (port: number, series: string): Promise<number> => {
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+  return Number(
+    text
+      .split('\n')
+      .find((line) => line.startsWith(`${series} `))
+      ?.split(' ')[1],
+  )
+}
+
+describe('a log that cannot be written', { skip: process.platform !== 'linux' }, () => {
   const t = suiteCleanup()
 
-  it('that is standard output costs nothing but the log', async () => {
-    const authority = await testAuthority()
-    const directory = await temporaryDirectory(t)
-    const own = await authority.intermediate.issue({ dns: ['localhost'] })
-    const files = await writeFiles(directory, {
-      'tls.crt': own.chainPem,
-      'tls.key': own.privateKeyPem,
-      'ca.crt': authority.root.certificatePem,
-    })
-    const [port, metrics] = [await freePort(), await freePort()]
-    const config = join(directory, 'postern.yaml')
-    await writeFile(
-      config,
-      stringify({
-        inbound: { listen: `127.0.0.1:${port}`, forward: (await startWorkload(t)).url },
-        identity: { certificate: files['tls.crt'], privateKey: files['tls.key'] },
-        trust: { bundles: [{ file: files['ca.crt'] }] },
-        allow: [{ all: true }],
-        admin: { listen: '127.0.0.1:0' },
-        metrics: { listen: `127.0.0.1:${metrics}` },
-        log: { access: 'all' },
-      }),
-    )
-    const postern = spawnPostern(t, ['run', '--config', config], {}, [
-      'sh',
-      '-c',
-      'exec "$@" >/dev/full',
-      'sh',
-    ])
-    await eventually('it is ready', () =>
-      fetch(`http://127.0.0.1:${metrics}/readyz`).then(
-        ({ status }) => status === 200,
-        () => false,
-      ),
-    )
-    const web = await authority.svid('web')
-    const agent = new https.Agent({ keepAlive: true })
-    t.after(() => agent.destroy())
-    const ask = (): Promise<number | undefined> =>
-      new Promise((resolve, reject) => {
-        const options = { host: '127.0.0.1', port, servername: 'localhost', agent }
-        const trust = {
-          ca: authority.root.certificatePem,
-          cert: web.chainPem,
-          key: web.privateKeyPem,
-        }
-        https
-          .get({ ...options, ...trust }, (response) => {
-            response.resume().on('end', () => resolve(response.statusCode))
-          })
-          .on('error', reject)
+  for (const [what, command] of [
+    ['because its disk is full', 'exec "$@" >/dev/full'],
+    ['because its reader has gone', 'exec "$@" > >(head -n 1)'],
+  ] as const) {
+    it(`costs nothing but the log, and is counted: ${what}`, async () => {
+      const authority = await testAuthority()
+      const directory = await temporaryDirectory(t)
+      const own = await authority.intermediate.issue({ dns: ['localhost'] })
+      const files = await writeFiles(directory, {
+        'tls.crt': own.chainPem,
+        'tls.key': own.privateKeyPem,
+        'ca.crt': authority.root.certificatePem,
       })
-    for (let i = 0; i < 100; i++) assert.equal(await ask(), 200)
-    agent.destroy()
-    postern.signal('SIGTERM')
-    assert.equal(await postern.exited, 0)
-    assert.equal(postern.errors(), '')
-  })
+      const [port, metrics] = [await freePort(), await freePort()]
+      const config = join(directory, 'postern.yaml')
+      await writeFile(
+        config,
+        stringify({
+          inbound: { listen: `127.0.0.1:${port}`, forward: (await startWorkload(t)).url },
+          identity: { certificate: files['tls.crt'], privateKey: files['tls.key'] },
+          trust: { bundles: [{ file: files['ca.crt'] }] },
+          allow: [{ all: true }],
+          admin: { listen: '127.0.0.1:0' },
+          metrics: { listen: `127.0.0.1:${metrics}` },
+          log: { access: 'all' },
+        }),
+      )
+      const launcher = ['bash', '-c', command, 'bash']
+      const postern = spawnPostern(t, ['run', '--config', config], {}, launcher)
+      await eventually('it is ready', () =>
+        fetch(`http://127.0.0.1:${metrics}/readyz`).then(
+          ({ status }) => status === 200,
+          () => false,
+        ),
+      )
+      const web = await authority.svid('web')
+      const agent = new https.Agent({ keepAlive: true })
+      t.after(() => agent.destroy())
+      const ask = (): Promise<number | undefined> =>
+        new Promise((resolve, reject) => {
+          const options = { host: '127.0.0.1', port, servername: 'localhost', agent }
+          const trust = {
+            ca: authority.root.certificatePem,
+            cert: web.chainPem,
+            key: web.privateKeyPem,
+          }
+          https
+            .get({ ...options, ...trust }, (response) => {
+              response.resume().on('end', () => resolve(response.statusCode))
+            })
+            .on('error', reject)
+        })
+      for (let i = 0; i < 100; i++) assert.equal(await ask(), 200)
+      agent.destroy()
+      // The reader may have taken some of them with its one line.
+      await eventually(
+        'access records are counted',
+        async () => (await metricOf(metrics, DROPPED)) > 90,
+      )
+      await eventually('decisions are counted', async () => {
+        return (await metricOf(metrics, LOST_DECISIONS)) > 90
+      })
+      postern.signal('SIGTERM')
+      assert.equal(await postern.exited, 0)
+      assert.equal(postern.errors(), '')
+    })
+  }
 
   const disk = inNamespaces(
     'mount -t tmpfs -o size=512k none /mnt && head -c 400000 /dev/zero >/mnt/filler',
   )
   const skip = disk === undefined && 'no namespaces of its own here'
-  it('that is a file is counted as lost, and is written again when there is room', {
+  it('that is a file on a full disk is counted as lost, and is written again when there is room', {
     skip,
   }, async () => {
     const sidecar = await startSidecar(t, {
