@@ -7,10 +7,13 @@ import { threadName } from 'node:worker_threads'
 
 const DIRECTORY = 'POSTERN_TEST_KILLS'
 
+/** `memory`: its heap is full; `hang`: it lives and does nothing any more. */
+export type Death = 'exit' | 'throw' | 'memory' | 'hang'
+
 export interface ThreadKiller {
   /** For `startSidecar`. */
   readonly env: Record<string, string>
-  kill(thread: string, how: 'exit' | 'throw'): Promise<void>
+  kill(thread: string, how: Death): Promise<void>
 }
 
 export function threadKiller(directory: string): ThreadKiller {
@@ -32,6 +35,9 @@ if (directory !== undefined && threadName?.startsWith('data-')) {
     const how = readFileSync(order, 'utf8')
     rmSync(order)
     if (how === 'throw') throw new Error('told to throw')
+    const hoard: unknown[] = []
+    while (how === 'memory') hoard.push(new Array(100_000).fill(1.5))
+    while (how === 'hang') {}
     process.exit(7)
   }, 20).unref()
 }
