@@ -1,7 +1,8 @@
 // Nobody reads the log, or its disk is full: requests are served as ever, what does not fit is counted,
 // memory is bounded, and the log goes on when somebody reads again or there is room.
 import assert from 'node:assert/strict'
-import { readFile, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import https from 'node:https'
 import net, { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -212,5 +213,39 @@ describe('a log that cannot be written', { skip: process.platform !== 'linux' },
     await eventually('all that were written are there', async () => {
       return whole.length >= written + 10
     })
+  })
+})
+
+describe('a decision file that is rotated away', () => {
+  const t = suiteCleanup()
+
+  it('is opened anew on SIGHUP, again and again, and no decision is lost', async () => {
+    const file = join(await temporaryDirectory(t), 'decisions.ndjson')
+    const sidecar = await startSidecar(t, {
+      forward: (await startWorkload(t)).url,
+      config: { log: { decisionFile: file } },
+    })
+    const web = await sidecar.authority.svid('web')
+    const client = new SteadyClient(t, sidecar, web, { pauseMs: 1 })
+    for (let rotation = 1; rotation <= 5; rotation++) {
+      await client.served(5)
+      await rename(file, `${file}.${rotation}`)
+      sidecar.signal('SIGHUP')
+      await eventually('it is there again', () => existsSync(file))
+    }
+    await client.unharmed()
+    const { requests } = client
+    sidecar.signal('SIGTERM')
+    assert.equal(await sidecar.exited, 0)
+    const files = [file, ...[1, 2, 3, 4, 5].map((rotation) => `${file}.${rotation}`)]
+    const texts = await Promise.all(files.map((one) => readFile(one, 'utf8')))
+    const ids = texts.flatMap((text) =>
+      text
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => JSON.parse(line).decision_id),
+    )
+    assert.equal(new Set(ids).size, requests)
+    assert.equal(ids.length, requests)
   })
 })
