@@ -1,5 +1,6 @@
-// Whoever reaches the metrics and reads none of the answers, or asks faster than anybody reads: the kubelet
-// and the scraper beside them are answered, requests go on, and memory is bounded.
+// Whoever reaches the ports in plain text, for metrics and probes, and reads none of the answers, or asks
+// faster than anybody could: the kubelet and the scraper beside them are answered, requests go on, and memory
+// is bounded.
 import assert from 'node:assert/strict'
 import http from 'node:http'
 import net from 'node:net'
@@ -17,7 +18,7 @@ const PIPELINED = 500
 /** What so many requests are until they are collected; their answers would be 4 GB. */
 const MOST_GROWTH_MIB = 200
 
-describe('the metrics, asked by many who do not read', {
+describe('metrics and probes, asked by many who do not read', {
   skip: process.platform !== 'linux',
 }, () => {
   const t = suiteCleanup()
@@ -27,7 +28,10 @@ describe('the metrics, asked by many who do not read', {
   before(async () => {
     sidecar = await startSidecar(t, {
       forward: (await startWorkload(t)).url,
-      config: { log: { decisions: 'off' } },
+      config: {
+        log: { decisions: 'off' },
+        probes: { listen: '127.0.0.1:0', paths: ['/healthz'] },
+      },
     })
     client = new SteadyClient(t, sidecar, await sidecar.authority.svid('web'), { pauseMs: 2 })
     // Once, so that what is compared is not the first time.
@@ -35,10 +39,10 @@ describe('the metrics, asked by many who do not read', {
     await client.served(20)
   })
 
-  function flood(path: string, requests: number): net.Socket[] {
+  function flood(port: number, path: string, requests: number): net.Socket[] {
     return ADDRESSES.flatMap((localAddress) =>
       Array.from({ length: OF_EACH }, () => {
-        const socket = net.connect({ host: '127.0.0.1', port: sidecar.metricsPort, localAddress })
+        const socket = net.connect({ host: '127.0.0.1', port, localAddress })
         t.after(() => socket.destroy())
         socket.on('error', () => {}).pause()
         socket.write(`GET ${path} HTTP/1.1\r\nhost: a\r\n\r\n`.repeat(requests))
@@ -60,14 +64,18 @@ describe('the metrics, asked by many who do not read', {
         .on('error', reject)
     })
 
-  for (const [path, requests] of [
+  for (const [path, requests, listener = 'metrics'] of [
     ['/metrics', 1],
     ['/metrics', PIPELINED],
     ['/readyz', PIPELINED],
+    ['/healthz', PIPELINED, 'probes'],
+    ['/not-declared', PIPELINED, 'probes'],
   ] as const) {
-    it(`hold up nobody else with ${requests} requests at once for ${path}`, async () => {
+    it(`hold up nobody else with ${requests} requests at once for ${path} of ${listener}`, async () => {
       const rssBefore = await rssMibOf(sidecar.pid)
-      const sockets = flood(path, requests)
+      const { [listener]: address } = await sidecar.logged('ready')
+      const { port } = address as { port: number }
+      const sockets = flood(port, path, requests)
       for (let i = 0; i < 50; i++) assert.equal(await probed(), 200)
       await client.served(200)
       assert.match(await sidecar.metrics(), /^postern_build_info/m)
