@@ -10,6 +10,7 @@ import { readProxyHeader, writeProxyHeader } from '../../src/proxy/proxy-protoco
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { type IssuedCertificate, temporaryDirectory, testAuthority } from '../support/pki.ts'
+import { rssMibOf } from '../support/process-state.ts'
 import { call, startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import { startWorkload } from '../support/workload.ts'
 
@@ -208,6 +209,66 @@ describe('a workload behind tcp://', () => {
       return again.received.length > 0
     })
   })
+})
+
+describe('bytes of TCP that one side does not take', () => {
+  const WHOLE = randomBytes(1024 * 1024)
+  const TIMES = 64
+  const SUM = sum(Buffer.concat(Array.from({ length: TIMES }, () => WHOLE)))
+  /** Buffers of the kernel and of both ends take some of them. */
+  const MOST_GROWTH_MIB = 40
+
+  /** Says all of it as fast as it is taken, and ends its side. */
+  async function pour(into: net.Socket): Promise<void> {
+    for (let i = 0; i < TIMES && !into.destroyed; i++) {
+      if (!into.write(WHOLE)) await once(into, 'drain')
+    }
+    into.end()
+  }
+
+  const sumOf = async (from: net.Socket): Promise<string> => {
+    const hash = createHash('sha256')
+    for await (const chunk of from) hash.update(chunk as Buffer)
+    return hash.digest('hex')
+  }
+
+  /** Nothing has moved for some looks, though there is more to say. */
+  async function stopped(from: net.Socket): Promise<void> {
+    let before = -1
+    let quiet = 0
+    await eventually('it is stopped', () => {
+      quiet = from.bytesWritten === before ? quiet + 1 : 0
+      before = from.bytesWritten
+      return quiet === 30
+    })
+  }
+
+  for (const reader of ['client', 'workload'] as const) {
+    it(`wait where they come from while the ${reader} does not read, and all come`, async (test) => {
+      const workload = await startTcpWorkload(test, (socket) => void socket.pause())
+      const sidecar = await startSidecar(test, { forward: workload.url })
+      const web = await sidecar.authority.svid('web')
+      const { ALPNProtocols: _, ...options } = sidecar.clientOptions(web)
+      const client = tls.connect({ ...options, allowHalfOpen: true } as tls.ConnectionOptions)
+      test.after(() => client.destroy())
+      client.on('error', () => {})
+      await once(client, 'secureConnect')
+      const there = await eventually('the connection', () => workload.sockets[0])
+      const [slow, other] = reader === 'client' ? [client, there] : [there, client]
+      slow.pause()
+      const before = await rssMibOf(sidecar.pid)
+      let done = false
+      const poured = pour(other).then(() => {
+        done = true
+      })
+      await stopped(other)
+      assert.equal(done, false)
+      assert.ok((await rssMibOf(sidecar.pid)) - before < MOST_GROWTH_MIB)
+      slow.end()
+      assert.equal(await sumOf(slow), SUM)
+      await poured
+    })
+  }
 })
 
 describe('a PROXY header', () => {
