@@ -1,6 +1,6 @@
 // What a reload on demand does with a changed configuration file.
 import assert from 'node:assert/strict'
-import { readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import https from 'node:https'
 import net from 'node:net'
 import { join } from 'node:path'
@@ -10,6 +10,7 @@ import { eventually } from '../support/eventually.ts'
 import { type IssuedCertificate, spiffeId, WEB } from '../support/pki.ts'
 import { reconfigure } from '../support/reconfigure.ts'
 import { call, connectRaw, startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { SteadyClient } from '../support/steady-client.ts'
 import { startWorkload } from '../support/workload.ts'
 
 interface Report {
@@ -188,6 +189,40 @@ describe('a reload on demand', () => {
     await reconfigure(sidecar, { inbound })
     await reload()
     assert.equal(await sidecar.metric(series), 0)
+  })
+
+  it('keeps the configuration in force while its file is gone, or is a directory', async () => {
+    const { config } = sidecar.files
+    const inForce = (await sidecar.admin('GET', '/config')).body
+    for (const [make, what] of [
+      [() => rm(config), /does not exist/],
+      [() => mkdir(config), /is a directory/],
+    ] as const) {
+      await make()
+      const report = await reload()
+      assert.equal(report.status, 500)
+      assert.match(String(report.problems[0]?.what), what)
+      assert.equal((await call(sidecar, web)).status, 200)
+      assert.equal((await sidecar.admin('GET', '/config')).body, inForce)
+    }
+    await rm(config, { recursive: true })
+  })
+
+  it('is of what lies there last, and troubles nobody, where it is asked for a thousand times at once', async () => {
+    const client = new SteadyClient(t, sidecar, web)
+    const own = await sidecar.authority.intermediate.issue({ dns: ['localhost'] })
+    for (let i = 0; i < 1_000; i++) {
+      if (i === 500) {
+        await writeFile(sidecar.files.privateKey, own.privateKeyPem)
+        await writeFile(sidecar.files.certificate, own.chainPem)
+      }
+      sidecar.signal('SIGHUP')
+    }
+    await eventually('what lies there is in force', async () => {
+      const { body } = await sidecar.admin('GET', '/snapshot')
+      return JSON.parse(body).identity.serial === own.serial
+    })
+    await client.unharmed()
   })
 
   it('answers that nothing has changed', async () => {
