@@ -3,7 +3,7 @@
 // ends after one round, FUZZ_SEED repeats one. What fails is made smaller and kept in the corpus. What
 // reaches code that nothing else reached is mutated further, and kept as well with FUZZ_KEEP=1.
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { CoverageWatch } from './coverage.ts'
@@ -21,7 +21,9 @@ interface Campaign {
 }
 
 /** Those of test files of their own, which make their inputs anew instead of changing known ones. */
-const GENERATED = ['bundle-archive', 'bundle-manifest', 'bundle-signature']
+const GENERATED = readdirSync(new URL('.', import.meta.url))
+  .filter((name) => name.endsWith('.test.ts') && name !== 'corpus.test.ts')
+  .map((name) => name.slice(0, -'.test.ts'.length))
 const STALL_MS = 20_000
 const ROUND_SECONDS = 60
 const BATCH = 32

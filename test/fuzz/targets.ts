@@ -9,6 +9,7 @@ import { target as h2cWorkload } from './targets/h2c-workload.ts'
 import { target as hpack } from './targets/hpack.ts'
 import { target as http1Request } from './targets/http1-request.ts'
 import { target as http1Response } from './targets/http1-response.ts'
+import { target as http2Client } from './targets/http2-client.ts'
 import { target as nameConstraints } from './targets/name-constraints.ts'
 import { target as pem } from './targets/pem.ts'
 import { target as policyInput } from './targets/policy-input.ts'
@@ -28,6 +29,7 @@ export const TARGETS: readonly Target[] = [
   hpack,
   http1Request,
   http1Response,
+  http2Client,
   nameConstraints,
   pem,
   policyInput,
