@@ -32,7 +32,7 @@ describe('a data thread', () => {
       // A heap that is soon full.
       env: { ...killer.env, NODE_OPTIONS: `${killer.env['NODE_OPTIONS']} --max-old-space-size=96` },
       threadsDie: true,
-      config: { workers: 2, stall: '1s', log: { access: 'all', decisions: 'off' } },
+      config: { workers: 2, stall: '3s', log: { access: 'all', decisions: 'off' } },
     })
     web = await sidecar.authority.svid('web')
   })

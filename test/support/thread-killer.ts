@@ -36,7 +36,7 @@ if (directory !== undefined && threadName?.startsWith('data-')) {
     rmSync(order)
     if (how === 'throw') throw new Error('told to throw')
     const hoard: unknown[] = []
-    while (how === 'memory') hoard.push(new Array(100_000).fill(1.5))
+    while (how === 'memory') hoard.push(new Array(4_000_000).fill(1.5))
     while (how === 'hang') {}
     process.exit(7)
   }, 20).unref()
