@@ -17,7 +17,7 @@ export interface Arrival {
 /** More add nothing to what a turn saves by doing things together. */
 const MOST = 64
 /** A policy that takes long: others are to have the thread, too. At least one request begins. */
-const MOST_MS = 10
+const MOST_MS = 2
 
 export class Intake {
   /** For the bytes of those that wait. */

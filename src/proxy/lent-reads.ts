@@ -17,6 +17,9 @@ const READ_BYTES = 64 * 1024
 const LOOK_EVERY = 64
 /** ...and after so long in one turn of the event loop others come first. */
 const LONG_MS = 4
+/** Who has been read so much in one turn is one of so many for whom there is time in it. */
+const MUCH_BYTES = READ_BYTES
+const MOST_MUCH = 8
 /** Records of less than this have three times as much around it. */
 const NEXT_TO_NOTHING_BYTES = 8
 
@@ -49,6 +52,11 @@ export class LentReads {
   #sinceMs = 0
   /** What was read of it since it was looked at. */
   #bytes = 0
+  /** What was read of it in a row, up to `MUCH_BYTES`. */
+  #rowBytes = 0
+  /** The turn in which somebody was last read that much, and how often that was in it. */
+  #muchTurn = 0
+  #much = 0
   /** Nobody else was read since a client gave way. */
   #alone = false
   readonly #rests = new Rests()
@@ -113,10 +121,13 @@ export class LentReads {
       this.#inARow = 0
       this.#turn = 0
       this.#bytes = length
+      this.#rowBytes = length
       this.#alone = false
     } else {
       this.#bytes += length
+      this.#rowBytes += length
       if (++this.#inARow % LOOK_EVERY === 0) this.#look(socket)
+      if (this.#rowBytes >= MUCH_BYTES) this.#tookMuch(socket)
     }
     const bytes = this.#memory.subarray(0, length)
     // Nobody takes it now, or something waits that came before: then the stream keeps it. Not in node's
@@ -152,6 +163,20 @@ export class LentReads {
       this.#sinceMs = Number.POSITIVE_INFINITY
       this.#alone = true
     }
+  }
+
+  /**
+   * Some dozen clients that send without end would make a turn of 2 MiB each, which is a tenth of a second
+   * for decryption alone: beyond a number, each turn has 64 KiB of each.
+   */
+  #tookMuch(socket: tls.TLSSocket): void {
+    const turn = performance.nodeTiming.uvMetricsInfo.loopCount
+    this.#rowBytes = 0
+    if (turn !== this.#muchTurn) {
+      this.#muchTurn = turn
+      this.#much = 0
+    }
+    if (++this.#much > MOST_MUCH) this.#giveWay(socket, false)
   }
 
   /** Whether the stream wants to be read stays its own affair. */

@@ -67,7 +67,7 @@ describe('the requests that a turn begins', () => {
 
   it('are fewer where they take long, and one at the least', () => {
     const { turnOf } = setUp()
-    assert.deepEqual(turnOf(names(5), 4), ['0', '1', '2'])
+    assert.deepEqual(turnOf(names(5), 0.8), ['0', '1', '2'])
     assert.deepEqual(turnOf(), ['3', '4'])
     assert.deepEqual(turnOf(names(3), 50), ['0'])
     assert.deepEqual(turnOf(), ['1'])
@@ -100,7 +100,7 @@ describe('the requests that a turn begins', () => {
       intake.wait('gone', { begin: () => void (clock.ms += 1) })
     }
     turnOf()
-    assert.equal(intake.line.waiting, 990, 'nor do they make a turn long')
+    assert.equal(intake.line.waiting, 998, 'nor do they make a turn long')
   })
 
   it('go on though one fails, and those that are none any more leave the line as well', () => {

@@ -164,6 +164,31 @@ describe('reads of TLS clients', () => {
     assert.ok(Math.max(...turns.values()) <= (2 * 64 * 1024) / 512, `${[...turns.values()]}`)
   })
 
+  it('leave their turn to others where many bring much', async (t) => {
+    const CLIENTS = 16
+    const BYTES = 1024 * 1024
+    const turns = new Map<number, number>()
+    let taken = 0
+    const sockets: tls.TLSSocket[] = []
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket)
+      sockets.push(socket)
+    })
+    const clients = await Promise.all(Array.from({ length: CLIENTS }, connect))
+    await eventually('all are there', () => sockets.length === CLIENTS)
+    for (const client of clients) client.write(Buffer.alloc(BYTES))
+    for (const socket of sockets) {
+      socket.on('data', (chunk: Buffer) => {
+        taken += chunk.length
+        const turn = performance.nodeTiming.uvMetricsInfo.loopCount
+        turns.set(turn, (turns.get(turn) ?? 0) + chunk.length)
+      })
+    }
+    await eventually('all was taken', () => taken === CLIENTS * BYTES)
+    // Of each what was read when it was told, and of the first few some more.
+    assert.ok(Math.max(...turns.values()) <= (CLIENTS + 8) * 128 * 1024, `${[...turns.values()]}`)
+  })
+
   it('of records of a byte rest while others are read, and go on when nobody is', async (t) => {
     let [taken, echoes] = [0, 0]
     const connect = await startServer(t, (socket) => {

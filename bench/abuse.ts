@@ -1,0 +1,184 @@
+// What others feel of one client that takes what it can: the times of requests at a steady rate, calm and
+// beside each kind of abuse, in interleaved rounds of the same run. The abuser has a certificate that
+// policy permits, so that nothing but fairness holds it.
+// node bench/abuse.ts [ROUNDS]
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import os from 'node:os'
+import { join } from 'node:path'
+import tls from 'node:tls'
+import { fileURLToPath } from 'node:url'
+import {
+  headersFrames,
+  PREFACE,
+  pingFrame,
+  resetStreamFrame,
+  settingsFrame,
+} from '../src/http/h2/frames.ts'
+import { encodeHeaderBlock } from '../src/http/h2/hpack.ts'
+import { Load } from './load.ts'
+import { end, LOAD_CPU, median, pin } from './process.ts'
+import { posternVariant, SAMPLE } from './proxies.ts'
+import {
+  type ClientCredentials,
+  REPOSITORY,
+  requestFields,
+  requestHead,
+  type Stage,
+  setStage,
+} from './stage.ts'
+
+const CONNECTIONS = 64
+const RATE = 400
+const SECONDS = 4
+const LIMIT = 2
+const AGAIN_MS = 10
+
+interface Attack {
+  readonly port: number
+  readonly credentials: ClientCredentials
+  readonly name: string
+}
+
+interface Abuse {
+  readonly connections: number
+  readonly protocol?: 'h2'
+  /** Written again and again; the first time behind `opening`. */
+  readonly bytes: (round: number) => Buffer
+  readonly opening?: Buffer
+  /** The connection is closed after the first answer. */
+  readonly once?: boolean
+}
+
+const HEAD = requestHead('100B')
+const PIPELINED = Buffer.from(HEAD.repeat(100))
+const DENIED = Buffer.from(HEAD.replace('GET ', 'DELETE ').repeat(100))
+const LARGE = Buffer.from(HEAD.replace('\r\n\r\n', `\r\nx-large: ${'x'.repeat(30_000)}\r\n\r\n`))
+const H2_OPENING = Buffer.concat([Buffer.from(PREFACE, 'latin1'), settingsFrame([])])
+const PINGS = Buffer.concat(Array.from({ length: 500 }, () => pingFrame()))
+const BLOCK = encodeHeaderBlock(requestFields('100B'))
+const STREAMS = 50
+
+const streams =
+  (reset: boolean) =>
+  (round: number): Buffer =>
+    Buffer.concat(
+      Array.from({ length: STREAMS }, (_, i) => {
+        const id = 2 * (round * STREAMS + i) + 1
+        const head = headersFrames(BLOCK, id, true, 16_384)
+        return reset ? Buffer.concat([head, resetStreamFrame(id, 8)]) : head
+      }),
+    )
+
+const ABUSES: Readonly<Record<string, Abuse | undefined>> = {
+  'nobody else': undefined,
+  'requests in line': { connections: 64, bytes: () => PIPELINED },
+  'requests in line, all denied': { connections: 64, bytes: () => DENIED },
+  'requests of 30 KB': { connections: 64, bytes: () => LARGE },
+  'streams of HTTP/2': {
+    connections: 16,
+    protocol: 'h2',
+    bytes: streams(false),
+    opening: H2_OPENING,
+  },
+  'streams that are reset': {
+    connections: 16,
+    protocol: 'h2',
+    bytes: streams(true),
+    opening: H2_OPENING,
+  },
+  'PING frames': { connections: 16, protocol: 'h2', bytes: () => PINGS, opening: H2_OPENING },
+  'a connection for each request': { connections: 64, bytes: () => Buffer.from(HEAD), once: true },
+}
+
+if (process.send !== undefined) {
+  process.once('message', (attack: Attack) => void attackForever(attack))
+} else await main()
+
+async function main(): Promise<void> {
+  const rounds = Number(process.argv[2] ?? 3)
+  const stage = await setStage()
+  const load = new Load()
+  const p50Ms = new Map<string, number[]>()
+  const p99Ms = new Map<string, number[]>()
+  try {
+    for (let round = 1; round <= rounds; round++) {
+      for (const name of Object.keys(ABUSES)) {
+        const driven = await measure(name, stage, load)
+        console.error(`round ${round}, ${name}: p99 ${driven.p99Ms.toFixed(2)} ms`)
+        p50Ms.set(name, [...(p50Ms.get(name) ?? []), driven.p50Ms])
+        p99Ms.set(name, [...(p99Ms.get(name) ?? []), driven.p99Ms])
+      }
+    }
+    const calm = p99Ms.get('nobody else') ?? []
+    for (const [name, all] of p99Ms) {
+      const ratio = median(all.map((ms, i) => ms / calm[i]!))
+      const p50 = median(p50Ms.get(name) ?? [])
+      console.log(
+        `${name.padEnd(30)} p50 ${p50.toFixed(2)} ms, p99 ${median(all).toFixed(2)} ms, ${ratio.toFixed(2)} of calm${ratio > LIMIT ? `: more than ${LIMIT}` : ''}`,
+      )
+    }
+  } finally {
+    await load.end()
+    await stage.end()
+  }
+}
+
+async function measure(
+  name: string,
+  stage: Stage,
+  load: Load,
+): Promise<{ readonly p50Ms: number; readonly p99Ms: number }> {
+  const main = join(REPOSITORY, 'dist/main.js')
+  const proxy = await posternVariant('postern', main, SAMPLE).start(stage, 'plain')
+  let attacker: ChildProcess | undefined
+  try {
+    const work = { kind: 'http1', head: HEAD, bodyBytes: 0 } as const
+    await load.open({ port: proxy.port, connections: CONNECTIONS, work, ...stage.admin })
+    await load.drive(10_000)
+    if (ABUSES[name] !== undefined) {
+      attacker = fork(fileURLToPath(import.meta.url))
+      // Whoever is measured is not to wait for a processor that the abuser has.
+      os.setPriority(attacker.pid ?? 0, os.constants.priority.PRIORITY_LOW)
+      pin(attacker.pid ?? 0, [LOAD_CPU])
+      attacker.send({ port: proxy.port, credentials: stage.client, name } satisfies Attack)
+      await once(attacker, 'message')
+    }
+    await load.drive(RATE, RATE)
+    const driven = await load.drive(RATE * SECONDS, RATE)
+    await load.close()
+    return driven
+  } finally {
+    if (attacker !== undefined) await end(attacker)
+    await proxy.end()
+  }
+}
+
+async function attackForever({ port, credentials, name }: Attack): Promise<void> {
+  const abuse = ABUSES[name]
+  if (abuse === undefined) throw new Error(`${name} is no abuse`)
+  const { certificateChain: cert, privateKey: key } = credentials
+  const secureContext = tls.createSecureContext({ cert, key })
+  const attack = async (): Promise<never> => {
+    for (;;) {
+      const socket = tls.connect({
+        ...{ host: '127.0.0.1', port, secureContext, rejectUnauthorized: false },
+        ...(abuse.protocol && { ALPNProtocols: [abuse.protocol] }),
+      })
+      const closed = new Promise((resolve) => socket.once('close', resolve))
+      socket.on('error', () => {})
+      socket.on('data', () => abuse.once && socket.destroy())
+      let round = 0
+      const write = (): void => {
+        while (!socket.destroyed && socket.write(abuse.bytes(round++)) && abuse.once !== true);
+      }
+      if (abuse.opening !== undefined) socket.write(abuse.opening)
+      write()
+      if (abuse.once !== true) socket.on('drain', write)
+      await closed
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS))
+    }
+  }
+  process.send?.('begun')
+  await Promise.all(Array.from({ length: abuse.connections }, attack))
+}
