@@ -249,6 +249,36 @@ describe('a call to a workload that speaks HTTP/2', () => {
     assert.ok(state.open <= 2)
   })
 
+  it('is not cut off with the connection of those that were taken back', async () => {
+    const server = http2.createServer()
+    const streams: http2.ServerHttp2Stream[] = []
+    let begun = 0
+    server.on('stream', (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {
+      stream.on('error', () => {})
+      begun++
+      if (headers[':path'] === '/stays') streams.push(stream)
+    })
+    const { pool } = await poolTo(server, 8)
+    const stays = new Recorder()
+    const ask = (target: string, user = new Recorder()): Call => {
+      const call = pool.call(user, { ...REQUEST, target, body: { kind: 'none' } })
+      call.begin()
+      return call
+    }
+    ask('/stays', stays)
+    await eventually(() => assert.equal(streams.length, 1))
+    // nghttp2 ends the connection of a client that resets more than 1,000 at once.
+    for (let i = 1; i <= 20; i++) {
+      const calls = Array.from({ length: 90 }, () => ask('/goes'))
+      await eventually(() => assert.equal(begun, 1 + 90 * i))
+      for (const call of calls) call.abandon()
+    }
+    streams[0]?.respond({ ':status': 200 })
+    streams[0]?.end('answer')
+    await over(stays)
+    assert.deepEqual([stays.failure, String(stays.body)], [undefined, 'answer'])
+  })
+
   it('has streams for clients in turn, and the last eighth for those that hold few', async () => {
     const server = http2.createServer({ settings: { maxConcurrentStreams: 8 } })
     const streams: http2.ServerHttp2Stream[] = []

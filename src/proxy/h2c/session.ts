@@ -82,6 +82,12 @@ const CONNECTION_WINDOW = 16 * 1024 * 1024
 const LAST_STREAM_ID = 2 ** 31 - 1
 /** PING, SETTINGS and empty frames between two frames that bring something. */
 const MAX_IDLE_FRAMES = 1_000
+/**
+ * Clients that take calls back are no reason for the workload to close the connection of all others, as it
+ * does with a client that resets many streams: Netty after 200 within half a minute, nghttp2 and so Node.js
+ * after 1,000 (CVE-2023-44487). Those that are still open then, some 100, may be reset as well.
+ */
+const MOST_RESETS = 100
 /** Who gives a call up sooner than that says nothing about the workload. */
 const SILENCE_MS = 500
 const LEAST_BLOCK_BYTES = 256 * 1024
@@ -109,6 +115,8 @@ export class H2cSession implements FrameUser {
   readonly #streams = new Map<number, SessionStream>()
   #nextStream = 1
   #goneAway = false
+  /** RST_STREAM frames that were sent. */
+  #resets = 0
   #closed = false
   readonly #window = new ReceiveWindow(CONNECTION_WINDOW)
   #idleFrames = 0
@@ -185,7 +193,12 @@ export class H2cSession implements FrameUser {
   }
 
   get usable(): boolean {
-    return !this.#closed && !this.#goneAway && this.#nextStream < LAST_STREAM_ID
+    return !this.#closed && !this.#goneAway && !this.#retired && this.#nextStream < LAST_STREAM_ID
+  }
+
+  /** No call begins here any more; those that have go on. */
+  get #retired(): boolean {
+    return this.#resets >= MOST_RESETS
   }
 
   get calls(): number {
@@ -236,7 +249,8 @@ export class H2cSession implements FrameUser {
     this.#events.left(call)
     if (this.#streams.size > 0) return this.#events.vacancy(this)
     this.idleSinceMs = this.#options.nowMs()
-    if (this.#goneAway) this.close()
+    if (this.#retired && !this.#closed) this.#goAwayWith(H2_ERROR.none)
+    if (this.#goneAway || this.#retired) this.close()
     else this.#events.vacancy(this)
   }
 
@@ -252,7 +266,10 @@ export class H2cSession implements FrameUser {
   }
 
   reset(id: number, code: number): void {
-    if (!this.#closed) this.sending.outbox.push(resetStreamFrame(id, code))
+    if (!this.#closed) {
+      this.#resets++
+      this.sending.outbox.push(resetStreamFrame(id, code))
+    }
     this.left(id)
   }
 
@@ -439,9 +456,13 @@ export class H2cSession implements FrameUser {
 
   #fail(code: number): void {
     if (this.#closed) return
+    this.#goAwayWith(code)
+    this.close('upstream_bad_response')
+  }
+
+  #goAwayWith(code: number): void {
     this.sending.outbox.push(goAwayFrame(0, code))
     this.sending.outbox.flush()
-    this.close('upstream_bad_response')
   }
 
   /** What its user does with the call threw. */
