@@ -279,6 +279,32 @@ describe('a call to a workload that speaks HTTP/2', () => {
     assert.deepEqual([stays.failure, String(stays.body)], [undefined, 'answer'])
   })
 
+  it('begins on a connection with many resets where there can be no other', async () => {
+    const server = http2.createServer()
+    const streams: http2.ServerHttp2Stream[] = []
+    server.on('stream', (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {
+      stream.on('error', () => {})
+      if (headers[':path'] === '/ask') stream.respond({ ':status': 200 }, { endStream: true })
+      else streams.push(stream)
+    })
+    const { pool, state } = await poolTo(server, 1)
+    const ask = (target: string, user = new Recorder()): Call => {
+      const call = pool.call(user, { ...REQUEST, target, body: { kind: 'none' } })
+      call.begin()
+      return call
+    }
+    ask('/stays')
+    for (let i = 1; i <= 3; i++) {
+      const calls = Array.from({ length: 50 }, () => ask('/goes'))
+      await eventually(() => assert.equal(streams.length, 1 + 50 * i))
+      for (const call of calls) call.abandon()
+    }
+    const asked = new Recorder()
+    ask('/ask', asked)
+    await over(asked)
+    assert.deepEqual([asked.failure, asked.head?.status, state.open], [undefined, 200, 1])
+  })
+
   it('has streams for clients in turn, and the last eighth for those that hold few', async () => {
     const server = http2.createServer({ settings: { maxConcurrentStreams: 8 } })
     const streams: http2.ServerHttp2Stream[] = []

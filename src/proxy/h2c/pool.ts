@@ -131,19 +131,31 @@ export class H2cPool implements CallOwner {
 
   /**
    * `free` out of `all` that there may be, those of connections that are still to be opened among
-   * them; where no connection has a vacant one, one may be opened unless none is free.
+   * them; where no connection has a vacant one, one may be opened unless none is free. Worn ones are
+   * better than none: who wears them all out would keep the workload from everybody.
    */
   #streams(): { readonly free: number; readonly all: number; readonly vacant?: H2cSession } {
     let vacant: H2cSession | undefined
+    let worn: H2cSession | undefined
     let used = 0
+    let freeOfWorn = 0
     // A workload that allows none may allow the next connection some: only that tells.
     const unopened = Math.max(0, this.#options.maxConnections - this.#sessions.size)
     let free = unopened * Math.max(1, this.#maxStreams)
     for (const session of this.#sessions) {
       used += session.calls
       if (!session.vacant) continue
-      vacant ??= session
-      free += session.maxStreams - session.calls
+      const more = session.maxStreams - session.calls
+      if (session.worn) {
+        worn ??= session
+        freeOfWorn += more
+      } else {
+        vacant ??= session
+        free += more
+      }
+    }
+    if (free === 0 && worn !== undefined) {
+      return { free: freeOfWorn, all: freeOfWorn + used, vacant: worn }
     }
     return { free, all: free + used, ...(vacant && { vacant }) }
   }

@@ -193,11 +193,11 @@ export class H2cSession implements FrameUser {
   }
 
   get usable(): boolean {
-    return !this.#closed && !this.#goneAway && !this.#retired && this.#nextStream < LAST_STREAM_ID
+    return !this.#closed && !this.#goneAway && this.#nextStream < LAST_STREAM_ID
   }
 
-  /** No call begins here any more; those that have go on. */
-  get #retired(): boolean {
+  /** Of those where there is a choice, another is to be taken; what has begun here goes on. */
+  get worn(): boolean {
     return this.#resets >= MOST_RESETS
   }
 
@@ -247,10 +247,10 @@ export class H2cSession implements FrameUser {
     if (call === undefined) return
     this.#streams.delete(id)
     this.#events.left(call)
-    if (this.#streams.size > 0) return this.#events.vacancy(this)
+    if (this.calls > 0) return this.#events.vacancy(this)
     this.idleSinceMs = this.#options.nowMs()
-    if (this.#retired && !this.#closed) this.#goAwayWith(H2_ERROR.none)
-    if (this.#goneAway || this.#retired) this.close()
+    if (this.worn && !this.#closed) this.#goAwayWith(H2_ERROR.none)
+    if (this.#goneAway || this.worn) this.close()
     else this.#events.vacancy(this)
   }
 
