@@ -1,6 +1,7 @@
 // Mutators: what makes a new input of one that is known. The byte level knows nothing; the others take
 // an input apart as its format has it, so that what they make is wrong in one place and right in all
 // others (lengths above all), and gets past the first check of a reader.
+import { FRAME_HEADER_BYTES, readFrameHeader } from '../../src/http/h2/frames.ts'
 import type { Random } from './random.ts'
 
 /** @param other another known input, to take pieces from */
@@ -237,6 +238,17 @@ export function countedMutator(pieces: (input: Buffer) => Buffer[] | undefined):
     return Buffer.concat(list)
   }
 }
+
+/** Takes frames of HTTP/2 out, puts them elsewhere, doubles them, and changes what is in one. */
+export const framesMutator: Mutator = countedMutator((input) => {
+  const frames: Buffer[] = []
+  for (let at = 0; at + FRAME_HEADER_BYTES <= input.length; ) {
+    const end = at + FRAME_HEADER_BYTES + readFrameHeader(input, at).length
+    frames.push(input.subarray(at, end))
+    at = end
+  }
+  return frames
+})
 
 function replaced(input: Buffer, at: number, length: number, by: Buffer): Buffer {
   return Buffer.concat([input.subarray(0, at), by, input.subarray(at + length)])

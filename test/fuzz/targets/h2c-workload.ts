@@ -8,7 +8,6 @@ import {
   goAwayFrame,
   headersFrames,
   pingAckFrame,
-  readFrameHeader,
   resetStreamFrame,
   settingsAckFrame,
   settingsFrame,
@@ -18,7 +17,7 @@ import { encodeHeaderBlock } from '../../../src/http/h2/hpack.ts'
 import type { AnswerHead, CallRequest, UpgradeUser } from '../../../src/proxy/call.ts'
 import { H2cPool } from '../../../src/proxy/h2c/pool.ts'
 import { Turn } from '../../../src/proxy/turn.ts'
-import { countedMutator } from '../mutate.ts'
+import { framesMutator } from '../mutate.ts'
 import type { Target } from '../target.ts'
 
 const answer = (fields: readonly string[], endStream: boolean, stream = 1) =>
@@ -64,21 +63,11 @@ export const target: Target = {
     '\0\x40\x01',
     '\xff\xff\xff\xff',
   ],
-  mutators: [countedMutator(framesOf)],
+  mutators: [framesMutator],
   check: async (input) => {
     await assertAnswered(input, POST)
     await assertAnswered(input, WEB_SOCKET)
   },
-}
-
-function framesOf(input: Buffer): Buffer[] | undefined {
-  const frames: Buffer[] = []
-  for (let at = 0; at + 9 <= input.length; ) {
-    const end = at + 9 + readFrameHeader(input, at).length
-    frames.push(input.subarray(at, end))
-    at = end
-  }
-  return frames
 }
 
 /** One server for all inputs: it sends the one at hand, and then no more. */

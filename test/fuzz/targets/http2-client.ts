@@ -10,7 +10,6 @@ import {
   goAwayFrame,
   PREFACE,
   pingFrame,
-  readFrameHeader,
   resetStreamFrame,
   settingsFrame,
   windowUpdateFrame,
@@ -19,7 +18,7 @@ import { encodeHeaderBlock } from '../../../src/http/h2/hpack.ts'
 import { readRequestList } from '../../../src/http/h2/request.ts'
 import { serveSession } from '../../support/http2-session.ts'
 import { data, frame, head, requestFields } from '../../support/raw-http2.ts'
-import { countedMutator } from '../mutate.ts'
+import { framesMutator } from '../mutate.ts'
 import type { Target } from '../target.ts'
 
 const LIMITS = {
@@ -75,20 +74,10 @@ export const target: Target = {
     '\0\x40\x01',
     '\xff\xff\xff\xff',
   ],
-  mutators: [countedMutator(framesOf)],
+  mutators: [framesMutator],
   check: async (input) => {
     for (const piece of [Number.POSITIVE_INFINITY, 7]) await assertServed(input, piece)
   },
-}
-
-function framesOf(input: Buffer): Buffer[] | undefined {
-  const frames: Buffer[] = []
-  for (let at = 0; at + 9 <= input.length; ) {
-    const end = at + 9 + readFrameHeader(input, at).length
-    frames.push(input.subarray(at, end))
-    at = end
-  }
-  return frames
 }
 
 async function assertServed(input: Buffer, piece: number): Promise<void> {
