@@ -54,8 +54,10 @@ describe('metrics and probes, asked by many who do not read', {
   const probed = (): Promise<number | undefined> =>
     new Promise((resolve, reject) => {
       const { metricsPort: port } = sidecar
+      // A connection for each, as the kubelet has it: an idle one may give way to others at any time.
+      const asked = { host: '127.0.0.1', port, path: '/livez', timeout: KUBELET_MS, agent: false }
       http
-        .get({ host: '127.0.0.1', port, path: '/livez', timeout: KUBELET_MS }, (response) => {
+        .get(asked, (response) => {
           response.resume().on('end', () => resolve(response.statusCode))
         })
         .on('timeout', function (this: http.ClientRequest) {
