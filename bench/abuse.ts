@@ -1,13 +1,13 @@
 // What others feel of one client that takes what it can: the times of requests at a steady rate, calm and
 // beside each kind of abuse, in interleaved rounds of the same run. The abuser has a certificate that
 // policy permits, so that nothing but fairness holds it.
-// node bench/abuse.ts [ROUNDS]
+// node bench/abuse.ts [--rounds N] [--only ABUSE] [--proxy nginx|haproxy|envoy-rbac]
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import os from 'node:os'
 import { join } from 'node:path'
 import tls from 'node:tls'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
 import {
   headersFrames,
   PREFACE,
@@ -17,8 +17,8 @@ import {
 } from '../src/http/h2/frames.ts'
 import { encodeHeaderBlock } from '../src/http/h2/hpack.ts'
 import { Load } from './load.ts'
-import { end, LOAD_CPU, median, pin } from './process.ts'
-import { posternVariant, SAMPLE } from './proxies.ts'
+import { end, LOAD_CPU, median, pin, runWhenIdle } from './process.ts'
+import { PEERS, type ProxyVariant, posternVariant, SAMPLE } from './proxies.ts'
 import {
   type ClientCredentials,
   REPOSITORY,
@@ -96,15 +96,25 @@ if (process.send !== undefined) {
 } else await main()
 
 async function main(): Promise<void> {
-  const rounds = Number(process.argv[2] ?? 3)
+  const { values: asked } = parseArgs({
+    options: {
+      rounds: { type: 'string', default: '3' },
+      proxy: { type: 'string', default: 'postern' },
+      only: { type: 'string', multiple: true },
+    },
+  })
+  const rounds = Number(asked.rounds)
+  const names = Object.keys(ABUSES).filter(
+    (name) => ABUSES[name] === undefined || asked.only?.includes(name) !== false,
+  )
   const stage = await setStage()
   const load = new Load()
   const p50Ms = new Map<string, number[]>()
   const p99Ms = new Map<string, number[]>()
   try {
     for (let round = 1; round <= rounds; round++) {
-      for (const name of Object.keys(ABUSES)) {
-        const driven = await measure(name, stage, load)
+      for (const name of names) {
+        const driven = await measure(name, variantOf(asked.proxy), stage, load)
         console.error(`round ${round}, ${name}: p99 ${driven.p99Ms.toFixed(2)} ms`)
         p50Ms.set(name, [...(p50Ms.get(name) ?? []), driven.p50Ms])
         p99Ms.set(name, [...(p99Ms.get(name) ?? []), driven.p99Ms])
@@ -126,11 +136,11 @@ async function main(): Promise<void> {
 
 async function measure(
   name: string,
+  variant: ProxyVariant,
   stage: Stage,
   load: Load,
 ): Promise<{ readonly p50Ms: number; readonly p99Ms: number }> {
-  const main = join(REPOSITORY, 'dist/main.js')
-  const proxy = await posternVariant('postern', main, SAMPLE).start(stage, 'plain')
+  const proxy = await variant.start(stage, 'plain')
   let attacker: ChildProcess | undefined
   try {
     const work = { kind: 'http1', head: HEAD, bodyBytes: 0 } as const
@@ -139,8 +149,8 @@ async function measure(
     if (ABUSES[name] !== undefined) {
       attacker = fork(fileURLToPath(import.meta.url))
       // Whoever is measured is not to wait for a processor that the abuser has.
-      os.setPriority(attacker.pid ?? 0, os.constants.priority.PRIORITY_LOW)
       pin(attacker.pid ?? 0, [LOAD_CPU])
+      runWhenIdle(attacker.pid ?? 0)
       attacker.send({ port: proxy.port, credentials: stage.client, name } satisfies Attack)
       await once(attacker, 'message')
     }
@@ -152,6 +162,13 @@ async function measure(
     if (attacker !== undefined) await end(attacker)
     await proxy.end()
   }
+}
+
+function variantOf(name: string): ProxyVariant {
+  if (name === 'postern') return posternVariant(name, join(REPOSITORY, 'dist/main.js'), SAMPLE)
+  const peer = PEERS.find((variant) => variant.name === name)
+  if (peer === undefined) throw new Error(`no such proxy: ${name}`)
+  return peer
 }
 
 async function attackForever({ port, credentials, name }: Attack): Promise<void> {

@@ -33,6 +33,12 @@ export function pin(pid: number, cpus: readonly number[]): void {
   if (canPin) spawnSync('taskset', ['-a', '-c', '-p', cpus.join(','), String(pid)])
 }
 
+/** All threads of a running process get only what no other process wants of a processor. */
+export function runWhenIdle(pid: number): void {
+  const { status } = spawnSync('chrt', ['--all-tasks', '--idle', '--pid', '0', String(pid)])
+  if (status !== 0) os.setPriority(pid, os.constants.priority.PRIORITY_LOW)
+}
+
 const running = new Set<ChildProcess>()
 process.once('exit', () => {
   for (const child of running) child.kill('SIGKILL')
