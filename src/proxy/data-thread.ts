@@ -24,6 +24,7 @@ import { Intake } from './intake.ts'
 import { LentReads } from './lent-reads.ts'
 import { Listener } from './listener.ts'
 import { Overload, readLoop } from './overload.ts'
+import { ReadShares } from './read-shares.ts'
 import { RecordQueue } from './records.ts'
 import { BodyBudget } from './request-body.ts'
 import { selfHandshakeProblem } from './self-handshake.ts'
@@ -85,8 +86,14 @@ class DataThread {
     }
     const pool = new UpstreamPool(upstream)
     const h2c = forward.scheme === 'h2c' ? new H2cPool(upstream) : undefined
+    const shares = new ReadShares(
+      turn,
+      () => context.tickMs,
+      () => clock.monotonicMs(),
+    )
     const intake = new Intake(
       turn,
+      shares,
       () => clock.monotonicMs(),
       (error) => recordFault(context, error),
     )
@@ -99,6 +106,7 @@ class DataThread {
       candidateSample: new CandidateSample(cells),
       bodies: new BodyBudget(),
       turn,
+      shares,
       intake,
       overload: new Overload({
         limitMs: () => inbound().overload.eventLoopLagMs,
@@ -141,7 +149,9 @@ class DataThread {
     const context = this.#context
     try {
       const options = contextOptions(identity, trust.bundles)
-      const reads = await LentReads.prove(options, (error) => recordFault(context, error))
+      const reads = await LentReads.prove(options, context.shares, (error) =>
+        recordFault(context, error),
+      )
       if (reads instanceof LentReads) context.lentReads = reads
       else {
         context.records.push({ kind: 'slow_reads', timeMs: context.clock.nowMs(), detail: reads })

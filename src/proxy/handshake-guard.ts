@@ -71,6 +71,8 @@ const UNPROVEN_PART = 1 / 2
 /** ...and the first dear one makes it one, then one after a pause: a fifth of the time at the most. */
 const ALARM_MS = 300_000
 const PAUSE_AFTER_DEAR_MS = 1_000
+/** Each is about a millisecond: others have their turn in between, and their answers. */
+const MOST_PER_TURN = 1
 const LONGEST_QUEUE = 4_096
 const LONGEST_QUEUE_OF_ADDRESS = 1_024
 const MOST_ADDRESSES = 10_000
@@ -78,6 +80,7 @@ const MOST_ADDRESSES = 10_000
 export class HandshakeGuard {
   readonly #limits: GuardLimits
   readonly #nowMs: () => number
+  readonly #later: (step: () => void) => void
   readonly #addresses = new Map<string, AddressState>()
   readonly #slots = new Set<Slot>()
   /** Addresses with applicants waiting; whoever begins goes to the end. */
@@ -85,13 +88,17 @@ export class HandshakeGuard {
   #waiting = 0
   #inProgress = 0
   #unproven = 0
+  /** In this turn of the event loop. */
+  #begun = 0
   #admitting = false
   #pauseUntilMs = 0
   #alarmUntilMs = 0
 
-  constructor(limits: GuardLimits, nowMs: () => number) {
+  /** @param later runs a step in the next turn of the event loop */
+  constructor(limits: GuardLimits, nowMs: () => number, later: (step: () => void) => void) {
     this.#limits = limits
     this.#nowMs = nowMs
+    this.#later = later
   }
 
   /** Handshakes in progress, the slow ones too. */
@@ -175,6 +182,7 @@ export class HandshakeGuard {
   }
 
   #mayBegin(state: AddressState, nowMs: number): boolean {
+    if (this.#begun >= MOST_PER_TURN) return false
     if (this.#inProgress >= this.#limits.handshakes) return false
     if (state.name === NO_ADDRESS) return true
     if (state.proven) return state.inProgress < this.#limits.handshakesPerAddress
@@ -187,12 +195,18 @@ export class HandshakeGuard {
   #begin(state: AddressState, nowMs: number): Slot {
     const unproven = !state.proven && state.name !== NO_ADDRESS
     const slot: Slot = { address: state, beganMs: nowMs, unproven, counted: true, ended: false }
+    if (this.#begun++ === 0) this.#later(this.#turnEnded)
     state.begun = true
     state.inProgress++
     this.#inProgress++
     if (unproven) this.#unproven++
     this.#slots.add(slot)
     return slot
+  }
+
+  readonly #turnEnded = (): void => {
+    this.#begun = 0
+    this.#admit()
   }
 
   #uncount(slot: Slot): void {
@@ -223,6 +237,7 @@ export class HandshakeGuard {
 
   /** Those who never had a turn come first: who fills the queue has had many. */
   #next(nowMs: number): AddressState | undefined {
+    if (this.#begun >= MOST_PER_TURN) return undefined
     if (this.#inProgress >= this.#limits.handshakes) return undefined
     let other: AddressState | undefined
     for (const state of this.#queue) {

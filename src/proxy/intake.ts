@@ -6,6 +6,7 @@
 // else to do, and that who sends little does not wait for who sends much.
 import { SharedPieces } from './bytes-aside.ts'
 import { FairLine } from './fair-line.ts'
+import type { ReadShares } from './read-shares.ts'
 import type { Turn } from './turn.ts'
 
 /** One request that waits for its turn. */
@@ -18,6 +19,9 @@ export interface Arrival {
 const MOST = 64
 /** A policy that takes long: others are to have the thread, too. At least one request begins. */
 const MOST_MS = 2
+/** While several principals are about: each costs as much again until it is answered, and more. */
+const MOST_SHARED = 8
+const MOST_SHARED_MS = 0.25
 
 export class Intake {
   /** For the bytes of those that wait. */
@@ -26,6 +30,7 @@ export class Intake {
   readonly line = new FairLine<Arrival>()
   readonly #turn: Turn
   readonly #nowMs: () => number
+  readonly #shares: Pick<ReadShares, 'shared'>
   readonly #fault: (error: unknown) => void
   /** In this turn. */
   #begun = 0
@@ -33,9 +38,15 @@ export class Intake {
   #open = false
 
   /** @param fault hears of what must never happen: a request that throws as it begins */
-  constructor(turn: Turn, nowMs: () => number, fault: (error: unknown) => void) {
+  constructor(
+    turn: Turn,
+    shares: Pick<ReadShares, 'shared'>,
+    nowMs: () => number,
+    fault: (error: unknown) => void,
+  ) {
     this.#turn = turn
     this.#nowMs = nowMs
+    this.#shares = shares
     this.#fault = fault
   }
 
@@ -58,7 +69,9 @@ export class Intake {
   }
 
   get #turnHasRoom(): boolean {
-    return this.#begun < MOST && this.#nowMs() - this.#firstMs < MOST_MS
+    const { shared } = this.#shares
+    if (this.#begun >= (shared ? MOST_SHARED : MOST)) return false
+    return this.#nowMs() - this.#firstMs < (shared ? MOST_SHARED_MS : MOST_MS)
   }
 
   #openTurn(): void {

@@ -7,21 +7,19 @@ import { createHash } from 'node:crypto'
 import net from 'node:net'
 import { Readable } from 'node:stream'
 import type tls from 'node:tls'
+import type { ReadShares } from './read-shares.ts'
 import { Rests } from './rests.ts'
 import { withOwnConnection } from './self-handshake.ts'
 
 /** A TLS record, which is what comes at once, has at most 16 KiB; what is not used takes no memory. */
 const READ_BYTES = 64 * 1024
 
-/** A client is looked at when it has been read so often in a row... */
-const LOOK_EVERY = 64
-/** ...and after so long in one turn of the event loop others come first. */
-const LONG_MS = 4
-/** Who has been read so much in one turn is one of so many for whom there is time in it. */
-const MUCH_BYTES = READ_BYTES
-const MOST_MUCH = 8
-/** Records of less than this have three times as much around it. */
+/** What node does before anybody has what was read, about. */
+const MS_PER_BYTE = 3e-6
+const MS_PER_READ = 0.005
+/** Many records of less than this, which have three times as much around it. */
 const NEXT_TO_NOTHING_BYTES = 8
+const MANY = 64
 
 interface Handle {
   /** What the stream wants. */
@@ -36,6 +34,38 @@ interface Inside {
   readonly _handle?: Handle | null
 }
 
+const lentKey = Symbol('lent')
+
+/** A client, and what reading it took in the turn that it was last read in. */
+class Lent {
+  readonly principal: string
+  /** It waits to be read on. */
+  stopped = false
+  tookMs = 0
+  #bytes = 0
+  #reads = 0
+
+  constructor(principal: string) {
+    this.principal = principal
+  }
+
+  begin(): void {
+    this.tookMs = 0
+    this.#bytes = 0
+    this.#reads = 0
+  }
+
+  add(bytes: number, tookMs: number): void {
+    this.tookMs += tookMs
+    this.#bytes += bytes
+    this.#reads++
+  }
+
+  get broughtNothing(): boolean {
+    return this.#reads >= MANY && this.#bytes < this.#reads * NEXT_TO_NOTHING_BYTES
+  }
+}
+
 export class LentReads {
   /** One for all connections of a thread: a read is handed over before the next one begins. */
   readonly #memory = Buffer.allocUnsafeSlow(READ_BYTES)
@@ -45,18 +75,11 @@ export class LentReads {
   readonly #fault: (error: unknown) => void
   /** Whose bytes are in the memory, while its listeners have them. */
   #borrower: tls.TLSSocket | undefined
-  /** Who was read last, how often in a row, and since when in which turn. */
-  #last: tls.TLSSocket | undefined
-  #inARow = 0
+  readonly #shares: ReadShares
+  /** Who was read last, in which turn, and when that was over. */
+  #last: Lent | undefined
   #turn = 0
-  #sinceMs = 0
-  /** What was read of it since it was looked at. */
-  #bytes = 0
-  /** What was read of it in a row, up to `MUCH_BYTES`. */
-  #rowBytes = 0
-  /** The turn in which somebody was last read that much, and how often that was in it. */
-  #muchTurn = 0
-  #much = 0
+  #endedMs: number | undefined
   /** Nobody else was read since a client gave way. */
   #alone = false
   readonly #rests = new Rests()
@@ -68,10 +91,11 @@ export class LentReads {
    */
   static async prove(
     options: tls.SecureContextOptions,
+    shares: ReadShares,
     fault: (error: unknown) => void,
   ): Promise<LentReads | string> {
     try {
-      const reads = new LentReads(fault)
+      const reads = new LentReads(shares, fault)
       await withOwnConnection(options, (server, client) => reads.#prove(server, client))
       return reads
     } catch (error) {
@@ -79,7 +103,8 @@ export class LentReads {
     }
   }
 
-  private constructor(fault: (error: unknown) => void) {
+  private constructor(shares: ReadShares, fault: (error: unknown) => void) {
+    this.#shares = shares
     this.#fault = fault
     const reads = this
     this.#callback = function (length) {
@@ -92,19 +117,28 @@ export class LentReads {
     this.#callbackKey = keyOf(onread.callback, probe)
   }
 
-  /** To be called once, after the handshake. */
-  lend(socket: tls.TLSSocket): void {
+  /**
+   * To be called once, after the handshake.
+   * @param principal whose share of a turn it is read in; undefined: in nobody's
+   */
+  lend(socket: tls.TLSSocket, principal?: string): void {
     const inside = socket as unknown as Inside
     const handle = inside._handle
     if (typeof handle?.useUserBuffer !== 'function') return
     inside[this.#bufferKey] = this.#memory
     inside[this.#callbackKey] = this.#callback
+    if (principal !== undefined) inside[lentKey] = new Lent(principal)
     handle.useUserBuffer(this.#memory)
     // A net.Socket with `onread` stops to read with each pause, and reads on with each `resume` however
     // much waits. Others go by what waits in the stream: it is bounded, and short pauses cost nothing.
     socket.pause = pauseStream
     socket.resume = resumeStream
     socket.read = readStream
+  }
+
+  /** Whether the bytes are in memory that is used again, and not in their own. */
+  lends(bytes: Buffer): boolean {
+    return bytes.buffer === this.#memory.buffer
   }
 
   #read(socket: tls.TLSSocket, length: number): boolean {
@@ -116,19 +150,16 @@ export class LentReads {
       this.#fault(new Error('a read began before the one before it was looked at'))
       return false
     }
-    if (socket !== this.#last) {
-      this.#last = socket
-      this.#inARow = 0
-      this.#turn = 0
-      this.#bytes = length
-      this.#rowBytes = length
-      this.#alone = false
-    } else {
-      this.#bytes += length
-      this.#rowBytes += length
-      if (++this.#inARow % LOOK_EVERY === 0) this.#look(socket)
-      if (this.#rowBytes >= MUCH_BYTES) this.#tookMuch(socket)
-    }
+    const lent = (socket as unknown as Inside)[lentKey] as Lent | undefined
+    if (lent === undefined) return this.#handOver(socket, length)
+    // While a principal is alone, what single reads take is estimated: the clock is not free.
+    const beganMs = this.#shares.shared ? performance.now() : undefined
+    const wantsMore = this.#handOver(socket, length)
+    this.#account(socket, lent, length, beganMs)
+    return wantsMore
+  }
+
+  #handOver(socket: tls.TLSSocket, length: number): boolean {
     const bytes = this.#memory.subarray(0, length)
     // Nobody takes it now, or something waits that came before: then the stream keeps it. Not in node's
     // pool, of which each piece is kept whole for one byte in it.
@@ -146,53 +177,50 @@ export class LentReads {
     return true
   }
 
-  /**
-   * Node reads on while there is more, up to 2 MiB, which is half a second and more where records have a byte
-   * each (Node 26, 2026-11). Now this client's turn ends with the 64 KiB at hand.
-   */
-  #look(socket: tls.TLSSocket): void {
-    const turn = performance.nodeTiming.uvMetricsInfo.loopCount
-    const nowMs = performance.now()
-    const isTiny = this.#bytes < LOOK_EVERY * NEXT_TO_NOTHING_BYTES
-    this.#bytes = 0
-    if (turn !== this.#turn) {
+  #account(socket: tls.TLSSocket, lent: Lent, length: number, beganMs: number | undefined): void {
+    const turn = this.#shares.turn
+    const inARow = lent === this.#last && turn === this.#turn
+    if (!inARow) {
+      if (lent !== this.#last) this.#alone = false
+      this.#last = lent
       this.#turn = turn
-      this.#sinceMs = nowMs
-    } else if (nowMs - this.#sinceMs >= LONG_MS) {
-      this.#giveWay(socket, isTiny && !this.#alone)
-      this.#sinceMs = Number.POSITIVE_INFINITY
-      this.#alone = true
+      lent.begin()
     }
+    const tookMs = this.#tookMs(length, inARow, beganMs)
+    lent.add(length, tookMs)
+    if (this.#shares.took(lent.principal, tookMs)) this.#giveWay(socket, lent)
   }
 
-  /**
-   * Some dozen clients that send without end would make a turn of 2 MiB each, which is a tenth of a second
-   * for decryption alone: beyond a number, each turn has 64 KiB of each.
-   */
-  #tookMuch(socket: tls.TLSSocket): void {
-    const turn = performance.nodeTiming.uvMetricsInfo.loopCount
-    this.#rowBytes = 0
-    if (turn !== this.#muchTurn) {
-      this.#muchTurn = turn
-      this.#much = 0
-    }
-    if (++this.#much > MOST_MUCH) this.#giveWay(socket, false)
+  /** What node does between two reads in a row is for the second. */
+  #tookMs(length: number, inARow: boolean, beganMs: number | undefined): number {
+    const estimateMs = MS_PER_READ + length * MS_PER_BYTE
+    const beforeMs = inARow ? this.#endedMs : beganMs
+    this.#endedMs = inARow || beganMs !== undefined ? performance.now() : undefined
+    if (beforeMs === undefined || this.#endedMs === undefined) return estimateMs
+    return this.#endedMs - beforeMs + (inARow ? 0 : estimateMs)
   }
 
   /** Whether the stream wants to be read stays its own affair. */
-  #giveWay(socket: tls.TLSSocket, rests: boolean): void {
+  #giveWay(socket: tls.TLSSocket, lent: Lent): void {
     const { _handle: handle } = socket as unknown as Inside
-    if (!handle?.reading) return
+    if (lent.stopped || !handle?.reading) return
     handle.readStop()
-    const sinceMs = this.#sinceMs
+    lent.stopped = true
+    const wasAlone = this.#alone
+    this.#alone = true
     const goOn = (): void => {
+      lent.stopped = false
       if (!socket.destroyed && handle.reading) handle.readStart()
     }
-    // When this turn is over it is known how long it was.
-    setImmediate(() => {
-      if (!rests) return goOn()
-      const nowMs = performance.now()
-      setTimeout(goOn, this.#rests.after(nowMs - sinceMs, nowMs))
+    this.#shares.wait(lent.principal, {
+      get expectedMs() {
+        return lent.tookMs
+      },
+      goOn: () => {
+        if (wasAlone || !lent.broughtNothing) return goOn()
+        const nowMs = performance.now()
+        setTimeout(goOn, this.#rests.after(lent.tookMs, nowMs))
+      },
     })
   }
 

@@ -129,6 +129,9 @@ const BETWEEN_LOOKS = 8
 /** In overload this part of the handshakes may be in progress: one costs what dozens of requests do. */
 const OVERLOAD_HANDSHAKES = 1 / 16
 
+/** While several principals are about. A handshake has some steps of about half a millisecond. */
+const TURNS_PER_HANDSHAKE = 4
+
 const arrivalKey = Symbol('arrival')
 const connectionKey = Symbol('connection')
 /** A client that was let in, whatever it speaks. */
@@ -167,7 +170,11 @@ export class Listener {
   constructor(context: ThreadContext) {
     this.#context = context
     this.#tally = new Tally(context)
-    this.#guard = new HandshakeGuard(currentLimits(context), () => context.clock.monotonicMs())
+    this.#guard = new HandshakeGuard(
+      currentLimits(context),
+      () => context.clock.monotonicMs(),
+      (step) => afterTurns(context.shares.shared ? TURNS_PER_HANDSHAKE : 1, step),
+    )
     const { identity, trust, settings } = context.generation.snapshot
     const { forward, proxyProtocol } = settings.inbound
     this.#balancers = new ProxyGate(proxyProtocol.acceptFrom)
@@ -477,7 +484,7 @@ export class Listener {
   #connectionOf(start: ClientStart): OpenConnection {
     const { socket, peer } = start
     const isTls = socket instanceof tls.TLSSocket
-    if (isTls) this.#context.lentReads?.lend(socket)
+    if (isTls) this.#context.lentReads?.lend(socket, peer.principal)
     if (this.#context.generation.snapshot.settings.inbound.forward.scheme === 'tcp') {
       socket.on('error', onError)
       // The configuration excludes it; this catches a fault of ours before it becomes a bypass.
@@ -614,6 +621,10 @@ export class Listener {
       socket.destroy()
     }
   }
+}
+
+function afterTurns(turns: number, step: () => void): void {
+  setImmediate(() => (turns > 1 ? afterTurns(turns - 1, step) : step()))
 }
 
 function onArrivalClose(this: ArrivedSocket): void {

@@ -7,6 +7,7 @@ import type { H2cPool } from './h2c/pool.ts'
 import type { Intake } from './intake.ts'
 import type { LentReads } from './lent-reads.ts'
 import type { Overload } from './overload.ts'
+import type { ReadShares } from './read-shares.ts'
 import type { RecordQueue } from './records.ts'
 import type { BodyBudget } from './request-body.ts'
 import type { Turn } from './turn.ts'
@@ -25,6 +26,7 @@ export interface ThreadContext {
   /** Memory for the bodies that wait for a decision. */
   readonly bodies: BodyBudget
   readonly turn: Turn
+  readonly shares: ReadShares
   readonly intake: Intake
   /** Absent until it is known that it works. */
   lentReads?: LentReads

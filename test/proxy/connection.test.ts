@@ -68,6 +68,7 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
     tickMs: 0,
     intake: new Intake(
       new Turn(),
+      { shared: false },
       () => 0,
       (error) => assert.fail(String(error)),
     ),

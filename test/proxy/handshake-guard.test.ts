@@ -13,7 +13,36 @@ const LIMITS = { handshakes: 8, handshakesPerAddress: 4, handshakeFailuresPerAdd
 const DEAR_BYTES = 38_000
 
 function guardAt(clock: { nowMs: number }, limits = LIMITS) {
-  const guard = new HandshakeGuard(limits, () => clock.nowMs)
+  const steps: (() => void)[] = []
+  const inOneTurn = new HandshakeGuard(
+    limits,
+    () => clock.nowMs,
+    (step) => steps.push(step),
+  )
+  const endTurn = (): void => {
+    for (const step of steps.splice(0)) step()
+  }
+  /** As many turns as there is something to do in. */
+  const settled = <T>(result: T): T => {
+    while (steps.length > 0) endTurn()
+    return result
+  }
+  const guard = {
+    ask: (address: string, applicant: Applicant) => settled(inOneTurn.ask(address, applicant)),
+    end: (slot: Slot, how: HandshakeEnd) => settled(inOneTurn.end(slot, how)),
+    tick: (timeoutMs: number) => settled(inOneTurn.tick(timeoutMs)),
+    forget: inOneTurn.forget.bind(inOneTurn),
+    punish: inOneTurn.punish.bind(inOneTurn),
+    get inProgress() {
+      return inOneTurn.inProgress
+    },
+    get waiting() {
+      return inOneTurn.waiting
+    },
+    get addresses() {
+      return inOneTurn.addresses
+    },
+  }
   const begun: Slot[] = []
   const refusals: Refusal[] = []
   const applicant = (): Applicant => ({
@@ -27,6 +56,9 @@ function guardAt(clock: { nowMs: number }, limits = LIMITS) {
   const ask = (address: string) => guard.ask(address, applicant())
   return {
     guard,
+    inOneTurn,
+    endTurn,
+    applicant,
     begun,
     refusals,
     ask,
@@ -46,6 +78,21 @@ describe('the handshake guard', () => {
     assert.equal(begun.length, 1)
     end(begun[0], 'success')
     assert.equal(begun.length, 5)
+  })
+
+  it('lets one handshake begin in a turn of the event loop, addresses in turn', () => {
+    const { inOneTurn, endTurn, applicant, begun, prove } = guardAt({ nowMs: 0 })
+    prove('10.0.0.1')
+    for (let i = 0; i < 4; i++) inOneTurn.ask('10.0.0.1', applicant())
+    inOneTurn.ask('10.0.0.2', applicant())
+    const order: string[] = []
+    for (let turn = 1; turn <= 5; turn++) {
+      assert.equal(begun.length, turn)
+      order.push(begun.at(-1)?.address.name ?? '')
+      endTurn()
+    }
+    assert.equal(begun.length, 5)
+    assert.deepEqual(order.slice(0, 2), ['10.0.0.1', '10.0.0.2'])
   })
 
   it('does not let one address hold up another', () => {

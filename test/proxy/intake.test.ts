@@ -11,8 +11,10 @@ function setUp() {
   const clock = { ms: 1_000 }
   const faults: unknown[] = []
   const turn = { beforeEnd: (step: () => void) => void steps.push(step) }
+  const shares = { shared: false }
   const intake = new Intake(
     turn as unknown as Turn,
+    shares,
     () => clock.ms,
     (error) => faults.push(error),
   )
@@ -36,7 +38,7 @@ function setUp() {
     endTurn()
     return [...begun]
   }
-  return { intake, clock, faults, steps, begun, comes, turnOf }
+  return { intake, shares, clock, faults, steps, begun, comes, turnOf }
 }
 
 const names = (count: number, from = 0): string[] =>
@@ -72,6 +74,17 @@ describe('the requests that a turn begins', () => {
     assert.deepEqual(turnOf(names(3), 50), ['0'])
     assert.deepEqual(turnOf(), ['1'])
     assert.deepEqual(turnOf(), ['2'])
+  })
+
+  it('are fewer still while several principals are about', () => {
+    const { shares, turnOf } = setUp()
+    shares.shared = true
+    const all = names(20)
+    assert.deepEqual(turnOf(all), all.slice(0, 8))
+    assert.deepEqual(turnOf(), all.slice(8, 16))
+    assert.deepEqual(turnOf(), all.slice(16))
+    assert.deepEqual(turnOf(names(5), 0.1), ['0', '1', '2'])
+    assert.deepEqual(turnOf(), ['3', '4'])
   })
 
   it('are of each client in turn where they have to wait', () => {

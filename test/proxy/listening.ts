@@ -13,6 +13,7 @@ import { Generation } from '../../src/proxy/generation.ts'
 import { Intake } from '../../src/proxy/intake.ts'
 import { Listener } from '../../src/proxy/listener.ts'
 import type { Overload } from '../../src/proxy/overload.ts'
+import { ReadShares } from '../../src/proxy/read-shares.ts'
 import type { RecordQueue } from '../../src/proxy/records.ts'
 import { BodyBudget } from '../../src/proxy/request-body.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
@@ -67,6 +68,7 @@ export async function startListener(
   const cells = Cells.allocate()
   const records: LogRecord<SentInput>[] = []
   const turn = new Turn()
+  const shares = new ReadShares(turn, SYSTEM_CLOCK.monotonicMs, SYSTEM_CLOCK.monotonicMs)
   const context: ThreadContext = {
     generation: new Generation(snapshot, [], SYSTEM_CLOCK, () => {}),
     pool: {} as UpstreamPool,
@@ -79,8 +81,10 @@ export async function startListener(
     clock: SYSTEM_CLOCK,
     tickMs: SYSTEM_CLOCK.monotonicMs(),
     turn,
+    shares,
     intake: new Intake(
       turn,
+      shares,
       () => SYSTEM_CLOCK.monotonicMs(),
       (error) => assert.fail(String(error)),
     ),

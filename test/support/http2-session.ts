@@ -91,6 +91,7 @@ export function serveSession(
       maxListBytes: 16_384,
       listLimits: { listBytes: 16_384, count: 100 },
       turn: new Turn(),
+      later: (goOn) => void setImmediate(goOn),
       nowMs: () => 0,
       fault: (error) => faults.push(error),
       ...rest,

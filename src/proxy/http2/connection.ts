@@ -44,6 +44,8 @@ const ANSWERED_EXCESS_BYTES = 64 * 1024
 const CUT_MS = 500
 /** After the last frame a client has so long to close. */
 const LINGER_MS = 2_000
+/** ...and may send so much meanwhile that nobody looks at. */
+const LINGER_BYTES = 1536 * 1024
 
 /** A request that nothing has been decided about. */
 interface Asked {
@@ -71,6 +73,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   #leaving = false
   #cutMs: number | undefined
   #endedMs: number | undefined
+  #discardedBytes = 0
   #closeReason: CloseReason = 'client'
   #closed = false
 
@@ -98,6 +101,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
           count: ANSWERED_EXCESS * limits.headerCount,
         },
         turn: context.turn,
+        later: (goOn) => context.shares.wait(this.peer.principal, { goOn, expectedMs: 0 }),
         nowMs: () => context.tickMs,
         fault: (error) => recordFault(context, error),
       },
@@ -117,7 +121,9 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
 
   /** @param chunk is lent */
   onData(chunk: Buffer): void {
-    this.#session.read(chunk)
+    if (!this.#session.over) return this.#session.read(chunk)
+    this.#discardedBytes += chunk.length
+    if (this.#discardedBytes > LINGER_BYTES) this.socket.destroy()
   }
 
   onDrain(): void {

@@ -28,6 +28,7 @@ export function refuseOverHttp2(
       maxListBytes: LIST_LIMITS.listBytes,
       listLimits: LIST_LIMITS,
       turn: context.turn,
+      later: (goOn) => void setImmediate(goOn),
       nowMs: () => context.tickMs,
       fault,
     },

@@ -37,6 +37,8 @@ export interface SessionOptions {
   /** Of a head that is read at all; more is a reset. */
   readonly listLimits: DecodeLimits
   readonly turn: Turn
+  /** Runs `goOn` when others have had their turn. */
+  readonly later: (goOn: () => void) => void
   readonly nowMs: () => number
   /** Something threw that is ours; the stream it happened on is reset. */
   readonly fault: (error: unknown) => void
@@ -83,7 +85,7 @@ const MOST_BLOCK_FRAMES = 64
  */
 const LEAST_REMEMBERED = 256
 /** Then others have their turn. */
-const REQUESTS_PER_TURN = 32
+const REQUESTS_PER_TURN = 16
 /** Of what the client has not read: then nothing more is read of it. */
 const MOST_WAITING_BYTES = 256 * 1024
 
@@ -353,7 +355,7 @@ export class Http2Session implements FrameUser, StreamOwner {
     if (this.sending.outbox.waitingBytes > MOST_WAITING_BYTES) this.#reader.hold()
     if (!this.#reader.held) return
     this.#socket.pause()
-    setImmediate(() => this.#goOn())
+    this.#options.later(() => this.#goOn())
   }
 
   /** Others have had their turn; or the client has read something. */

@@ -61,6 +61,7 @@ export class GrpcHealth {
         listLimits: LIST_LIMITS,
         tolerance: TOLERANCE,
         turn: this.#turn,
+        later: (goOn) => void setImmediate(goOn),
         nowMs: () => performance.now(),
         fault: this.#fault,
       },
