@@ -56,7 +56,7 @@ const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 const LINGER_MS = 2_000
 const LINGER_BYTES = 1024 * 1024
 /** A client of which that much waits is not read before some of it was taken. */
-const MOST_WAITING_BYTES = 32 * 1024
+const MOST_WAITING_BYTES = 4 * 1024
 /** During a drain an idle client has this long to send a request that can be told to close. */
 const DRAIN_IDLE_MS = 1_000
 
@@ -130,7 +130,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     if (this.#lingering) return this.#linger(chunk.length)
     const before = this.#pending ?? this.#aside?.take()
     if (before !== undefined) {
-      this.#pending = Buffer.concat([before, chunk])
+      this.#pending = inOneMemory(before, chunk)
       // One piece more than what waits is enough.
       if (this.#yielding) this.socket.pause()
     } else {
@@ -139,7 +139,9 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       if (this.#exchange === undefined) this.#waitingSinceMs = this.#context.tickMs
     }
     this.#read()
-    if (this.#pending?.buffer === chunk.buffer) this.#pending = ownCopyOf(this.#pending)
+    if (this.#pending?.buffer === chunk.buffer && this.#context.lentReads?.lends(chunk) !== false) {
+      this.#pending = ownCopyOf(this.#pending)
+    }
   }
 
   onDrain(): void {
@@ -410,7 +412,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       const rest = this.#take(bytes)
       if (rest === undefined) {
         if (this.#yielding && bytes.length <= MOST_ASIDE_BYTES) this.#putAside(bytes)
-        else this.#pending = inOwnMemory(bytes)
+        else this.#pending = this.#isAside(bytes) ? bytes : inOwnMemory(bytes)
         // With each request that is taken out of it, as much again would be read and put behind it.
         if (this.#yielding && bytes.length > MOST_WAITING_BYTES) this.socket.pause()
         break
@@ -488,6 +490,10 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   #putAside(bytes: Buffer): void {
     this.#aside ??= new BytesAside()
     this.#context.intake.pieces.put(bytes, this.#aside)
+  }
+
+  #isAside(bytes: Buffer): boolean {
+    return this.#aside !== undefined && this.#context.intake.pieces.holds(bytes, this.#aside)
   }
 
   #begin(head: RequestHead, bytes: Buffer): number {
@@ -826,7 +832,14 @@ interface Upgraded {
  * the whole of it.
  */
 function inOwnMemory(bytes: Buffer): Buffer {
-  return bytes.buffer.byteLength <= 2 * bytes.length ? bytes : ownCopyOf(bytes)
+  return bytes.buffer.byteLength <= 4 * bytes.length ? bytes : ownCopyOf(bytes)
+}
+
+/** Buffer.concat would take it from node's pool, of which each piece is kept whole for one byte in it. */
+function inOneMemory(first: Buffer, second: Buffer): Buffer {
+  const own = Buffer.allocUnsafeSlow(first.length + second.length)
+  second.copy(own, first.copy(own))
+  return own
 }
 
 function ownCopyOf(bytes: Buffer): Buffer {

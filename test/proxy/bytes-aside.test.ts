@@ -32,6 +32,38 @@ describe('bytes that are put aside', () => {
     }
   })
 
+  it('stay where they are when a part was taken, until little is left', () => {
+    const pieces = new SharedPieces()
+    const at = new BytesAside()
+    const text = 'GET / HTTP/1.1\r\n'.repeat(100)
+    pieces.put(Buffer.from(text), at)
+    const all = at.take()
+    assert.ok(all)
+    const rest = all.subarray(text.length / 2)
+    assert.equal(pieces.holds(rest, at), true)
+    pieces.put(rest, at)
+    const again = at.take()
+    assert.equal(again?.toString(), text.slice(text.length / 2))
+    assert.equal(again?.byteOffset, rest.byteOffset)
+    const little = all.subarray(text.length - 16)
+    assert.equal(pieces.holds(little, at), false)
+    pieces.put(little, at)
+    const moved = at.take()
+    assert.equal(moved?.toString(), 'GET / HTTP/1.1\r\n')
+    assert.notEqual(moved?.byteOffset, little.byteOffset)
+  })
+
+  it('are copied where they are in memory of another, however large', () => {
+    const pieces = new SharedPieces()
+    const at = new BytesAside()
+    const lent = Buffer.from('lent'.repeat(100))
+    pieces.put(lent, at)
+    lent.fill(0)
+    const rest = at.take()
+    assert.equal(rest?.toString(), 'lent'.repeat(100))
+    assert.equal(pieces.holds(Buffer.from(rest ?? ''), at), false)
+  })
+
   it('take no memory any more when all that shared it were taken back', async () => {
     v8.setFlagsFromString('--expose-gc')
     const collectGarbage = vm.runInNewContext('gc') as () => void
