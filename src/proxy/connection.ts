@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { type ErrorCode, errorEntry } from '../errors.ts'
 import { parseRequestHead, type RequestHead } from '../http/head.ts'
+import { inOwnMemory, joined, ownCopyOf } from '../http/own-bytes.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import type { CLOSE_REASONS } from '../metrics.ts'
@@ -130,7 +131,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     if (this.#lingering) return this.#linger(chunk.length)
     const before = this.#pending ?? this.#aside?.take()
     if (before !== undefined) {
-      this.#pending = inOneMemory(before, chunk)
+      this.#pending = joined(before, chunk)
       // One piece more than what waits is enough.
       if (this.#yielding) this.socket.pause()
     } else {
@@ -825,27 +826,6 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
 interface Upgraded {
   readonly tunnel: Tunnel
   readonly exchange: Exchange
-}
-
-/**
- * Bytes that have to wait, without what else was read with them: one byte of a large piece would keep
- * the whole of it.
- */
-function inOwnMemory(bytes: Buffer): Buffer {
-  return bytes.buffer.byteLength <= 4 * bytes.length ? bytes : ownCopyOf(bytes)
-}
-
-/** Buffer.concat would take it from node's pool, of which each piece is kept whole for one byte in it. */
-function inOneMemory(first: Buffer, second: Buffer): Buffer {
-  const own = Buffer.allocUnsafeSlow(first.length + second.length)
-  second.copy(own, first.copy(own))
-  return own
-}
-
-function ownCopyOf(bytes: Buffer): Buffer {
-  const own = Buffer.allocUnsafeSlow(bytes.length)
-  bytes.copy(own)
-  return own
 }
 
 /** How a tunnel has ended whose client's connection was closed for `reason`. */

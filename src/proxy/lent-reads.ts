@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import net from 'node:net'
 import { Readable } from 'node:stream'
 import type tls from 'node:tls'
+import { ownCopyOf } from '../http/own-bytes.ts'
 import type { ReadShares } from './read-shares.ts'
 import { Rests } from './rests.ts'
 import { withOwnConnection } from './self-handshake.ts'
@@ -161,12 +162,9 @@ export class LentReads {
 
   #handOver(socket: tls.TLSSocket, length: number): boolean {
     const bytes = this.#memory.subarray(0, length)
-    // Nobody takes it now, or something waits that came before: then the stream keeps it. Not in node's
-    // pool, of which each piece is kept whole for one byte in it.
+    // Nobody takes it now, or something waits that came before: then the stream keeps it.
     if (socket.readableFlowing !== true || socket.readableLength > 0) {
-      const own = Buffer.allocUnsafeSlow(length)
-      bytes.copy(own)
-      return socket.push(own)
+      return socket.push(ownCopyOf(bytes))
     }
     this.#borrower = socket
     try {

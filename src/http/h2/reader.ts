@@ -1,5 +1,6 @@
 // Cuts bytes into HTTP/2 frames (RFC 9113 section 4) and joins header blocks, for either side of a
 // connection. Holds what a frame may look like on its own; what it means is its user's.
+import { inOwnMemory, joined, ownCopyOf } from '../own-bytes.ts'
 import { FLAG, FRAME, FRAME_HEADER_BYTES, H2_ERROR, MAX_FRAME_BYTES, readUint31 } from './frames.ts'
 
 /** Hears what was read. Everything but `data` returns an error code that ends the connection, or none. */
@@ -81,7 +82,7 @@ export class FrameReader {
     const part = this.#part
     if (part === undefined) return H2_ERROR.none
     this.#part = undefined
-    return this.#frames(part, 0, part.length)
+    return this.#frames(part, 0, part.length, true)
   }
 
   /** @returns the error code that ends the connection, or none */
@@ -92,13 +93,14 @@ export class FrameReader {
       if (chunk[at++] !== this.#preface[this.#prefaceRead++]) return H2_ERROR.protocol
     }
     const part = this.#part
-    if (part === undefined) return this.#frames(chunk, at, length)
+    if (part === undefined) return this.#frames(chunk, at, length, false)
     this.#part = undefined
-    const whole = Buffer.concat([part, chunk.subarray(at, length)])
-    return this.#frames(whole, 0, whole.length)
+    const whole = joined(part, chunk.subarray(at, length))
+    return this.#frames(whole, 0, whole.length, true)
   }
 
-  #frames(bytes: Buffer, start: number, end: number): number {
+  /** @param own the bytes are not lent */
+  #frames(bytes: Buffer, start: number, end: number, own: boolean): number {
     let at = start
     while (at < end && !this.#stopped && !this.#held) {
       if (this.#dataLeft + this.#paddingLeft > 0) {
@@ -141,7 +143,10 @@ export class FrameReader {
             : this.#user.control(type, flags, stream, bytes, payload, at)
       if (error !== H2_ERROR.none) return error
     }
-    if (at < end && !this.#stopped) this.#part = Buffer.from(bytes.subarray(at, end))
+    if (at < end && !this.#stopped) {
+      const rest = bytes.subarray(at, end)
+      this.#part = own ? inOwnMemory(rest) : ownCopyOf(rest)
+    }
     return H2_ERROR.none
   }
 
