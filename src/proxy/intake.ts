@@ -20,7 +20,7 @@ const MOST = 64
 /** A policy that takes long: others are to have the thread, too. At least one request begins. */
 const MOST_MS = 2
 /** While several principals are about: each costs as much again until it is answered, and more. */
-const MOST_SHARED = 8
+const MOST_SHARED = 4
 const MOST_SHARED_MS = 0.25
 
 export class Intake {

@@ -84,8 +84,9 @@ const MOST_BLOCK_FRAMES = 64
  * as many as it may have open: all of those may be answered before their bodies have come.
  */
 const LEAST_REMEMBERED = 256
-/** Then others have their turn. */
-const REQUESTS_PER_TURN = 16
+/** Then others have their turn: frames that bring nothing, of which a request takes as long as eight. */
+const FRAMES_PER_TURN = 128
+const FRAMES_PER_REQUEST = 8
 /** Of what the client has not read: then nothing more is read of it. */
 const MOST_WAITING_BYTES = 256 * 1024
 
@@ -110,7 +111,9 @@ export class Http2Session implements FrameUser, StreamOwner {
   readonly #window = new ReceiveWindow(CONNECTION_WINDOW)
   reads = 0
   readonly #later = new Set<Http2Stream>()
-  #requestsThisTurn = 0
+  #framesThisTurn = 0
+  /** For its turn to go on. */
+  #waits = false
   #flood = false
 
   constructor(socket: Duplex, options: SessionOptions, events: SessionEvents) {
@@ -289,7 +292,7 @@ export class Http2Session implements FrameUser, StreamOwner {
     this.#idle.give(IDLE_PER_FRAME)
     const stream = new Http2Stream(id, this, endStream)
     this.#streams.set(id, stream)
-    if (++this.#requestsThisTurn >= REQUESTS_PER_TURN) this.#reader.hold()
+    this.#took(FRAMES_PER_REQUEST)
     try {
       this.#events.sessionRequest(stream, block.fields, endStream)
     } catch (error) {
@@ -351,11 +354,16 @@ export class Http2Session implements FrameUser, StreamOwner {
     }
     // What windows have opened meanwhile is used once, however often they did.
     this.sending.pump()
-    this.#requestsThisTurn = 0
+    this.#framesThisTurn = 0
     if (this.sending.outbox.waitingBytes > MOST_WAITING_BYTES) this.#reader.hold()
     if (!this.#reader.held) return
     this.#socket.pause()
-    this.#options.later(() => this.#goOn())
+    if (this.#waits) return
+    this.#waits = true
+    this.#options.later(() => {
+      this.#waits = false
+      this.#goOn()
+    })
   }
 
   /** Others have had their turn; or the client has read something. */
@@ -505,7 +513,13 @@ export class Http2Session implements FrameUser, StreamOwner {
   }
 
   #countIdle(): number {
+    this.#took(1)
     return this.#idle.take(this.#options.nowMs()) ? H2_ERROR.none : H2_ERROR.enhanceYourCalm
+  }
+
+  #took(frames: number): void {
+    this.#framesThisTurn += frames
+    if (this.#framesThisTurn >= FRAMES_PER_TURN) this.#reader.hold()
   }
 
   /** A request that had begun was ended by the client, or for what it did. */

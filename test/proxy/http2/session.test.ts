@@ -651,6 +651,24 @@ describe('a client that sends much at once', () => {
     for (let id = 1; id < 1_000; id += 2) assert.equal(raw.answer(id).status, 200)
   })
 
+  it('lets others have their turn if it brings nothing, too, and goes on once in each', async () => {
+    const waiting: (() => void)[] = []
+    const { raw } = await inMemory(answerOk, { later: (goOn) => waiting.push(goOn) })
+    const acks = (): number => raw.frames.filter(({ type }) => type === FRAME.ping).length
+    const sent = Array.from({ length: 300 }, () => frame(FRAME.ping, 0, 0, Buffer.alloc(8)))
+    // Several pieces while it waits are no more turns.
+    for (let i = 0; i < 3; i++) raw.send(Buffer.concat(sent))
+    let turns = 0
+    await eventually('all are answered', () => {
+      assert.ok(waiting.length <= 1, `${waiting.length} turns at once`)
+      const goOn = waiting.shift()
+      if (goOn !== undefined) turns++
+      goOn?.()
+      return acks() === 900
+    })
+    assert.ok(turns >= 6, `${turns} turns`)
+  })
+
   it('and does not read is not read from either', async () => {
     const { raw, seen } = await inMemory(({ stream }) => {
       stream.respond([':status', '200', 'x-large', 'y'.repeat(4_000)])
