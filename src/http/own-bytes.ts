@@ -14,11 +14,11 @@ export function joined(first: Buffer, second: Buffer): Buffer {
 }
 
 /**
- * Bytes in own memory: where they are, if they are a good part of it. One byte of a large piece would keep
- * the whole of it; to copy what is left with each little that is taken would be as bad.
+ * Bytes that are not lent, in memory that is theirs: where they are, if they are a good part of it. One byte of
+ * a large piece would keep the whole of it; to copy what is left with each little that is taken would be as bad.
  */
 export function inOwnMemory(bytes: Buffer): Buffer {
-  return bytes.buffer.byteLength <= MOST_TIMES * bytes.length ? bytes : ownCopyOf(bytes)
+  return bytes.buffer.byteLength < MOST_TIMES * bytes.length ? bytes : ownCopyOf(bytes)
 }
 
 const MOST_TIMES = 4
