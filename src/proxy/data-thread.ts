@@ -37,6 +37,11 @@ import { warmUp } from './warm-up.ts'
 
 /** Heartbeat, deadlines, record batches: everything that happens by time happens on this beat. */
 const TICK_MS = 100
+/**
+ * What passes between two ticks for deadlines, at the most: in a stall nobody was late. What came meanwhile may
+ * have been read before the tick that ends it, as if it had come before.
+ */
+const MOST_TICK_MS = 500
 
 const UPSTREAM_OPEN = cellOf('upstream_connections_open', {})
 const OVERLOADED = cellOf('overload_active', {})
@@ -53,6 +58,7 @@ class DataThread {
   #overdue: number | undefined
   #drained = false
   #tickDueMs: number
+  #tickedMs: number
 
   constructor(start: DataThreadStart, post: (message: FromDataThread) => void) {
     this.#post = post
@@ -131,7 +137,8 @@ class DataThread {
       fault: (error) => recordFault(context, error),
       later: (step) => setImmediate(step),
     })
-    this.#tickDueMs = clock.monotonicMs() + TICK_MS
+    this.#tickedMs = clock.monotonicMs()
+    this.#tickDueMs = this.#tickedMs + TICK_MS
   }
 
   async listen(reusePort: boolean): Promise<void> {
@@ -192,8 +199,9 @@ class DataThread {
   #tick(): void {
     const { cells, clock, records, generation } = this.#context
     const monotonicMs = clock.monotonicMs()
-    this.#context.tickMs = monotonicMs
-    cells.set(HEARTBEAT_CELL, this.#context.tickMs)
+    this.#context.tickMs += Math.min(MOST_TICK_MS, monotonicMs - this.#tickedMs)
+    this.#tickedMs = monotonicMs
+    cells.set(HEARTBEAT_CELL, monotonicMs)
     cells.set(LOOP_LAG_SECONDS_CELL, Math.max(0, monotonicMs - this.#tickDueMs) / 1000)
     cells.set(GENERATION_CELL, generation.snapshot.generation)
     // Has been ready since it decided, unless this thread is younger than that.
@@ -207,7 +215,7 @@ class DataThread {
     else this.#keepDeadlines()
     records.flush()
     if (this.#drainUntilMs !== undefined && !this.#drained)
-      this.#finishDrain(this.#context.tickMs >= this.#drainUntilMs)
+      this.#finishDrain(monotonicMs >= this.#drainUntilMs)
   }
 
   #keepDeadlines(): void {

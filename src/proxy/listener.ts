@@ -233,14 +233,14 @@ export class Listener {
   }
 
   tick(): void {
-    const { tickMs } = this.#context
+    const { tickMs, clock } = this.#context
     const { handshakeMs } = this.#context.generation.snapshot.settings.inbound.timeouts
     const limitMs = this.#context.draining ? Math.min(handshakeMs, DRAIN_HANDSHAKE_MS) : handshakeMs
     const { overload } = this.#context
     this.#guard.tick(overload.active ? Math.min(limitMs, OVERLOAD_WAIT_MS) : limitMs)
     if (this.#guard.waiting > 0) overload.press()
     this.#endSlowHandshakes(limitMs)
-    this.#keyChanges.tick(tickMs)
+    this.#keyChanges.tick(clock.monotonicMs())
     for (const [socket, sinceMs] of this.#refused) {
       if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
     }

@@ -32,7 +32,7 @@ export interface ThreadContext {
   lentReads?: LentReads
   readonly overload: Overload
   readonly clock: Clock
-  /** Time of the last tick, monotonic: near enough for deadlines, and free. */
+  /** Time of the last tick, monotonic, less what the thread has stalled: near enough for deadlines, and free. */
   tickMs: number
   draining: boolean
 }
