@@ -19,9 +19,12 @@ export interface Arrival {
 const MOST = 64
 /** A policy that takes long: others are to have the thread, too. At least one request begins. */
 const MOST_MS = 2
-/** While several principals are about: each costs as much again until it is answered, and more. */
-const MOST_SHARED = 4
-const MOST_SHARED_MS = 0.25
+/**
+ * While several principals are about: each costs as much again until it is answered, and more. With a quarter of
+ * this a request over HTTP/2 took half as much CPU again (2026-11): what is done together costs less.
+ */
+const MOST_SHARED = 16
+const MOST_SHARED_MS = 0.5
 
 export class Intake {
   /** For the bytes of those that wait. */

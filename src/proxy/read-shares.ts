@@ -14,7 +14,7 @@ export interface Reader {
 }
 
 /** Of a turn, for each principal, while there are several... */
-const SHARED_MS = 0.25
+const SHARED_MS = 0.5
 /** ...and for one alone: timers, probes and new connections are to have their turn, too. */
 const ALONE_MS = 4
 /** Others are about for so long after they were last read. */

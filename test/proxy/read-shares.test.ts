@@ -47,16 +47,16 @@ describe('the time of a turn that clients are read for', () => {
     assert.equal(steps.length, 0, 'nothing keeps the loop busy')
   })
 
-  it('is a quarter of a millisecond for each of several', () => {
+  it('is half a millisecond for each of several', () => {
     const { shares, endTurn, two } = setUp()
     two()
     assert.equal(shares.shared, true)
-    assert.equal(shares.took('a', 0.2), false)
-    assert.equal(shares.took('b', 0.2), false)
+    assert.equal(shares.took('a', 0.4), false)
+    assert.equal(shares.took('b', 0.4), false)
     assert.equal(shares.took('a', 0.1), true)
     assert.equal(shares.took('b', 0), false)
     endTurn()
-    assert.equal(shares.took('a', 0.2), false)
+    assert.equal(shares.took('a', 0.4), false)
   })
 
   it('is shared until the others have been silent for a while', () => {
@@ -81,11 +81,11 @@ describe('clients that have had theirs', () => {
     assert.equal(steps.length, 0)
   })
 
-  it('are as many as take a quarter of a millisecond where there are several, principals in turn', () => {
+  it('are as many as take half a millisecond where there are several, principals in turn', () => {
     const { waits, endTurn, two } = setUp()
     two()
-    for (const name of ['a1', 'a2', 'a3', 'a4']) waits('a', name, 0.05, 0.05)
-    waits('b', 'b1', 0.05, 0.05)
+    for (const name of ['a1', 'a2', 'a3', 'a4']) waits('a', name, 0.1, 0.1)
+    waits('b', 'b1', 0.1, 0.1)
     assert.deepEqual(endTurn(), ['a1', 'b1', 'a2'])
     assert.deepEqual(endTurn(), ['a3', 'a4'])
   })
@@ -102,10 +102,10 @@ describe('clients that have had theirs', () => {
   it('have what that took taken from the turn that follows', () => {
     const { shares, waits, endTurn, two } = setUp()
     two()
-    waits('a', 'a1', 0.2)
+    waits('a', 'a1', 0.4)
     endTurn()
-    assert.equal(shares.took('b', 0.2), false)
-    assert.equal(shares.took('a', 0.1), true)
+    assert.equal(shares.took('b', 0.4), false)
+    assert.equal(shares.took('a', 0.2), true)
   })
 
   it('do not wait in the turn in which they wait again', () => {
