@@ -212,7 +212,7 @@ export class LentReads {
     }
     this.#shares.wait(lent.principal, {
       get expectedMs() {
-        return lent.tookMs
+        return socket.destroyed ? 0 : lent.tookMs
       },
       goOn: () => {
         if (wasAlone || !lent.broughtNothing) return goOn()
