@@ -344,6 +344,11 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   exchangeFailed(exchange: Exchange, code: ErrorCode): void {
     this.#exchange = undefined
     const { fault } = errorEntry(code)
+    this.#record(exchange, {
+      outcome: fault === 'client' ? 'rejected' : 'allow',
+      code,
+      status: errorEntry(code).http,
+    })
     this.#answer(
       code,
       exchange.head,
@@ -351,11 +356,6 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       undefined,
       exchange.unwanted,
     )
-    this.#record(exchange, {
-      outcome: fault === 'client' ? 'rejected' : 'allow',
-      code,
-      status: errorEntry(code).http,
-    })
   }
 
   exchangeBroken(exchange: Exchange, code: ErrorCode): void {
@@ -647,7 +647,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     unwanted: UnwantedBody | undefined,
     requestBytes = 0,
   ): void {
-    this.#answer(refused.code, head, refused.decisionId ?? refused.requestId, refused, unwanted)
+    // Counted before anybody can have read it.
     this.#tally.request(
       this,
       {
@@ -661,6 +661,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       },
       { outcome: refused.denial?.evaluation.outcome ?? 'rejected', code: refused.code },
     )
+    this.#answer(refused.code, head, refused.decisionId ?? refused.requestId, refused, unwanted)
   }
 
   /** @param unwanted what is still to come of the request's body; undefined: the connection ends */
