@@ -104,6 +104,13 @@ async function main(): Promise<void> {
     },
   })
   const rounds = Number(asked.rounds)
+  if (!Number.isInteger(rounds) || rounds < 1)
+    throw new Error(`--rounds ${asked.rounds}: not a number`)
+  for (const name of asked.only ?? []) {
+    if (!(name in ABUSES))
+      throw new Error(`--only ${name}: none of ${Object.keys(ABUSES).join('; ')}`)
+  }
+  const variant = variantOf(asked.proxy)
   const names = Object.keys(ABUSES).filter(
     (name) => ABUSES[name] === undefined || asked.only?.includes(name) !== false,
   )
@@ -114,7 +121,7 @@ async function main(): Promise<void> {
   try {
     for (let round = 1; round <= rounds; round++) {
       for (const name of names) {
-        const driven = await measure(name, variantOf(asked.proxy), stage, load)
+        const driven = await measure(name, variant, stage, load)
         console.error(`round ${round}, ${name}: p99 ${driven.p99Ms.toFixed(2)} ms`)
         p50Ms.set(name, [...(p50Ms.get(name) ?? []), driven.p50Ms])
         p99Ms.set(name, [...(p99Ms.get(name) ?? []), driven.p99Ms])
@@ -167,7 +174,9 @@ async function measure(
 function variantOf(name: string): ProxyVariant {
   if (name === 'postern') return posternVariant(name, join(REPOSITORY, 'dist/main.js'), SAMPLE)
   const peer = PEERS.find((variant) => variant.name === name)
-  if (peer === undefined) throw new Error(`no such proxy: ${name}`)
+  if (peer === undefined) {
+    throw new Error(`--proxy ${name}: none of postern; ${PEERS.map((one) => one.name).join('; ')}`)
+  }
   return peer
 }
 

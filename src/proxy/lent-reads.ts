@@ -229,7 +229,7 @@ export class LentReads {
     let [lent, kept] = [0, 0]
     server.on('data', (bytes: Buffer) => {
       arrived.update(bytes)
-      if (bytes.buffer === this.#memory.buffer) lent++
+      if (this.lends(bytes)) lent++
       else kept++
       if (kept > 0 && lent > 1) return
       server.pause()
