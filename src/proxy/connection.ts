@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { type ErrorCode, errorEntry } from '../errors.ts'
 import { parseRequestHead, type RequestHead } from '../http/head.ts'
-import { inOwnMemory, joined, ownCopyOf } from '../http/own-bytes.ts'
+import { KeptBytes } from '../http/kept-bytes.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import type { CLOSE_REASONS } from '../metrics.ts'
@@ -71,6 +71,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   readonly #inputs: ConnectionInputs
   readonly #bornMs: number
   #pending: Buffer | undefined
+  /** Where it is, between two events. */
+  readonly #kept: KeptBytes
   /** What waits with a request for its turn. */
   #aside: BytesAside | undefined
   #exchange: Exchange | undefined
@@ -108,6 +110,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.remotePort = start.remotePort
     this.#inputs = start.inputs
     this.#context = context
+    this.#kept = new KeptBytes(context.pool.copies)
     this.#tally = tally
     this.#bornMs = context.tickMs
     this.#waitingSinceMs = context.tickMs
@@ -131,7 +134,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     if (this.#lingering) return this.#linger(chunk.length)
     const before = this.#pending ?? this.#aside?.take()
     if (before !== undefined) {
-      this.#pending = joined(before, chunk)
+      this.#pending = this.#kept.append(before, chunk)
       // One piece more than what waits is enough.
       if (this.#yielding) this.socket.pause()
     } else {
@@ -140,9 +143,6 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       if (this.#exchange === undefined) this.#waitingSinceMs = this.#context.tickMs
     }
     this.#read()
-    if (this.#pending?.buffer === chunk.buffer && this.#context.lentReads?.lends(chunk) !== false) {
-      this.#pending = ownCopyOf(this.#pending)
-    }
   }
 
   onDrain(): void {
@@ -371,7 +371,10 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     const tunnel = new Tunnel('websocket', this, upstream, this.#context.cells)
     this.#tunnel = { tunnel, exchange }
     tunnel.begin()
-    if (first !== undefined) tunnel.clientData(first)
+    if (first !== undefined) {
+      tunnel.clientData(first)
+      this.#kept.drop()
+    }
     if (this.#clientEnded) tunnel.clientEnd()
   }
 
@@ -413,7 +416,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       const rest = this.#take(bytes)
       if (rest === undefined) {
         if (this.#yielding && bytes.length <= MOST_ASIDE_BYTES) this.#putAside(bytes)
-        else this.#pending = this.#isAside(bytes) ? bytes : inOwnMemory(bytes)
+        else this.#pending = bytes
         // With each request that is taken out of it, as much again would be read and put behind it.
         if (this.#yielding && bytes.length > MOST_WAITING_BYTES) this.socket.pause()
         break
@@ -421,6 +424,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       if (rest < bytes.length) this.#pending = bytes.subarray(rest)
     }
     this.#reading = false
+    if (this.#pending === undefined) this.#kept.drop()
+    else if (!this.#isAside(this.#pending)) this.#pending = this.#kept.keep(this.#pending)
     if (this.#clientEnded) this.#readEnd()
   }
 

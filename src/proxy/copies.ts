@@ -3,6 +3,7 @@
 // such, and what malloc takes from the system anew is cleared page by page (1 MB both ways, 2026-11:
 // 18 % and 9 % of the CPU with what comes from clients; see lent-reads.ts).
 import type { Writable } from 'node:stream'
+import type { KeptCopy, Memory } from '../http/kept-bytes.ts'
 
 /** Below this, node's own pool of small buffers is as cheap. */
 const LEAST_BYTES = 4 * 1024
@@ -10,20 +11,14 @@ const LEAST_BYTES = 4 * 1024
 const ROOM_BYTES = 2 * 1024
 /** What one read brings, and `ROOM_BYTES`. */
 const MOST_BYTES = 130 * 1024
-/** Of each size. What is on its way at once beyond that is an exception, and not kept. */
-const MOST_IDLE = 32
-
-/** Memory for a copy that somebody keeps. */
-export interface KeptCopy {
-  readonly memory: Buffer
-  /** Nobody refers to the memory any more. Left out, it is the garbage collector's. */
-  release(): void
-}
+/** What was in use at once beyond that is an exception, and left to the garbage collector. */
+const MOST_IDLE_BYTES = 4 * 1024 * 1024
 
 /** Makes copies of bytes that are lent. */
-export class Copies {
+export class Copies implements Memory {
   /** By the power of two that a copy has room for. */
   readonly #idle: Copy[][] = []
+  #idleBytes = 0
 
   /**
    * Writes `before`, the bytes `start..end` and `after` in one piece; both texts are latin1.
@@ -60,23 +55,40 @@ export class Copies {
   /** At most twice as large: a slow reader keeps it for long. */
   #reused(length: number): Copy {
     const power = 32 - Math.clz32(Math.max(length - ROOM_BYTES, LEAST_BYTES) - 1)
-    const idle = (this.#idle[power] ??= [])
-    const copy = idle.pop() ?? new Copy(2 ** power + ROOM_BYTES, idle)
+    const copy = this.#idle[power]?.pop()
+    if (copy === undefined) return new Copy(2 ** power + ROOM_BYTES, this.#released)
+    this.#idleBytes -= copy.memory.length
     copy.lend()
     return copy
   }
+
+  /** What is used now is more likely to be used next than what there is most of. */
+  readonly #released = (copy: Copy): void => {
+    const { length } = copy.memory
+    while (this.#idleBytes + length > MOST_IDLE_BYTES) {
+      this.#idleBytes -= largest(this.#idle).pop()?.memory.length ?? 0
+    }
+    const power = 31 - Math.clz32(length)
+    ;(this.#idle[power] ??= []).push(copy)
+    this.#idleBytes += length
+  }
+}
+
+function largest(idle: readonly Copy[][]): Copy[] {
+  const bytes = (some: readonly Copy[]): number => some.length * (some[0]?.memory.length ?? 0)
+  return idle.reduce((most, some) => (bytes(some) > bytes(most) ? some : most), [])
 }
 
 class Copy implements KeptCopy {
   readonly memory: Buffer
   /** What `stream.write` calls when it is done with the bytes. */
   readonly written: (error?: Error | null) => void
-  readonly #idle: Copy[]
-  #inUse = false
+  readonly #released: (copy: Copy) => void
+  #inUse = true
 
-  constructor(size: number, idle: Copy[]) {
+  constructor(size: number, released: (copy: Copy) => void) {
     this.memory = Buffer.allocUnsafeSlow(size)
-    this.#idle = idle
+    this.#released = released
     // After an error nobody says what still refers to the bytes: those are never used again.
     this.written = (error) => {
       if (error === undefined || error === null) this.release()
@@ -91,7 +103,7 @@ class Copy implements KeptCopy {
   release(): void {
     if (!this.#inUse) return
     this.#inUse = false
-    if (this.#idle.length < MOST_IDLE) this.#idle.push(this)
+    this.#released(this)
   }
 }
 

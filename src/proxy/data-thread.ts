@@ -156,9 +156,8 @@ class DataThread {
     const context = this.#context
     try {
       const options = contextOptions(identity, trust.bundles)
-      const reads = await LentReads.prove(options, context.shares, (error) =>
-        recordFault(context, error),
-      )
+      const fault = (error: unknown): void => recordFault(context, error)
+      const reads = await LentReads.prove(options, context.shares, context.pool.copies, fault)
       if (reads instanceof LentReads) context.lentReads = reads
       else {
         context.records.push({ kind: 'slow_reads', timeMs: context.clock.nowMs(), detail: reads })

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import net from 'node:net'
 import { Readable } from 'node:stream'
 import type tls from 'node:tls'
-import { ownCopyOf } from '../http/own-bytes.ts'
+import { type KeptCopy, type Memory, takeFrom } from '../http/kept-bytes.ts'
 import type { ReadShares } from './read-shares.ts'
 import { Rests } from './rests.ts'
 import { withOwnConnection } from './self-handshake.ts'
@@ -72,7 +72,11 @@ export class LentReads {
   readonly #memory = Buffer.allocUnsafeSlow(READ_BYTES)
   readonly #bufferKey: symbol
   readonly #callbackKey: symbol
+  /** For what comes while nobody takes it: the stream keeps it, and lends it later. */
+  readonly #copies: Memory
+  readonly #kept = new WeakMap<ArrayBufferLike, KeptCopy>()
   readonly #callback: (this: tls.TLSSocket, length: number) => boolean
+  readonly #readStream: (this: tls.TLSSocket, size?: number) => Buffer | null
   readonly #fault: (error: unknown) => void
   /** Whose bytes are in the memory, while its listeners have them. */
   #borrower: tls.TLSSocket | undefined
@@ -87,16 +91,18 @@ export class LentReads {
 
   /**
    * Sends bytes to ourselves over TLS with the options of the listener.
+   * @param copies for what comes while nobody takes it
    * @param fault hears of what must never happen
    * @returns why nothing can be lent, where they do not arrive
    */
   static async prove(
     options: tls.SecureContextOptions,
     shares: ReadShares,
+    copies: Memory,
     fault: (error: unknown) => void,
   ): Promise<LentReads | string> {
     try {
-      const reads = new LentReads(shares, fault)
+      const reads = new LentReads(shares, copies, fault)
       await withOwnConnection(options, (server, client) => reads.#prove(server, client))
       return reads
     } catch (error) {
@@ -104,12 +110,18 @@ export class LentReads {
     }
   }
 
-  private constructor(shares: ReadShares, fault: (error: unknown) => void) {
+  private constructor(shares: ReadShares, copies: Memory, fault: (error: unknown) => void) {
     this.#shares = shares
+    this.#copies = copies
     this.#fault = fault
     const reads = this
     this.#callback = function (length) {
       return reads.#read(this, length)
+    }
+    this.#readStream = function (this: tls.TLSSocket, size) {
+      const bytes: Buffer | null = readStream.call(this, size)
+      if (bytes !== null) reads.#taken(bytes)
+      return bytes
     }
     // Under which symbols a socket keeps its `onread` is known by what they lead to.
     const onread = { buffer: this.#memory, callback: () => true }
@@ -134,10 +146,10 @@ export class LentReads {
     // much waits. Others go by what waits in the stream: it is bounded, and short pauses cost nothing.
     socket.pause = pauseStream
     socket.resume = resumeStream
-    socket.read = readStream
+    socket.read = this.#readStream
   }
 
-  /** Whether the bytes are in memory that is used again, and not in their own. */
+  /** Whether the bytes are where they were read, and were not kept by the stream for a while. */
   lends(bytes: Buffer): boolean {
     return bytes.buffer === this.#memory.buffer
   }
@@ -164,7 +176,7 @@ export class LentReads {
     const bytes = this.#memory.subarray(0, length)
     // Nobody takes it now, or something waits that came before: then the stream keeps it.
     if (socket.readableFlowing !== true || socket.readableLength > 0) {
-      return socket.push(ownCopyOf(bytes))
+      return socket.push(this.#copyOf(bytes))
     }
     this.#borrower = socket
     try {
@@ -173,6 +185,21 @@ export class LentReads {
       this.#borrower = undefined
     }
     return true
+  }
+
+  #copyOf(bytes: Buffer): Buffer {
+    const copy = takeFrom(this.#copies, bytes.length)
+    const { memory } = copy
+    this.#kept.set(memory.buffer, copy)
+    return memory.subarray(0, bytes.copy(memory))
+  }
+
+  /** The stream has given it to the listeners of `data`, which have returned. */
+  #taken(bytes: Buffer): void {
+    const copy = this.#kept.get(bytes.buffer)
+    if (copy === undefined) return
+    this.#kept.delete(bytes.buffer)
+    copy.release()
   }
 
   #account(socket: tls.TLSSocket, lent: Lent, length: number, beganMs: number | undefined): void {

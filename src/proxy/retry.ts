@@ -1,7 +1,7 @@
 // Whether a request that failed is sent to the workload once more, and what of its body is needed for
 // that. Never after a byte of an answer, and never twice.
+import type { KeptCopy, Memory } from '../http/kept-bytes.ts'
 import type { Repeatable } from './call.ts'
-import type { Copies, KeptCopy } from './copies.ts'
 
 /** Of a body, so much is kept for the case that it has to be sent once more. */
 const MOST_KEPT_BYTES = 64 * 1024
@@ -9,15 +9,15 @@ const MOST_KEPT_BYTES = 64 * 1024
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
 
 export class Retry {
-  readonly #copies: Copies
+  readonly #memory: Memory
   /** The body so far, in memory that may have room for more. */
   #kept: KeptCopy | undefined
   #bytes = 0
   /** The request cannot be repeated any more. */
   #over = false
 
-  constructor(copies: Copies) {
-    this.#copies = copies
+  constructor(memory: Memory) {
+    this.#memory = memory
   }
 
   /** More of the body was sent; the bytes are lent. */
@@ -56,7 +56,7 @@ export class Retry {
   #roomFor(bytes: number): KeptCopy {
     const kept = this.#kept
     if (kept !== undefined && bytes <= kept.memory.length) return kept
-    const larger = this.#copies.take(bytes)
+    const larger = this.#memory.take(bytes)
     kept?.memory.copy(larger.memory, 0, 0, this.#bytes)
     kept?.release()
     this.#kept = larger

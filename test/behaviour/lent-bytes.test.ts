@@ -10,6 +10,7 @@ import type { Duplex, Readable, Writable } from 'node:stream'
 import { before, describe, it } from 'node:test'
 import tls from 'node:tls'
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
+import { openClient, post } from '../support/http1.ts'
 import { openSession, startH2cWorkload } from '../support/http2.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
 import { type Randomness, randomness, SEED } from '../support/randomness.ts'
@@ -123,6 +124,36 @@ const overHttp1: Echo = async (_t, sidecar, client, body, random) => {
   return echo
 }
 
+/** Parts of it in requests that do not wait for each other, with the end of one next to the begin of another. */
+const overOneConnection: Echo = async (t, sidecar, client, body, random) => {
+  const { socket, answer } = await openClient(t, sidecar, client)
+  const requests: Buffer[] = []
+  for (let at = 0; at < body.length; ) {
+    const most = [20, 1_000, 6_000, 40_000][random.below(4)] ?? 1
+    const part = body.subarray(at, Math.min(body.length, at + 1 + random.below(most)))
+    requests.push(
+      Buffer.from(post('/echo', '', '').replace(/length: 0/, `length: ${part.length}`)),
+      part,
+    )
+    at += part.length
+  }
+  const sent = (async () => {
+    const bytes = Buffer.concat(requests)
+    for (let at = 0; at < bytes.length; ) {
+      const to = Math.min(
+        bytes.length,
+        at + 1 + random.below([20, 3_000, 60_000][random.below(3)] ?? 1),
+      )
+      if (!socket.write(bytes.subarray(at, to))) await once(socket, 'drain')
+      at = to
+    }
+  })()
+  const echoes: Buffer[] = []
+  for (let i = 0; i < requests.length; i += 2) echoes.push((await answer()).body)
+  await sent
+  return Buffer.concat(echoes)
+}
+
 const overTcp: Echo = async (t, sidecar, client, body, random) => {
   const { ALPNProtocols: _, ...options } = sidecar.clientOptions(client)
   const halfOpen: tls.ConnectionOptions & { allowHalfOpen: boolean } = {
@@ -155,6 +186,7 @@ const overHttp2: Echo = async (t, sidecar, client, body, random) => {
 
 const WAYS: Readonly<Record<string, { echo: Echo; start: (t: Cleanup) => Promise<string> }>> = {
   'HTTP/1.1': { echo: overHttp1, start: startEcho },
+  'HTTP/1.1, requests in line': { echo: overOneConnection, start: startEcho },
   'HTTP/2': { echo: overHttp2, start: startEcho },
   'HTTP/2 to h2c': { echo: overHttp2, start: async (t) => (await startH2cWorkload(t)).url },
   TCP: { echo: overTcp, start: startTcpEcho },

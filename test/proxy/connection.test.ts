@@ -8,6 +8,7 @@ import { Cells, cellOf } from '../../src/metrics.ts'
 import type { ConnectionInputs } from '../../src/policy/input.ts'
 import { SharedPieces } from '../../src/proxy/bytes-aside.ts'
 import { ClientConnection } from '../../src/proxy/connection.ts'
+import { Copies } from '../../src/proxy/copies.ts'
 import { type Arrival, Intake } from '../../src/proxy/intake.ts'
 import type { Owed } from '../../src/proxy/overload.ts'
 import { Tally } from '../../src/proxy/tally.ts'
@@ -63,6 +64,7 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
       },
     },
     cells,
+    pool: { copies: new Copies() },
     records: { push: () => {} },
     clock: { nowMs: () => 0, monotonicMs: () => 0 },
     tickMs: 0,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { Writable } from 'node:stream'
 import { describe, it } from 'node:test'
+import type { KeptCopy } from '../../src/http/kept-bytes.ts'
 import { Copies } from '../../src/proxy/copies.ts'
 
 /** Takes what is written, and is done with it when it is told so. */
@@ -94,6 +95,25 @@ describe('copies of lent bytes', () => {
     one.release()
     one.release()
     assert.notEqual(copies.take(10_000).memory.buffer, copies.take(10_000).memory.buffer)
+  })
+
+  it('leave to the garbage collector what was in use at once and is more than is kept for the next', () => {
+    const copies = new Copies()
+    const pieces = (size: number) => Array.from({ length: 100 }, () => copies.take(size))
+    const inBoth = (one: readonly KeptCopy[], two: readonly KeptCopy[]): number => {
+      const memories = new Set(one.map(({ memory }) => memory.buffer))
+      return two.filter(({ memory }) => memories.has(memory.buffer)).length
+    }
+    const large = pieces(130_000)
+    for (const piece of large) piece.release()
+    const again = pieces(130_000)
+    const both = inBoth(large, again)
+    assert.ok(both >= 16 && both <= 40, `${both} of 100 are kept`)
+    // Those of a size that is not used any more make room for others.
+    for (const piece of again) piece.release()
+    const small = pieces(20_000)
+    for (const piece of small) piece.release()
+    assert.ok(inBoth(small, pieces(20_000)) > 50)
   })
 
   it('have room for what was asked for, of any size', () => {

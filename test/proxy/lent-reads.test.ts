@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { before, describe, it, type TestContext } from 'node:test'
 import tls from 'node:tls'
+import { Copies } from '../../src/proxy/copies.ts'
 import { LentReads } from '../../src/proxy/lent-reads.ts'
 import { ReadShares } from '../../src/proxy/read-shares.ts'
 import { Turn } from '../../src/proxy/turn.ts'
@@ -27,6 +28,7 @@ const RAW_CLIENT: tls.ConnectionOptions = { rejectUnauthorized: false, servernam
 const MANY = Math.floor((8 * 64 * 1024) / 23)
 
 const faults: unknown[] = []
+const copies = new Copies()
 const shares = new ReadShares(
   new Turn(),
   () => performance.now(),
@@ -34,7 +36,7 @@ const shares = new ReadShares(
 )
 
 async function proven(): Promise<LentReads> {
-  const reads = await LentReads.prove(OPTIONS, shares, (error) => faults.push(error))
+  const reads = await LentReads.prove(OPTIONS, shares, copies, (error) => faults.push(error))
   assert.ok(reads instanceof LentReads, `${reads}`)
   return reads
 }
@@ -212,7 +214,7 @@ describe('reads of TLS clients', () => {
       () => performance.now(),
       () => performance.now(),
     )
-    const lending = await LentReads.prove(OPTIONS, own, (error) => faults.push(error))
+    const lending = await LentReads.prove(OPTIONS, own, copies, (error) => faults.push(error))
     assert.ok(lending instanceof LentReads)
     const connect = await startServer(t, (socket) => {
       const isOther = other.socket === undefined
@@ -287,6 +289,32 @@ describe('reads of TLS clients', () => {
     assert.deepEqual(new Set(memory), new Set([1]))
   })
 
+  it('of a reader that pauses are lent later, in memory that is used again', async (t) => {
+    const RECORD = 16 * 1024
+    let taken = 0
+    const wrong: number[] = []
+    const memory = new Set<ArrayBufferLike>()
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket, 'one')
+      socket.on('data', (chunk: Buffer) => {
+        for (const byte of chunk) if (byte !== taken++ % 251) wrong.push(taken)
+        memory.add(chunk.buffer)
+        chunk.fill(255)
+        socket.pause()
+        setImmediate(() => socket.resume())
+      })
+    })
+    const bytes = Buffer.from(Array.from({ length: 100 * RECORD }, (_, i) => i % 251))
+    for (let clients = 1; clients <= 3; clients++) {
+      taken = 0
+      const client = await connect()
+      client.end(bytes)
+      await eventually('all was taken', () => taken === bytes.length)
+    }
+    assert.deepEqual(wrong, [])
+    assert.ok(memory.size <= 20, `${memory.size} pieces of memory for 300 records`)
+  })
+
   for (const pauses of [false, true]) {
     it(`end both connections where one begins within another${pauses ? ' that is paused' : ''}`, async (t) => {
       let served: tls.TLSSocket | undefined
@@ -314,13 +342,16 @@ describe('reads of TLS clients', () => {
 
 describe('where reads cannot be lent', () => {
   it('says so if TLS with ourselves does not work', async () => {
-    const verdict = await LentReads.prove({ ...OPTIONS, ciphers: 'none' }, shares, () => {})
+    const verdict = await LentReads.prove({ ...OPTIONS, ciphers: 'none' }, shares, copies, () => {})
     assert.equal(typeof verdict, 'string')
   })
 
   it('says so if node has no such thing any more', async () => {
     await withUserBuffers(undefined, async () => {
-      assert.match(String(await LentReads.prove(OPTIONS, shares, () => {})), /memory of its own/)
+      assert.match(
+        String(await LentReads.prove(OPTIONS, shares, copies, () => {})),
+        /memory of its own/,
+      )
     })
     await proven()
   })
@@ -330,7 +361,7 @@ describe('where reads cannot be lent', () => {
       useUserBuffer.call(this, Buffer.alloc(64 * 1024))
     }
     await withUserBuffers(elsewhere, async () => {
-      assert.match(String(await LentReads.prove(OPTIONS, shares, () => {})), /other bytes/)
+      assert.match(String(await LentReads.prove(OPTIONS, shares, copies, () => {})), /other bytes/)
     })
   })
 })

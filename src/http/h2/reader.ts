@@ -1,6 +1,6 @@
 // Cuts bytes into HTTP/2 frames (RFC 9113 section 4) and joins header blocks, for either side of a
 // connection. Holds what a frame may look like on its own; what it means is its user's.
-import { inOwnMemory, joined, ownCopyOf } from '../own-bytes.ts'
+import { KeptBytes, type Memory } from '../kept-bytes.ts'
 import { FLAG, FRAME, FRAME_HEADER_BYTES, H2_ERROR, MAX_FRAME_BYTES, readUint31 } from './frames.ts'
 
 /** Hears what was read. Everything but `data` returns an error code that ends the connection, or none. */
@@ -45,7 +45,9 @@ export class FrameReader {
   readonly #preface: Buffer
   #prefaceRead = 0
   #sawSettings = false
+  /** What is left of the bytes so far. */
   #part: Buffer | undefined
+  readonly #kept: KeptBytes
   #held = false
   #stopped = false
   #stream = 0
@@ -54,9 +56,13 @@ export class FrameReader {
   #dataEnds = false
   #block: Block | undefined
 
-  /** @param preface what comes before the first frame; empty from a server */
-  constructor(user: FrameUser, limits: () => ReaderLimits, preface: Buffer) {
+  /**
+   * @param preface what comes before the first frame; empty from a server
+   * @param memory for what is left of bytes until more have come
+   */
+  constructor(user: FrameUser, limits: () => ReaderLimits, preface: Buffer, memory: Memory) {
     this.#user = user
+    this.#kept = new KeptBytes(memory)
     this.#limits = limits
     this.#preface = preface
   }
@@ -82,7 +88,7 @@ export class FrameReader {
     const part = this.#part
     if (part === undefined) return H2_ERROR.none
     this.#part = undefined
-    return this.#frames(part, 0, part.length, true)
+    return this.#frames(part, 0, part.length)
   }
 
   /** @returns the error code that ends the connection, or none */
@@ -93,14 +99,13 @@ export class FrameReader {
       if (chunk[at++] !== this.#preface[this.#prefaceRead++]) return H2_ERROR.protocol
     }
     const part = this.#part
-    if (part === undefined) return this.#frames(chunk, at, length, false)
+    if (part === undefined) return this.#frames(chunk, at, length)
     this.#part = undefined
-    const whole = joined(part, chunk.subarray(at, length))
-    return this.#frames(whole, 0, whole.length, true)
+    const whole = this.#kept.append(part, chunk.subarray(at, length))
+    return this.#frames(whole, 0, whole.length)
   }
 
-  /** @param own the bytes are not lent */
-  #frames(bytes: Buffer, start: number, end: number, own: boolean): number {
+  #frames(bytes: Buffer, start: number, end: number): number {
     let at = start
     while (at < end && !this.#stopped && !this.#held) {
       if (this.#dataLeft + this.#paddingLeft > 0) {
@@ -143,10 +148,8 @@ export class FrameReader {
             : this.#user.control(type, flags, stream, bytes, payload, at)
       if (error !== H2_ERROR.none) return error
     }
-    if (at < end && !this.#stopped) {
-      const rest = bytes.subarray(at, end)
-      this.#part = own ? inOwnMemory(rest) : ownCopyOf(rest)
-    }
+    if (at < end && !this.#stopped) this.#part = this.#kept.keep(bytes.subarray(at, end))
+    else this.#kept.drop()
     return H2_ERROR.none
   }
 

@@ -3,6 +3,7 @@
 // is no stream wait, clients in turn.
 import type { ErrorCode } from '../../errors.ts'
 import type { Call, CallRequest, UpgradeUser } from '../call.ts'
+import { Copies } from '../copies.ts'
 import type { Line } from '../fair-line.ts'
 import { UpstreamShares } from '../upstream-shares.ts'
 import { type CallOwner, H2cCall } from './call.ts'
@@ -28,8 +29,10 @@ export class H2cPool implements CallOwner {
   #nextIsDue = false
   /** What the workload allowed last holds for the next connection until it says something else. */
   #maxStreams = ASSUMED_STREAMS
-  /** Reads are handed over synchronously; whoever keeps bytes copies them. */
-  readonly #readBuffer = Buffer.allocUnsafeSlow(READ_BUFFER_BYTES)
+  readonly #readMemory = {
+    buffer: Buffer.allocUnsafeSlow(READ_BUFFER_BYTES),
+    kept: new Copies(),
+  }
 
   constructor(options: H2cPoolOptions) {
     this.#options = options
@@ -86,7 +89,7 @@ export class H2cPool implements CallOwner {
   }
 
   #open(): H2cSession {
-    const session = new H2cSession(this.#options, this.#readBuffer, this.#maxStreams, {
+    const session = new H2cSession(this.#options, this.#readMemory, this.#maxStreams, {
       vacancy: (one) => {
         this.#maxStreams = one.maxStreams
         this.#nextSoon()

@@ -23,6 +23,7 @@ import {
 } from '../../http/h2/frames.ts'
 import { type DecodeLimits, HpackDecoder } from '../../http/h2/hpack.ts'
 import { FrameReader, type FrameUser, type ReaderLimits } from '../../http/h2/reader.ts'
+import type { Memory } from '../../http/kept-bytes.ts'
 import type { Repeatable } from '../call.ts'
 import { Outbox } from '../h2/outbox.ts'
 import { ReceiveWindow } from '../h2/receive-window.ts'
@@ -38,6 +39,14 @@ export interface SessionOptions {
   readonly fault: (error: unknown) => void
   /** A connection could not be opened; what the system says about it. */
   readonly unreachable?: (detail: string) => void
+}
+
+/** Of all sessions of a pool. */
+export interface ReadMemory {
+  /** Reads are handed over synchronously; whoever keeps bytes copies them. */
+  readonly buffer: Buffer
+  /** For frames that have come in part. */
+  readonly kept: Memory
 }
 
 /** What the pool hears. */
@@ -133,14 +142,15 @@ export class H2cSession implements FrameUser {
   /** @param maxStreams assumed until the workload says */
   constructor(
     options: SessionOptions,
-    readBuffer: Buffer,
+    memory: ReadMemory,
     maxStreams: number,
     events: SessionEvents,
   ) {
     this.#options = options
     this.maxStreams = maxStreams
     this.#events = events
-    this.#reader = new FrameReader(this, () => blockLimits(options.limits()), NO_PREFACE)
+    const limits = (): ReaderLimits => blockLimits(options.limits())
+    this.#reader = new FrameReader(this, limits, NO_PREFACE, memory.kept)
     this.openedMs = options.nowMs()
     this.idleSinceMs = this.openedMs
     const { address } = options
@@ -150,9 +160,9 @@ export class H2cSession implements FrameUser {
       ...target,
       noDelay: true,
       onread: {
-        buffer: readBuffer,
+        buffer: memory.buffer,
         callback: (length: number): boolean => {
-          this.#guarded(() => this.#read(readBuffer, length))
+          this.#guarded(() => this.#read(memory.buffer, length))
           return true
         },
       },

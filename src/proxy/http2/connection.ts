@@ -100,6 +100,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
           listBytes: limits.headBytes + ANSWERED_EXCESS_BYTES,
           count: ANSWERED_EXCESS * limits.headerCount,
         },
+        memory: context.pool.copies,
         turn: context.turn,
         later: (goOn) => context.shares.wait(this.peer.principal, { goOn, expectedMs: 0 }),
         nowMs: () => context.tickMs,

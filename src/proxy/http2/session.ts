@@ -22,6 +22,7 @@ import {
 } from '../../http/h2/frames.ts'
 import { type DecodeLimits, HpackDecoder } from '../../http/h2/hpack.ts'
 import { FrameReader, type FrameUser } from '../../http/h2/reader.ts'
+import { type Memory, UNSHARED } from '../../http/kept-bytes.ts'
 import { Budget } from '../budget.ts'
 import { Outbox } from '../h2/outbox.ts'
 import { ReceiveWindow } from '../h2/receive-window.ts'
@@ -36,6 +37,8 @@ export interface SessionOptions {
   readonly maxListBytes: number
   /** Of a head that is read at all; more is a reset. */
   readonly listLimits: DecodeLimits
+  /** For frames that have come in part. */
+  readonly memory?: Memory
   readonly turn: Turn
   /** Runs `goOn` when others have had their turn. */
   readonly later: (goOn: () => void) => void
@@ -128,7 +131,8 @@ export class Http2Session implements FrameUser, StreamOwner {
     this.#idle = new Budget(IDLE_BURST, IDLE_PER_SECOND, nowMs)
     const { maxListBytes } = options
     const blocks = { blockBytes: BLOCK_EXTRA_BYTES + maxListBytes, blockFrames: MOST_BLOCK_FRAMES }
-    this.#reader = new FrameReader(this, () => blocks, Buffer.from(PREFACE, 'latin1'))
+    const preface = Buffer.from(PREFACE, 'latin1')
+    this.#reader = new FrameReader(this, () => blocks, preface, options.memory ?? UNSHARED)
     const { outbox } = this.sending
     outbox.push(
       settingsFrame([

@@ -4,7 +4,9 @@ import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { FLAG, FRAME, H2_ERROR, settingsFrame } from '../../../src/http/h2/frames.ts'
 import { FrameReader, type FrameUser } from '../../../src/http/h2/reader.ts'
+import { type Memory, UNSHARED } from '../../../src/http/kept-bytes.ts'
 import { data, frame } from '../../support/raw-http2.ts'
+import { SharedMemory } from '../../support/shared-memory.ts'
 
 const LIMITS = { blockBytes: 1_000, blockFrames: 4 }
 const PREFACE = Buffer.from('hello')
@@ -43,9 +45,12 @@ class Notes implements FrameUser {
   }
 }
 
-const reading = (preface = PREFACE): { notes: Notes; reader: FrameReader } => {
+const reading = (
+  preface = PREFACE,
+  memory: Memory = UNSHARED,
+): { notes: Notes; reader: FrameReader } => {
   const notes = new Notes()
-  return { notes, reader: new FrameReader(notes, () => LIMITS, preface) }
+  return { notes, reader: new FrameReader(notes, () => LIMITS, preface, memory) }
 }
 const START = Buffer.concat([PREFACE, settingsFrame([])])
 
@@ -119,6 +124,46 @@ describe('reading frames', () => {
         },
       ),
       { numRuns: 500 },
+    )
+  })
+
+  it('gives the same ones of large frames, in memory that another reader uses in turn', () => {
+    const large = fc
+      .tuple(
+        fc.constantFrom(FRAME.data, FRAME.headers, 6, 0xee),
+        fc.integer({ min: 1, max: 16_384 }),
+      )
+      .map(([type, length]) => {
+        const text = Array.from({ length }, (_, i) => (i % 26) + 97)
+        return frame(type, type === FRAME.headers ? FLAG.endHeaders : 0, 1, Buffer.from(text))
+      })
+    const lengths = fc.array(fc.integer({ min: 1, max: 20_000 }), { minLength: 1, maxLength: 20 })
+    fc.assert(
+      fc.property(
+        fc.array(large, { maxLength: 8 }),
+        lengths,
+        fc.boolean(),
+        (frames, cuts, holds) => {
+          const bytes = Buffer.concat([START, ...frames])
+          const whole = reading()
+          assert.equal(whole.reader.read(bytes), H2_ERROR.none)
+          const memory = new SharedMemory()
+          const both = [reading(PREFACE, memory), reading(PREFACE, memory)]
+          for (let at = 0, i = 0; at < bytes.length; i++) {
+            const length = cuts[i % cuts.length]!
+            for (const { notes, reader } of both) {
+              if (holds) notes.onHeaders = () => reader.hold()
+              const lent = Buffer.from(bytes.subarray(at, at + length))
+              assert.equal(reader.read(lent), H2_ERROR.none)
+              lent.fill('!')
+              while (reader.held) assert.equal(reader.release(), H2_ERROR.none)
+            }
+            at += length
+          }
+          for (const { notes } of both) assert.deepEqual(notes.list, whole.notes.list)
+        },
+      ),
+      { numRuns: 200 },
     )
   })
 

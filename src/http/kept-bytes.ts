@@ -1,0 +1,86 @@
+// What is left of bytes that are lent, until more of them have come or it is their turn: in memory that
+// others use afterwards. What a client keeps waiting lives through two scavenges of V8; left to it, that
+// is free only when the heap was marked, for each 8 MiB again (a client that sends faster than it is
+// served, 2026-11: twice to ten times a second, at the cost of all others).
+
+/** Memory that its user gives back. */
+export interface KeptCopy {
+  readonly memory: Buffer
+  /** Nobody refers to the memory any more. Left out, it is the garbage collector's. */
+  release(): void
+}
+
+export interface Memory {
+  /** For `length` bytes, and for a few times as many at the most. */
+  take(length: number): KeptCopy
+}
+
+/** Less has memory of its own: not of node's pool, of which each piece is kept whole for one byte in it. */
+const LEAST_BYTES = 4 * 1024
+/** Of larger memory, what is left moves to smaller. */
+const MOST_TIMES = 8
+
+/** The bytes that one reader keeps, in one piece. */
+export class KeptBytes {
+  readonly #memory: Memory
+  #copy: KeptCopy | undefined
+
+  constructor(memory: Memory) {
+    this.#memory = memory
+  }
+
+  /**
+   * @param bytes lent, or what is left of those that are kept
+   * @returns the same, until something is kept again or `drop`
+   */
+  keep(bytes: Buffer): Buffer {
+    const memory = this.#copy?.memory
+    return memory !== undefined && isIn(bytes, memory) && memory.length < MOST_TIMES * bytes.length
+      ? bytes
+      : this.#move(bytes, NOTHING)
+  }
+
+  /** @param kept what is left, up to the last byte of them */
+  append(kept: Buffer, more: Buffer): Buffer {
+    const memory = this.#copy?.memory
+    if (memory === undefined || !isIn(kept, memory)) return this.#move(kept, more)
+    const start = kept.byteOffset - memory.byteOffset
+    const end = start + kept.length + more.length
+    if (end > memory.length) return this.#move(kept, more)
+    more.copy(memory, start + kept.length)
+    return memory.subarray(start, end)
+  }
+
+  /** Nothing is left, and nobody looks at what was kept. */
+  drop(): void {
+    this.#copy?.release()
+    this.#copy = undefined
+  }
+
+  #move(kept: Buffer, more: Buffer): Buffer {
+    const length = kept.length + more.length
+    const before = this.#copy
+    this.#copy = takeFrom(this.#memory, length)
+    const { memory } = this.#copy
+    more.copy(memory, kept.copy(memory))
+    before?.release()
+    return memory.subarray(0, length)
+  }
+}
+
+/** In no memory that others use at the same time. */
+export function takeFrom(memory: Memory, length: number): KeptCopy {
+  return length < LEAST_BYTES ? ownMemory(length) : memory.take(length)
+}
+
+const NOTHING = Buffer.alloc(0)
+
+const isIn = (bytes: Buffer, memory: Buffer): boolean => bytes.buffer === memory.buffer
+
+const ownMemory = (length: number): KeptCopy => ({
+  memory: Buffer.allocUnsafeSlow(length),
+  release() {},
+})
+
+/** For those that keep little, or not for long: the garbage collector's. */
+export const UNSHARED: Memory = { take: ownMemory }
