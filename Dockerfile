@@ -48,5 +48,7 @@ STOPSIGNAL SIGTERM
 # For plain Docker; Kubernetes uses its own probes (deploy/sidecar.yaml).
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
   CMD ["/usr/local/bin/node", "-e", "fetch('http://127.0.0.1:15090/readyz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["/usr/local/bin/node", "/app/dist/main.js"]
+# As many helpers of V8 as there are processors besides the first, and one at least: four by default, which a data
+# thread on one processor waits for in turn while the heap is marked.
+ENTRYPOINT ["/usr/local/bin/node", "--v8-pool-size=0", "/app/dist/main.js"]
 CMD ["run", "--config", "/etc/postern/postern.yaml"]

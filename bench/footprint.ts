@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { stringify } from 'yaml'
 import { Load } from './load.ts'
-import { accepting, end, freePort, median, rssBytesOf, spawnOn } from './process.ts'
+import { accepting, end, freePort, IMAGE_OPTIONS, median, rssBytesOf, spawnOn } from './process.ts'
 import { posternConfig, posternReady } from './proxies.ts'
 import { REPOSITORY, requestHead, type Stage, setStage } from './stage.ts'
 
@@ -158,7 +158,8 @@ async function startPostern(
   configFile: string,
   env: NodeJS.ProcessEnv,
 ): Promise<ChildProcess> {
-  const child = spawnOn(undefined, process.execPath, [main, 'run', '--config', configFile], {
+  const args = [...IMAGE_OPTIONS, main, 'run', '--config', configFile]
+  const child = spawnOn(undefined, process.execPath, args, {
     stdio: ['ignore', 'pipe', 'inherit'],
     env,
   })

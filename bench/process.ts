@@ -10,6 +10,9 @@ export const PROXY_CPU = 0
 export const LOAD_CPU = 1
 export const WORKLOAD_CPU = os.availableParallelism() > 2 ? 2 : 1
 
+/** Of Node.js, as the image has it (Dockerfile). */
+export const IMAGE_OPTIONS: readonly string[] = ['--v8-pool-size=0']
+
 const canPin = os.availableParallelism() > 1 && isInstalled('taskset')
 
 /** Spawns on one processor where the machine has more than one. */

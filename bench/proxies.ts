@@ -6,7 +6,15 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
 import { envoyConfig } from './peers/envoy.ts'
-import { accepting, end, freePort, isInstalled, PROXY_CPU, spawnOn } from './process.ts'
+import {
+  accepting,
+  end,
+  freePort,
+  IMAGE_OPTIONS,
+  isInstalled,
+  PROXY_CPU,
+  spawnOn,
+} from './process.ts'
 import { REPOSITORY, type Service, type Stage } from './stage.ts'
 
 export interface RunningProxy {
@@ -155,7 +163,7 @@ async function startPostern(
   const child = spawnOn(
     cpu === 'any' ? undefined : cpu,
     process.execPath,
-    [main, 'run', '--config', file],
+    [...IMAGE_OPTIONS, main, 'run', '--config', file],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
     },

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { parseAllDocuments } from 'yaml'
+import { IMAGE_OPTIONS } from '../../bench/process.ts'
 import { loadConfig } from '../../src/config/load.ts'
 
 const read = (path: string): string =>
@@ -114,6 +115,13 @@ test('the sidecar is native, unprivileged, and drains before it is killed', () =
   })
   const pauseMs = pod.containers[0].lifecycle.preStop.sleep.seconds * 1000
   assert.ok(pod.terminationGracePeriodSeconds * 1000 > pauseMs + config().drain.timeoutMs)
+})
+
+test('the image starts Postern as it was measured', () => {
+  const program = ['/usr/local/bin/node', ...IMAGE_OPTIONS, '/app/dist/main.js']
+  assert.ok(
+    read('Dockerfile').includes(`ENTRYPOINT ${JSON.stringify(program).replaceAll('","', '", "')}`),
+  )
 })
 
 test('image and manifest agree about user, ports and configuration', () => {
