@@ -16,9 +16,9 @@ export interface Memory {
 }
 
 /** Less has memory of its own: not of node's pool, of which each piece is kept whole for one byte in it. */
-const LEAST_BYTES = 4 * 1024
+export const LEAST_SHARED_BYTES = 4 * 1024
 /** Of larger memory, what is left moves to smaller. */
-const MOST_TIMES = 8
+const MOST_TIMES = 4
 
 /** The bytes that one reader keeps, in one piece. */
 export class KeptBytes {
@@ -60,17 +60,12 @@ export class KeptBytes {
   #move(kept: Buffer, more: Buffer): Buffer {
     const length = kept.length + more.length
     const before = this.#copy
-    this.#copy = takeFrom(this.#memory, length)
+    this.#copy = length < LEAST_SHARED_BYTES ? ownMemory(length) : this.#memory.take(length)
     const { memory } = this.#copy
     more.copy(memory, kept.copy(memory))
     before?.release()
     return memory.subarray(0, length)
   }
-}
-
-/** In no memory that others use at the same time. */
-export function takeFrom(memory: Memory, length: number): KeptCopy {
-  return length < LEAST_BYTES ? ownMemory(length) : memory.take(length)
 }
 
 const NOTHING = Buffer.alloc(0)
@@ -79,8 +74,11 @@ const isIn = (bytes: Buffer, memory: Buffer): boolean => bytes.buffer === memory
 
 const ownMemory = (length: number): KeptCopy => ({
   memory: Buffer.allocUnsafeSlow(length),
-  release() {},
+  release: nothing,
 })
+
+/** Of memory that nobody uses again. */
+function nothing(): void {}
 
 /** For those that keep little, or not for long: the garbage collector's. */
 export const UNSHARED: Memory = { take: ownMemory }

@@ -122,6 +122,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
       step(this)
     } catch (error) {
       recordFault(this.#context, error)
+      // What is lent was not kept.
+      this.#pending = undefined
       this.#destroy('error')
     }
   }
@@ -130,6 +132,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
 
   /** @param chunk is lent */
   onData(chunk: Buffer): void {
+    if (this.socket.destroyed) return
     if (this.#tunnel !== undefined) return this.#tunnel.tunnel.clientData(chunk)
     if (this.#lingering) return this.#linger(chunk.length)
     const before = this.#pending ?? this.#aside?.take()
@@ -162,7 +165,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     if (this.#closed) return
     this.#closed = true
     // It may still be in line.
-    this.#pending = undefined
+    this.#forget()
     this.#aside = undefined
     if (this.#owed !== undefined) this.#context.overload.withdraw(this.#owed)
     const { exchange, tunnel } = { exchange: this.#exchange, tunnel: this.#tunnel }
@@ -427,6 +430,12 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     if (this.#pending === undefined) this.#kept.drop()
     else if (!this.#isAside(this.#pending)) this.#pending = this.#kept.keep(this.#pending)
     if (this.#clientEnded) this.#readEnd()
+  }
+
+  /** What is being read is still looked at: then its memory is given back when that is over. */
+  #forget(): void {
+    this.#pending = undefined
+    if (!this.#reading) this.#kept.drop()
   }
 
   /** What the client began before it ended its side will never be complete. */
@@ -793,7 +802,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     if (this.#lingering) return
     this.#lingering = true
     this.#closeReason = reason
-    this.#pending = undefined
+    this.#forget()
     this.#unread = false
     this.#waitingSinceMs = this.#context.tickMs
     this.socket.end()

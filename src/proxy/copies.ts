@@ -47,9 +47,9 @@ export class Copies implements Memory {
 
   /** Memory for `length` bytes, and for up to twice as many. */
   take(length: number): KeptCopy {
-    if (length > MOST_BYTES) return { memory: Buffer.allocUnsafeSlow(length), release }
+    if (length > MOST_BYTES) return { memory: Buffer.allocUnsafeSlow(twoToThe(length)), release }
     if (length >= LEAST_BYTES) return this.#reused(length)
-    return { memory: Buffer.allocUnsafe(2 ** (32 - Math.clz32(length))), release }
+    return { memory: Buffer.allocUnsafe(twoToThe(length)), release }
   }
 
   /** At most twice as large: a slow reader keeps it for long. */
@@ -106,6 +106,9 @@ class Copy implements KeptCopy {
     this.#released(this)
   }
 }
+
+/** The power of two that is larger. */
+const twoToThe = (length: number): number => 2 ** (32 - Math.clz32(length))
 
 /** Of what is too small or too large to be used again. */
 function release(): void {}

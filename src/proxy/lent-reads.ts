@@ -6,8 +6,8 @@
 import { createHash } from 'node:crypto'
 import net from 'node:net'
 import { Readable } from 'node:stream'
-import type tls from 'node:tls'
-import { type KeptCopy, type Memory, takeFrom } from '../http/kept-bytes.ts'
+import tls from 'node:tls'
+import { type KeptCopy, LEAST_SHARED_BYTES, type Memory } from '../http/kept-bytes.ts'
 import type { ReadShares } from './read-shares.ts'
 import { Rests } from './rests.ts'
 import { withOwnConnection } from './self-handshake.ts'
@@ -21,6 +21,8 @@ const MS_PER_READ = 0.005
 /** Many records of less than this, which have three times as much around it. */
 const NEXT_TO_NOTHING_BYTES = 8
 const MANY = 64
+/** Of a stream that nobody takes from. It counts bytes only, and each piece takes much more memory than one. */
+const MOST_KEPT_PIECES = 64
 
 interface Handle {
   /** What the stream wants. */
@@ -39,14 +41,18 @@ const lentKey = Symbol('lent')
 
 /** A client, and what reading it took in the turn that it was last read in. */
 class Lent {
-  readonly principal: string
+  readonly principal: string | undefined
+  /** What its stream keeps. */
+  keptPieces = 0
+  /** The stream has asked for more, but keeps enough. */
+  askedForMore = false
   /** It waits to be read on. */
   stopped = false
   tookMs = 0
   #bytes = 0
   #reads = 0
 
-  constructor(principal: string) {
+  constructor(principal: string | undefined) {
     this.principal = principal
   }
 
@@ -119,8 +125,10 @@ export class LentReads {
       return reads.#read(this, length)
     }
     this.#readStream = function (this: tls.TLSSocket, size) {
+      // By itself it would go on to give away what it has.
+      if (this.destroyed) return null
       const bytes: Buffer | null = readStream.call(this, size)
-      if (bytes !== null) reads.#taken(bytes)
+      if (bytes !== null) reads.#taken(this, bytes)
       return bytes
     }
     // Under which symbols a socket keeps its `onread` is known by what they lead to.
@@ -140,13 +148,14 @@ export class LentReads {
     if (typeof handle?.useUserBuffer !== 'function') return
     inside[this.#bufferKey] = this.#memory
     inside[this.#callbackKey] = this.#callback
-    if (principal !== undefined) inside[lentKey] = new Lent(principal)
+    inside[lentKey] = new Lent(principal)
     handle.useUserBuffer(this.#memory)
     // A net.Socket with `onread` stops to read with each pause, and reads on with each `resume` however
     // much waits. Others go by what waits in the stream: it is bounded, and short pauses cost nothing.
     socket.pause = pauseStream
     socket.resume = resumeStream
     socket.read = this.#readStream
+    socket._read = readOnWithRoom
   }
 
   /** Whether the bytes are where they were read, and were not kept by the stream for a while. */
@@ -163,20 +172,21 @@ export class LentReads {
       this.#fault(new Error('a read began before the one before it was looked at'))
       return false
     }
-    const lent = (socket as unknown as Inside)[lentKey] as Lent | undefined
-    if (lent === undefined) return this.#handOver(socket, length)
+    const lent = lentOf(socket)
+    if (lent.principal === undefined) return this.#handOver(socket, lent, length)
     // While a principal is alone, what single reads take is estimated: the clock is not free.
     const beganMs = this.#shares.shared ? performance.now() : undefined
-    const wantsMore = this.#handOver(socket, length)
-    this.#account(socket, lent, length, beganMs)
+    const wantsMore = this.#handOver(socket, lent, length)
+    this.#account(socket, lent, lent.principal, length, beganMs)
     return wantsMore
   }
 
-  #handOver(socket: tls.TLSSocket, length: number): boolean {
+  #handOver(socket: tls.TLSSocket, lent: Lent, length: number): boolean {
     const bytes = this.#memory.subarray(0, length)
     // Nobody takes it now, or something waits that came before: then the stream keeps it.
     if (socket.readableFlowing !== true || socket.readableLength > 0) {
-      return socket.push(this.#copyOf(bytes))
+      lent.keptPieces++
+      return socket.push(this.#copyOf(bytes)) && lent.keptPieces < MOST_KEPT_PIECES
     }
     this.#borrower = socket
     try {
@@ -188,21 +198,38 @@ export class LentReads {
   }
 
   #copyOf(bytes: Buffer): Buffer {
-    const copy = takeFrom(this.#copies, bytes.length)
-    const { memory } = copy
-    this.#kept.set(memory.buffer, copy)
-    return memory.subarray(0, bytes.copy(memory))
+    // Not of node's pool, of which each piece is kept whole for one byte in it.
+    if (bytes.length < LEAST_SHARED_BYTES) {
+      const own = Buffer.allocUnsafeSlow(bytes.length)
+      bytes.copy(own)
+      return own
+    }
+    const copy = this.#copies.take(bytes.length)
+    this.#kept.set(copy.memory.buffer, copy)
+    return copy.memory.subarray(0, bytes.copy(copy.memory))
   }
 
   /** The stream has given it to the listeners of `data`, which have returned. */
-  #taken(bytes: Buffer): void {
+  #taken(socket: tls.TLSSocket, bytes: Buffer): void {
+    const lent = lentOf(socket)
+    lent.keptPieces = socket.readableLength === 0 ? 0 : lent.keptPieces - 1
+    if (lent.askedForMore && socket.readableLength === 0) {
+      lent.askedForMore = false
+      if (!socket.destroyed) readOn.call(socket, 0)
+    }
     const copy = this.#kept.get(bytes.buffer)
     if (copy === undefined) return
     this.#kept.delete(bytes.buffer)
     copy.release()
   }
 
-  #account(socket: tls.TLSSocket, lent: Lent, length: number, beganMs: number | undefined): void {
+  #account(
+    socket: tls.TLSSocket,
+    lent: Lent,
+    principal: string,
+    length: number,
+    beganMs: number | undefined,
+  ): void {
     const turn = this.#shares.turn
     const inARow = lent === this.#last && turn === this.#turn
     if (!inARow) {
@@ -213,7 +240,7 @@ export class LentReads {
     }
     const tookMs = this.#tookMs(length, inARow, beganMs)
     lent.add(length, tookMs)
-    if (this.#shares.took(lent.principal, tookMs)) this.#giveWay(socket, lent)
+    if (this.#shares.took(principal, tookMs)) this.#giveWay(socket, lent, principal)
   }
 
   /** What node does between two reads in a row is for the second. */
@@ -226,7 +253,7 @@ export class LentReads {
   }
 
   /** Whether the stream wants to be read stays its own affair. */
-  #giveWay(socket: tls.TLSSocket, lent: Lent): void {
+  #giveWay(socket: tls.TLSSocket, lent: Lent, principal: string): void {
     const { _handle: handle } = socket as unknown as Inside
     if (lent.stopped || !handle?.reading) return
     handle.readStop()
@@ -237,7 +264,7 @@ export class LentReads {
       lent.stopped = false
       if (!socket.destroyed && handle.reading) handle.readStart()
     }
-    this.#shares.wait(lent.principal, {
+    this.#shares.wait(principal, {
       get expectedMs() {
         return socket.destroyed ? 0 : lent.tookMs
       },
@@ -280,6 +307,18 @@ const {
   resume: resumeStream,
   read: readStream,
 } = Readable.prototype as unknown as Pick<tls.TLSSocket, 'pause' | 'resume' | 'read'>
+
+/** Of a socket whose reads are lent. */
+const lentOf = (socket: tls.TLSSocket): Lent => (socket as unknown as Inside)[lentKey] as Lent
+
+const { _read: readOn } = tls.TLSSocket.prototype
+
+/** The stream asks for more as long as it keeps few bytes. */
+function readOnWithRoom(this: tls.TLSSocket, size: number): void {
+  const lent = lentOf(this)
+  if (lent.keptPieces < MOST_KEPT_PIECES) readOn.call(this, size)
+  else lent.askedForMore = true
+}
 
 function keyOf(value: unknown, socket: net.Socket): symbol {
   const inside = socket as unknown as Inside

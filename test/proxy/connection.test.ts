@@ -9,11 +9,13 @@ import type { ConnectionInputs } from '../../src/policy/input.ts'
 import { SharedPieces } from '../../src/proxy/bytes-aside.ts'
 import { ClientConnection } from '../../src/proxy/connection.ts'
 import { Copies } from '../../src/proxy/copies.ts'
+import type { Exchange } from '../../src/proxy/exchange.ts'
 import { type Arrival, Intake } from '../../src/proxy/intake.ts'
 import type { Owed } from '../../src/proxy/overload.ts'
 import { Tally } from '../../src/proxy/tally.ts'
 import type { ThreadContext } from '../../src/proxy/thread-context.ts'
 import { Turn } from '../../src/proxy/turn.ts'
+import type { WorkloadEnd } from '../../src/proxy/workload-end.ts'
 import { eventually } from '../support/eventually.ts'
 
 /** What a connection does to its socket, with the flushing in the hands of the test. */
@@ -181,6 +183,28 @@ describe('a client connection', () => {
     assert.equal(decisions, 1)
     await eventually('all three are answered', () => decisions === 3)
     assert.equal(socket.written.match(/HTTP\/1.1 504/g)?.length, 3)
+  })
+})
+
+describe('a connection on which something has thrown', () => {
+  it('sends nothing of what comes then, which was only lent', () => {
+    const { connection, context, socket } = setUp(() => {
+      throw new Error('a fault')
+    })
+    Object.assign(context.generation.verifier, { trustGeneration: 2 })
+    Object.assign(context, { turn: new Turn() })
+    connection.guarded((one) => one.onData(Buffer.from('GET / HTTP/1.1\r\nhost: a\r\n\r\n')))
+    assert.ok(socket.destroyed)
+    const lent = Buffer.from('of another')
+    connection.guarded((one) => one.onData(lent))
+    lent.fill('!')
+    const written: string[] = []
+    const write = (bytes: Buffer): boolean => written.push(String(bytes)) > 0
+    connection.exchangeUpgraded(
+      { requestBytes: 0 } as Exchange,
+      { begin: () => {}, write, end: () => {} } as unknown as WorkloadEnd,
+    )
+    assert.deepEqual(written, [])
   })
 })
 
@@ -374,6 +398,18 @@ describe('a request for which the turn has no room', () => {
     })
     next()
     assert.deepEqual(asked, ['/a'])
+  })
+
+  it('gives back what it kept when it closes in line', () => {
+    const { connection, context } = setUp()
+    const { copies } = context.pool
+    const one = copies.take(20_000)
+    one.release()
+    context.intake.wait('other', { begin: () => {} })
+    connection.onData(Buffer.alloc(20_000, REQUEST))
+    assert.ok(copies.take(20_000).memory.buffer !== one.memory.buffer)
+    connection.onClose()
+    assert.ok(copies.take(20_000).memory.buffer === one.memory.buffer)
   })
 
   it('is answered though the client has ended its side', () => {

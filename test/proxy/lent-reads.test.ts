@@ -289,6 +289,55 @@ describe('reads of TLS clients', () => {
     assert.deepEqual(new Set(memory), new Set([1]))
   })
 
+  it('of records of a byte are kept in a bounded number while their reader pauses', async (t) => {
+    let paused: tls.TLSSocket | undefined
+    let taken = 0
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket, 'one')
+      socket.on('data', (chunk: Buffer) => {
+        taken += chunk.length
+      })
+      socket.pause()
+      paused = socket
+    })
+    const one = await connect()
+    const peer = { port: one.remotePort, clientOptions: () => RAW_CLIENT }
+    one.destroy()
+    const { socket, records } = await openRawTls(t, peer as unknown as TestSidecar, undefined, [])
+    socket.write(Buffer.concat(Array.from({ length: MANY }, () => records.data('x'))))
+    await eventually('some wait', () => (paused?.readableLength ?? 0) >= 64)
+    let waited = -1
+    await eventually('no more of them comes', () => {
+      const before = waited
+      waited = paused?.readableLength ?? 0
+      return waited === before
+    })
+    // What node had read when it was told to stop, up to 64 KiB in records of 23 bytes.
+    assert.ok(waited < 64 + 65_536 / 22, `${waited} wait`)
+    paused?.resume()
+    await eventually('all was taken', () => taken === MANY)
+  })
+
+  it('of a reader that was destroyed are given to nobody', async (t) => {
+    let chunks = 0
+    const connect = await startServer(t, (socket) => {
+      reads.lend(socket, 'one')
+      socket.on('data', () => {
+        chunks++
+        socket.destroy()
+      })
+      socket.pause()
+      void eventually('several wait', () => socket.readableLength >= 40_000).then(() =>
+        socket.resume(),
+      )
+    })
+    const client = await connect()
+    client.on('error', () => {})
+    client.write(Buffer.alloc(200_000))
+    await new Promise((resolve) => client.once('close', resolve))
+    assert.equal(chunks, 1)
+  })
+
   it('of a reader that pauses are lent later, in memory that is used again', async (t) => {
     const RECORD = 16 * 1024
     let taken = 0

@@ -45,6 +45,7 @@ export class FrameReader {
   readonly #preface: Buffer
   #prefaceRead = 0
   #sawSettings = false
+  #reading = false
   /** What is left of the bytes so far. */
   #part: Buffer | undefined
   readonly #kept: KeptBytes
@@ -71,6 +72,8 @@ export class FrameReader {
   stop(): void {
     this.#stopped = true
     this.#part = undefined
+    // In the middle of a frame its bytes are still looked at.
+    if (!this.#reading) this.#kept.drop()
   }
 
   /** Keeps what is left after the frame that is being told. */
@@ -106,6 +109,14 @@ export class FrameReader {
   }
 
   #frames(bytes: Buffer, start: number, end: number): number {
+    this.#reading = true
+    const error = this.#cut(bytes, start, end)
+    this.#reading = false
+    if (this.#part === undefined) this.#kept.drop()
+    return error
+  }
+
+  #cut(bytes: Buffer, start: number, end: number): number {
     let at = start
     while (at < end && !this.#stopped && !this.#held) {
       if (this.#dataLeft + this.#paddingLeft > 0) {
@@ -149,7 +160,6 @@ export class FrameReader {
       if (error !== H2_ERROR.none) return error
     }
     if (at < end && !this.#stopped) this.#part = this.#kept.keep(bytes.subarray(at, end))
-    else this.#kept.drop()
     return H2_ERROR.none
   }
 

@@ -167,6 +167,26 @@ describe('reading frames', () => {
     )
   })
 
+  it('gives the memory of a part back when it is stopped, but not while its bytes are looked at', () => {
+    const memory = new SharedMemory()
+    const settings = frame(FRAME.settings, 0, 0, Buffer.alloc(16_000))
+    const { reader } = reading(Buffer.alloc(0), memory)
+    reader.read(settings.subarray(0, 10_000))
+    reader.stop()
+    assert.equal(memory.free.length, 1)
+
+    const other = reading(Buffer.alloc(0), memory)
+    const headers = frame(FRAME.headers, FLAG.endHeaders, 1, Buffer.alloc(16_000, 'a'))
+    const free: number[] = []
+    other.notes.onHeaders = () => {
+      other.reader.stop()
+      free.push(memory.free.length)
+    }
+    other.reader.read(Buffer.concat([settingsFrame([]), headers.subarray(0, 10_000)]))
+    other.reader.read(headers.subarray(10_000))
+    assert.deepEqual([...free, memory.free.length], [0, 1])
+  })
+
   it('leaves out what pads, and says how much that was', () => {
     const { notes, reader } = reading()
     const padded = frame(FRAME.data, 0x9, 1, Buffer.from('\x02abc\0\0', 'latin1'))
