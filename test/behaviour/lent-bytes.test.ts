@@ -65,12 +65,29 @@ async function received(stream: Readable, random: Randomness): Promise<Buffer> {
 }
 
 /** Sends back what comes, at its own pace. */
-async function startEcho(t: Cleanup): Promise<string> {
+function startEcho(t: Cleanup): Promise<string> {
   const random = randomness(SEED)
-  const server = http.createServer((request, response) => {
-    response.on('error', () => {})
+  return startHttp(t, (request, response) => {
     readSlowly(request, randomness(random.below(2 ** 31)))
     request.pipe(response)
+  })
+}
+
+/** Sends it back when all of it has come: an answer that outruns its request is the last of a connection. */
+function startLateEcho(t: Cleanup): Promise<string> {
+  const random = randomness(SEED)
+  return startHttp(t, (request, response) => {
+    received(request, randomness(random.below(2 ** 31))).then(
+      (body) => response.end(body),
+      () => response.destroy(),
+    )
+  })
+}
+
+async function startHttp(t: Cleanup, answer: http.RequestListener): Promise<string> {
+  const server = http.createServer((request, response) => {
+    response.on('error', () => {})
+    answer(request, response)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -186,7 +203,7 @@ const overHttp2: Echo = async (t, sidecar, client, body, random) => {
 
 const WAYS: Readonly<Record<string, { echo: Echo; start: (t: Cleanup) => Promise<string> }>> = {
   'HTTP/1.1': { echo: overHttp1, start: startEcho },
-  'HTTP/1.1, requests in line': { echo: overOneConnection, start: startEcho },
+  'HTTP/1.1, requests in line': { echo: overOneConnection, start: startLateEcho },
   'HTTP/2': { echo: overHttp2, start: startEcho },
   'HTTP/2 to h2c': { echo: overHttp2, start: async (t) => (await startH2cWorkload(t)).url },
   TCP: { echo: overTcp, start: startTcpEcho },
