@@ -96,7 +96,9 @@ function tooMuch(what: string, limit: number): BundleError {
 /** Plain names stay as they are; a name that could garble a message is written out. */
 function quote(name: string): string {
   const short = name.slice(0, 100)
-  return /^[\w./@+-]+$/.test(short) ? short : JSON.stringify(short)
+  const text = /^[\w./@+-]+$/.test(short) ? short : JSON.stringify(short)
+  // JSON escapes control characters below U+0020 only.
+  return text.replace(/[\x7f-\x9f]/g, (one) => `\\u00${one.charCodeAt(0).toString(16)}`)
 }
 
 const LONGEST_NAME = 1024
