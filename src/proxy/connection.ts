@@ -26,6 +26,7 @@ import type { Copies } from './copies.ts'
 import { Exchange, type ExchangeClient } from './exchange.ts'
 import { recordFault } from './fault.ts'
 import type { Arrival } from './intake.ts'
+import { keptBytesOf } from './lent-reads.ts'
 import { openCall } from './open-call.ts'
 import type { Owed } from './overload.ts'
 import { encodeOwnResponse } from './respond.ts'
@@ -275,9 +276,10 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   }
 
   get heldBytes(): number {
-    const { writableLength, readableLength } = this.socket
     const waiting = this.#pending?.length ?? 0
-    return writableLength + readableLength + waiting + (this.#exchange?.heldBytes ?? 0)
+    const { writableLength } = this.socket
+    const exchange = this.#exchange?.heldBytes ?? 0
+    return writableLength + keptBytesOf(this.socket) + waiting + exchange
   }
 
   /** Nothing more is read or written, not even what is held back. */

@@ -23,6 +23,8 @@ const NEXT_TO_NOTHING_BYTES = 8
 const MANY = 64
 /** Of a stream that nobody takes from. It counts bytes only, and each piece takes much more memory than one. */
 const MOST_KEPT_PIECES = 64
+/** Measured with pieces of a byte, 2026-11. */
+const PIECE_BYTES = 640
 
 interface Handle {
   /** What the stream wants. */
@@ -312,6 +314,12 @@ const {
 const lentOf = (socket: tls.TLSSocket): Lent => (socket as unknown as Inside)[lentKey] as Lent
 
 const { _read: readOn } = tls.TLSSocket.prototype
+
+/** Of memory: what has come from a client while nobody took it. */
+export function keptBytesOf(socket: net.Socket): number {
+  const lent = (socket as unknown as Inside)[lentKey] as Lent | undefined
+  return socket.readableLength + PIECE_BYTES * (lent?.keptPieces ?? 0)
+}
 
 /** The stream asks for more as long as it keeps few bytes. */
 function readOnWithRoom(this: tls.TLSSocket, size: number): void {

@@ -7,6 +7,7 @@ import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import { type Admitted, admitConnection, codeOfRejection, currentPeer } from './admission.ts'
 import { type CloseReason, type ConnectionStart, tunnelEndOf } from './connection.ts'
 import { recordFault } from './fault.ts'
+import { keptBytesOf } from './lent-reads.ts'
 import { writeProxyHeader } from './proxy-protocol.ts'
 import type { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -128,7 +129,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
   }
 
   get heldBytes(): number {
-    return this.socket.writableLength + this.socket.readableLength
+    return this.socket.writableLength + keptBytesOf(this.socket)
   }
 
   /** Nothing more is read or written, not even what is held back. */

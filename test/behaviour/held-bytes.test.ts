@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
 import type http2 from 'node:http2'
+import type net from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { describe, it } from 'node:test'
 import {
@@ -19,6 +20,7 @@ import { eventually } from '../support/eventually.ts'
 import { openSession, startH2cWorkload } from '../support/http2.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
 import { rssMibOf } from '../support/process-state.ts'
+import { openRawTls } from '../support/raw-tls.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 
 const PIECE = Buffer.alloc(64 * 1024, 'x')
@@ -26,6 +28,8 @@ const CONNECTIONS = 24
 const STREAMS = 100
 /** More than a stream may send before the workload takes it. */
 const UPLOAD = Buffer.alloc(300_000, 'y')
+/** What node reads at once, about. */
+const RECORDS = 2_800
 const LIMIT_MIB = 8
 /** The limit is looked at ten times a second, and what was closed is collected later. */
 const MOST_GROWTH_MIB = 200
@@ -107,11 +111,11 @@ for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
     let sidecar: TestSidecar
     let bystander: Bystander
 
-    async function stand(): Promise<void> {
+    async function stand(timeouts = {}): Promise<void> {
       sidecar = await startSidecar(t, {
         forward: await startWorkload(t),
         config: {
-          inbound: { limits: { heldBytes: `${LIMIT_MIB}MiB` } },
+          inbound: { limits: { heldBytes: `${LIMIT_MIB}MiB` }, timeouts },
           log: { decisions: 'off', access: 'off' },
         },
       })
@@ -140,5 +144,26 @@ for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
         await assertUnharmed(sidecar, { upstream: scheme === 'h2c' ? CONNECTIONS : 0 })
       })
     }
+
+    it('is counted by memory: the next request in TLS records of a byte', async () => {
+      // That its client has gone is behind what waits, and seen when the request is over.
+      await stand({ upstreamResponse: '3s' })
+      const certificate = await sidecar.authority.svid('hoarder')
+      const clients: net.Socket[] = []
+      for (let i = 0; i < CONNECTIONS; i++) {
+        const { socket, records } = await openRawTls(t, sidecar, certificate, ['http/1.1'])
+        const head = 'PUT /hoard HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n'
+        const first = records.data(head)
+        const next = Array.from({ length: RECORDS }, () => records.data('x'))
+        socket.on('error', () => {})
+        socket.write(Buffer.concat([first, ...next]))
+        clients.push(socket)
+      }
+      await eventually('some were closed', async () => (await sidecar.metric(CLOSED)) > 0)
+      await bystander.served()
+      for (const client of clients) client.destroy()
+      await bystander.stop()
+      await assertUnharmed(sidecar, { upstream: scheme === 'h2c' ? CONNECTIONS : 0 })
+    })
   })
 }

@@ -25,6 +25,7 @@ import type { Call, CallRequest, UpgradeUser } from '../call.ts'
 import type { ClientStart, CloseReason } from '../connection.ts'
 import type { Copies } from '../copies.ts'
 import { recordFault } from '../fault.ts'
+import { keptBytesOf } from '../lent-reads.ts'
 import { openCall } from '../open-call.ts'
 import { RequestBody } from '../request-body.ts'
 import type { RequestEnd, RequestFacts, Tally } from '../tally.ts'
@@ -191,7 +192,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   }
 
   get heldBytes(): number {
-    let bytes = this.#session.heldBytes + this.socket.readableLength
+    let bytes = this.#session.heldBytes + keptBytesOf(this.socket)
     for (const exchange of this.#exchanges) bytes += exchange.heldBytes
     return bytes
   }
