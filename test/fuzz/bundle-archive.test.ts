@@ -190,6 +190,7 @@ for (const [what, headers] of [
   ['a name twice by PAX', [file('data.json'), paxOf({ path: 'data.json' }), file('y')]],
   ['a name of a kilobyte', [paxOf({ path: 'x'.repeat(1_025) }), file('y')]],
   ['a name with a control character', [paxOf({ path: 'a\u001b[2Jb' }), file('y')]],
+  ['a name with DEL and a control character of C1', [paxOf({ path: 'a\u007f\u009bb' }), file('y')]],
   ['a name that is no UTF-8', [file('x', { name: '\ufffd' })]],
   ['a wrong checksum', [file('x', { badChecksum: true })]],
   ['a size beyond the archive', [file('x', { size: '00000007777\0' })]],
