@@ -1,7 +1,7 @@
 // What others feel of one client that takes what it can: the times of requests at a steady rate, calm and
 // beside each kind of abuse, in interleaved rounds of the same run. The abuser has a certificate that
 // policy permits, so that nothing but fairness holds it.
-// node bench/abuse.ts [--rounds N] [--only ABUSE] [--proxy nginx|haproxy|envoy-rbac]
+// node bench/abuse.ts [--rounds N] [--only ABUSE]... [--proxy nginx|haproxy|envoy-rbac] [--compare BUILT_CHECKOUT]
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -31,6 +31,8 @@ import {
 const CONNECTIONS = 64
 const RATE = 400
 const SECONDS = 4
+/** Beside the abuse, before anything is measured: V8 compiles what the abuse makes hot. */
+const WARM_UP_SECONDS = 10
 const LIMIT = 2
 const AGAIN_MS = 10
 
@@ -38,6 +40,11 @@ interface Attack {
   readonly port: number
   readonly credentials: ClientCredentials
   readonly name: string
+}
+
+interface Driven {
+  readonly p50Ms: number
+  readonly p99Ms: number
 }
 
 interface Abuse {
@@ -101,6 +108,7 @@ async function main(): Promise<void> {
       rounds: { type: 'string', default: '3' },
       proxy: { type: 'string', default: 'postern' },
       only: { type: 'string', multiple: true },
+      compare: { type: 'string' },
     },
   })
   const rounds = Number(asked.rounds)
@@ -110,34 +118,49 @@ async function main(): Promise<void> {
     if (!(name in ABUSES))
       throw new Error(`--only ${name}: none of ${Object.keys(ABUSES).join('; ')}`)
   }
-  const variant = variantOf(asked.proxy)
+  const variants = [variantOf(asked.proxy)]
+  if (asked.compare !== undefined) {
+    variants.push(posternVariant('compared', join(asked.compare, 'dist/main.js'), SAMPLE))
+  }
   const names = Object.keys(ABUSES).filter(
     (name) => ABUSES[name] === undefined || asked.only?.includes(name) !== false,
   )
   const stage = await setStage()
   const load = new Load()
-  const p50Ms = new Map<string, number[]>()
-  const p99Ms = new Map<string, number[]>()
+  const all = new Map<string, Driven[]>()
   try {
     for (let round = 1; round <= rounds; round++) {
       for (const name of names) {
-        const driven = await measure(name, variant, stage, load)
-        console.error(`round ${round}, ${name}: p99 ${driven.p99Ms.toFixed(2)} ms`)
-        p50Ms.set(name, [...(p50Ms.get(name) ?? []), driven.p50Ms])
-        p99Ms.set(name, [...(p99Ms.get(name) ?? []), driven.p99Ms])
+        for (const variant of variants) {
+          const driven = await measure(name, variant, stage, load)
+          const what = `${variant.name}, ${name}`
+          console.error(`round ${round}, ${what}: p99 ${driven.p99Ms.toFixed(2)} ms`)
+          all.set(what, [...(all.get(what) ?? []), driven])
+        }
       }
     }
-    const calm = p99Ms.get('nobody else') ?? []
-    for (const [name, all] of p99Ms) {
-      const ratio = median(all.map((ms, i) => ms / calm[i]!))
-      const p50 = median(p50Ms.get(name) ?? [])
-      console.log(
-        `${name.padEnd(30)} p50 ${p50.toFixed(2)} ms, p99 ${median(all).toFixed(2)} ms, ${ratio.toFixed(2)} of calm${ratio > LIMIT ? `: more than ${LIMIT}` : ''}`,
-      )
-    }
+    for (const { name } of variants) print(name, names, all)
   } finally {
     await load.end()
     await stage.end()
+  }
+}
+
+function print(
+  variant: string,
+  names: readonly string[],
+  all: ReadonlyMap<string, readonly Driven[]>,
+): void {
+  console.log(variant)
+  const calm = all.get(`${variant}, ${names[0]}`) ?? []
+  for (const name of names) {
+    const driven = all.get(`${variant}, ${name}`) ?? []
+    const p50Ms = median(driven.map((one) => one.p50Ms))
+    const p99Ms = median(driven.map((one) => one.p99Ms))
+    const ratio = median(driven.map((one, i) => one.p99Ms / calm[i]!.p99Ms))
+    console.log(
+      `  ${name.padEnd(30)} p50 ${p50Ms.toFixed(2)} ms, p99 ${p99Ms.toFixed(2)} ms, ${ratio.toFixed(2)} of calm${ratio > LIMIT ? `: more than ${LIMIT}` : ''}`,
+    )
   }
 }
 
@@ -146,7 +169,7 @@ async function measure(
   variant: ProxyVariant,
   stage: Stage,
   load: Load,
-): Promise<{ readonly p50Ms: number; readonly p99Ms: number }> {
+): Promise<Driven> {
   const proxy = await variant.start(stage, 'plain')
   let attacker: ChildProcess | undefined
   try {
@@ -161,7 +184,7 @@ async function measure(
       attacker.send({ port: proxy.port, credentials: stage.client, name } satisfies Attack)
       await once(attacker, 'message')
     }
-    await load.drive(RATE, RATE)
+    await load.drive(RATE * WARM_UP_SECONDS, RATE)
     const driven = await load.drive(RATE * SECONDS, RATE)
     await load.close()
     return driven
