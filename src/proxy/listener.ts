@@ -131,6 +131,8 @@ const OVERLOAD_HANDSHAKES = 1 / 16
 
 /** While several principals are about. A handshake has some steps of about half a millisecond. */
 const TURNS_PER_HANDSHAKE = 4
+/** About what a full one takes of the thread. */
+const HANDSHAKE_MS = 1
 
 const arrivalKey = Symbol('arrival')
 const connectionKey = Symbol('connection')
@@ -435,10 +437,11 @@ export class Listener {
       return this.#sendRefusal(socket, 'peer_limited')
     }
     this.#handshakeOver(arrival, { kind: 'success' })
-    const { cells } = this.#context
+    const { cells, shares } = this.#context
     cells.add(SUCCEEDED)
     if (socket.isSessionReused()) cells.add(RESUMED)
     if (verdict.kind === 'peer') {
+      if (!socket.isSessionReused()) shares.charge(verdict.principal, HANDSHAKE_MS)
       const gap = generation.verifier.revocationGap(verdict, clock.nowMs())
       if (gap !== undefined) cells.add(SOFT_FAILURES[gap])
     }

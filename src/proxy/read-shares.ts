@@ -1,7 +1,8 @@
 // How long clients are read in one turn of the event loop: decryption, frames, heads and bodies are
 // what they make the thread do before anything was decided about them. While several principals are
 // about, each has a part of a millisecond of a turn, however many connections it has; what is over
-// waits for the turns that follow, principals one after the other. Promises that who sends little waits
+// waits for the turns that follow, principals one after the other. Who took little of the last seconds
+// is light: its answers need not wait for those of all others. Promises that who sends little waits
 // for no more than a short turn, and that a principal that is alone has all of the thread.
 import { FairLine } from './fair-line.ts'
 import type { Turn } from './turn.ts'
@@ -19,6 +20,12 @@ const SHARED_MS = 0.5
 const ALONE_MS = 4
 /** Others are about for so long after they were last read. */
 const ABOUT_MS = 10_000
+/** What was taken counts half as much after each of these. */
+const HALF_LIFE_MS = 1_000
+/** Less than this is forgotten. */
+const LEAST_RECENT_MS = 0.01
+/** Who takes less than this part of what principals take on average is light. Of equal ones, nobody is. */
+const LIGHT_PART = 1 / 2
 
 export class ReadShares {
   readonly #turn: Turn
@@ -27,6 +34,10 @@ export class ReadShares {
   readonly #line = new FairLine<{ readonly principal: string; readonly reader: Reader }>()
   /** In this turn. */
   readonly #tookMs = new Map<string, number>()
+  /** In the last seconds, the less the longer ago. */
+  readonly #recentMs = new Map<string, number>()
+  #recentSumMs = 0
+  #halvedMs = 0
   #open = false
   #turns = 0
   #latest: string | undefined
@@ -60,15 +71,42 @@ export class ReadShares {
       this.#latest = principal
     }
     this.#openTurn()
+    this.charge(principal, tookMs)
     const sumMs = (this.#tookMs.get(principal) ?? 0) + tookMs
     this.#tookMs.set(principal, sumMs)
     return sumMs >= (this.shared ? SHARED_MS : ALONE_MS)
+  }
+
+  /** What the thread did for it, which is not to be taken from this turn's part. */
+  charge(principal: string, ms: number): void {
+    if (this.#tickMs() - this.#halvedMs >= HALF_LIFE_MS) this.#halve()
+    this.#recentMs.set(principal, (this.#recentMs.get(principal) ?? 0) + ms)
+    this.#recentSumMs += ms
+  }
+
+  /** Whether it takes little, while others take much. */
+  isLight(principal: string): boolean {
+    if (!this.shared) return false
+    const meanMs = this.#recentSumMs / this.#recentMs.size
+    return (this.#recentMs.get(principal) ?? 0) < meanMs * LIGHT_PART
   }
 
   /** It goes on in one of the turns that follow. */
   wait(principal: string, reader: Reader): void {
     this.#line.wait(principal, { principal, reader })
     this.#openTurn()
+  }
+
+  #halve(): void {
+    this.#halvedMs = this.#tickMs()
+    this.#recentSumMs = 0
+    for (const [principal, ms] of this.#recentMs) {
+      if (ms / 2 < LEAST_RECENT_MS) this.#recentMs.delete(principal)
+      else {
+        this.#recentMs.set(principal, ms / 2)
+        this.#recentSumMs += ms / 2
+      }
+    }
   }
 
   #openTurn(): void {

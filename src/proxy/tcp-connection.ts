@@ -141,9 +141,11 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
   // The client's side of the tunnel.
 
   pass(buffer: Buffer, start: number, end: number): boolean {
-    const { turn, pool } = this.#context
+    const { turn, pool, shares } = this.#context
     turn.hold(this.socket)
-    return pool.copies.write(this.socket, '', buffer, start, end, '')
+    const room = pool.copies.write(this.socket, '', buffer, start, end, '')
+    if (shares.isLight(this.peer.principal)) turn.release(this.socket)
+    return room
   }
 
   nowMs(): number {

@@ -16,12 +16,12 @@ export class Turn {
   #collectors: Collector[] = []
   #steps: (() => void)[] = []
   #begun = false
-  #ended = 0
+  #flushed = 0
   #relievedBytes = 0
 
-  /** Differs between two turns if something was held in the first: then it has left. */
+  /** Another one as soon as what was held has left. */
   get number(): number {
-    return this.#ended
+    return this.#flushed
   }
 
   /** What is written to `stream` from now on leaves at the end of this turn, in order. */
@@ -50,7 +50,7 @@ export class Turn {
     return stream.writableLength === 0
   }
 
-  /** `step` runs at the end of this turn; what it holds leaves with everything else. */
+  /** `step` runs at the end of this turn, behind what was held before; what it holds leaves when all steps are over. */
   beforeEnd(step: () => void): void {
     this.#begin()
     this.#steps.push(step)
@@ -69,15 +69,21 @@ export class Turn {
 
   readonly #releaseAll = (): void => {
     this.#begun = false
+    this.#relievedBytes = 0
     const steps = this.#steps
     this.#steps = []
+    // What the steps take on is not to be in its way.
+    this.#flush()
     for (const step of steps) step()
+    if (steps.length > 0) this.#flush()
+  }
+
+  #flush(): void {
     const held = this.#held
     const collectors = this.#collectors
     this.#held = []
     this.#collectors = []
-    this.#relievedBytes = 0
-    this.#ended++
+    this.#flushed++
     for (const collector of collectors) collector.flush()
     // One that was released before has nothing more to let go, or holds what came after.
     for (const stream of held) this.release(stream)

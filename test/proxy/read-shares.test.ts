@@ -124,3 +124,67 @@ describe('clients that have had theirs', () => {
     assert.equal(reads, 2)
   })
 })
+
+describe('a principal is light', () => {
+  it('that takes less than half of what others take on average, and where there are others', () => {
+    const { shares } = setUp()
+    shares.took('little', 1)
+    assert.equal(shares.isLight('little'), false)
+    shares.took('much', 10)
+    assert.equal(shares.isLight('little'), true)
+    assert.equal(shares.isLight('much'), false)
+    assert.equal(shares.isLight('unheard of'), true)
+    shares.took('little', 3)
+    assert.equal(shares.isLight('little'), false)
+  })
+
+  it('by all that was done for it, whatever it took of a turn', () => {
+    const { shares, two } = setUp()
+    two()
+    shares.took('a', 0.2)
+    shares.took('b', 0.2)
+    assert.equal(shares.isLight('a'), false)
+    shares.charge('b', 10)
+    assert.equal(shares.isLight('a'), true)
+    assert.equal(shares.took('b', 0.2), false, 'its part of the turn is what it was')
+  })
+
+  it('in none of many that are alike', () => {
+    const { shares } = setUp()
+    const names = Array.from({ length: 64 }, (_, i) => `client ${i}`)
+    for (const name of names) shares.took(name, 0.05)
+    assert.deepEqual(
+      names.filter((name) => shares.isLight(name)),
+      [],
+    )
+  })
+
+  it('by the last seconds, the less the longer ago', () => {
+    const { shares, clock } = setUp()
+    shares.took('a', 10)
+    shares.took('b', 4)
+    assert.equal(shares.isLight('b'), false)
+    clock.tickMs += 1_000
+    // What was 10 and 4 counts for 5 and 2 now; 11.5 and 4 would be too little of a difference.
+    shares.took('a', 1.5)
+    assert.equal(shares.isLight('b'), true)
+    for (let second = 0; second < 3; second++) {
+      clock.tickMs += 1_000
+      shares.took('b', 4)
+    }
+    assert.equal(shares.isLight('a'), true)
+  })
+
+  it('whoever was forgotten', () => {
+    const { shares, clock } = setUp()
+    shares.took('gone', 0.1)
+    for (let second = 0; second < 8; second++) {
+      clock.tickMs += 1_000
+      shares.took('a', 1)
+      shares.took('b', 1)
+    }
+    // Half of the average of two, not of three.
+    shares.took('c', 0.9)
+    assert.equal(shares.isLight('c'), false)
+  })
+})

@@ -96,22 +96,26 @@ describe('writes of one turn of the event loop', () => {
     assert.equal(stream.writableCorked, 0)
   })
 
-  it('are those of its last steps, too, which hold nothing longer than it lasts', async () => {
+  it('do not wait for what its last steps take on, whose writes leave together behind them', async () => {
     const turn = new Turn()
     const { stream, written } = sink()
-    const { number } = turn
-    const step = (): void => {
+    const numbers = [turn.number]
+    const stepThatWrites = (text: string) => (): void => {
+      assert.deepEqual(written, ['a'])
+      numbers.push(turn.number)
       turn.hold(stream)
-      stream.write('b')
-      assert.deepEqual(written, [])
-      assert.equal(turn.number, number)
+      stream.write(text)
     }
     turn.hold(stream)
     stream.write('a')
-    turn.beforeEnd(step)
+    turn.beforeEnd(stepThatWrites('b'))
+    turn.beforeEnd(stepThatWrites('c'))
     await new Promise(setImmediate)
-    assert.deepEqual(written, ['a', 'b'])
-    assert.notEqual(turn.number, number)
+    assert.deepEqual(written, ['a', 'b', 'c'])
+    numbers.push(turn.number)
+    const [before, first, second, after] = numbers
+    assert.equal(first, second)
+    assert.equal(new Set([before, first, after]).size, 3, 'another number when something has left')
   })
 
   it('are not put off by a step that runs again in the next', async () => {

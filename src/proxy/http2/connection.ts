@@ -382,6 +382,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {
     this.#over(exchange)
     this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
+    if (this.#context.shares.isLight(this.peer.principal)) this.#session.flush()
   }
 
   exchangeFailed(exchange: Http2Exchange, code: ErrorCode): void {

@@ -201,6 +201,11 @@ export class Http2Session implements FrameUser, StreamOwner {
     this.#events.sessionOver()
   }
 
+  /** Sends now what was to leave at the end of the turn. */
+  flush(): void {
+    this.sending.outbox.flush()
+  }
+
   // What streams ask for.
 
   later(stream: Http2Stream): void {
