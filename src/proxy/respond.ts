@@ -36,12 +36,17 @@ export function encodeOwnResponse(response: OwnResponse): Buffer {
   const retryAfter = retryAfterOf(response.code)
   if (retryAfter !== undefined) head += `retry-after: ${retryAfter}\r\n`
   head += `date: ${new Date().toUTCString()}\r\n`
-  if (status !== 204 && status !== 304) head += `content-length: ${body.length}\r\n`
+  if (status === 205) head += 'content-length: 0\r\n'
+  else if (mayHaveContent(status)) head += `content-length: ${body.length}\r\n`
   if (response.close) head += 'connection: close\r\n'
   head += '\r\n'
-  const bodiless = !response.withBody || status === 204 || status === 304
-  return bodiless ? Buffer.from(head, 'latin1') : Buffer.concat([Buffer.from(head, 'latin1'), body])
+  const withBody = response.withBody && mayHaveContent(status)
+  return withBody ? Buffer.concat([Buffer.from(head, 'latin1'), body]) : Buffer.from(head, 'latin1')
 }
+
+/** RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5. */
+export const mayHaveContent = (status: number): boolean =>
+  status !== 204 && status !== 205 && status !== 304
 
 /** @returns in how many seconds to try again, not the same for everyone; undefined: nobody knows */
 export const retryAfterOf = (code: ErrorCode): number | undefined =>

@@ -59,9 +59,14 @@ describe('an answer of our own', () => {
   })
 
   it('has no body where the status allows none', () => {
-    for (const status of [204, 304]) {
+    for (const [status, lengths] of [
+      [204, []],
+      [205, ['0']],
+      [304, []],
+    ] as const) {
       const answer = parse(encodeOwnResponse({ ...base, code: 'denied', status, body: 'text' }))
-      assert.deepEqual(answer.values('content-length'), [])
+      assert.equal(answer.status, status)
+      assert.deepEqual(answer.values('content-length'), lengths)
     }
   })
 })

@@ -3,7 +3,7 @@
 import { type ErrorCode, errorEntry } from '../../errors.ts'
 import type { Fields } from '../../http/fields.ts'
 import { H2_ERROR } from '../../http/h2/frames.ts'
-import { retryAfterOf } from '../respond.ts'
+import { mayHaveContent, retryAfterOf } from '../respond.ts'
 import { grpcStatusOf, isGrpc, statusFields } from './grpc.ts'
 import type { Http2Stream } from './stream.ts'
 
@@ -69,10 +69,10 @@ export function sendOwnAnswer(stream: Http2Stream, asked: Asked, answer: OwnAnsw
       own ? JSON.stringify({ error: answer.code, id: answer.id }) : (answer.body as string),
     )
     if (!typed) list.push('content-type', own ? 'application/json' : 'text/plain; charset=utf-8')
-    const bodiless = asked.method === 'HEAD' || status === 204 || status === 304
-    if (status !== 204 && status !== 304) list.push('content-length', String(body.length))
+    const hasContent = mayHaveContent(status)
+    if (hasContent) list.push('content-length', String(body.length))
     stream.respond(list)
-    if (!bodiless) stream.write(body)
+    if (hasContent && asked.method !== 'HEAD') stream.write(body)
   }
   stream.end()
 }
