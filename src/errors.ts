@@ -149,6 +149,15 @@ export const ERRORS = {
     8,
     'The client changed the keys of its connection or asked for another handshake in a number that is an attack (RFC 8446 section 4.6.3); its connections were ended, and its address is refused for a minute.',
   ),
+  held_bytes_full: {
+    fault: 'client',
+    http: 503,
+    grpc: 8,
+    connection: 'close',
+    log: 'warn',
+    sentence:
+      'What waits for both sides took all of inbound.limits.heldBytes, and most of it was of the principal of this connection, which was closed in the middle of the request.',
+  },
   client_closed: {
     fault: 'client',
     http: 499,

@@ -172,10 +172,11 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     const { exchange, tunnel } = { exchange: this.#exchange, tunnel: this.#tunnel }
     this.#exchange = undefined
     this.#tunnel = undefined
-    this.#dropCollecting('client_closed')
+    const code = codeOfClose(this.#closeReason)
+    this.#dropCollecting(code)
     if (exchange !== undefined) {
       exchange.abandon()
-      this.#record(exchange, { outcome: 'allow', code: 'client_closed' })
+      this.#record(exchange, { outcome: 'allow', code })
     }
     if (tunnel !== undefined) {
       tunnel.tunnel.abandon(tunnelEndOf(this.#closeReason))
@@ -269,8 +270,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
 
   /** The drain deadline has passed: who waits for an answer is told that there is none. */
   abort(): void {
-    const exchange = this.#exchange
-    if (exchange?.awaitsResponse) exchange.fail('draining')
+    if (this.#exchange !== undefined) this.#exchange.fail('draining')
     else if (this.#collecting !== undefined) this.#failCollecting(this.#collecting, 'draining')
     else this.#destroy('drain')
   }
@@ -375,7 +375,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   exchangeBroken(exchange: Exchange, code: ErrorCode): void {
     this.#exchange = undefined
     this.#record(exchange, { outcome: 'allow', code })
-    this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error')
+    if (code === 'draining') this.#destroy('drain')
+    else this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error')
   }
 
   exchangeUpgraded(exchange: Exchange, upstream: WorkloadEnd): void {
@@ -852,6 +853,18 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
 interface Upgraded {
   readonly tunnel: Tunnel
   readonly exchange: Exchange
+}
+
+/** Why a request has no end whose client's connection was closed for `reason`. */
+export function codeOfClose(reason: CloseReason): ErrorCode {
+  switch (reason) {
+    case 'memory':
+      return 'held_bytes_full'
+    case 'error':
+      return 'internal'
+    default:
+      return 'client_closed'
+  }
 }
 
 /** How a tunnel has ended whose client's connection was closed for `reason`. */

@@ -116,7 +116,7 @@ for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
         forward: await startWorkload(t),
         config: {
           inbound: { limits: { heldBytes: `${LIMIT_MIB}MiB` }, timeouts },
-          log: { decisions: 'off', access: 'off' },
+          log: { decisions: 'off', access: 'all' },
         },
       })
       bystander = await startBystander(t, sidecar, await sidecar.authority.svid('calm'))
@@ -135,6 +135,8 @@ for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
         const line = await sidecar.logged('connections_relieved')
         assert.equal(line['principal'], 'spiffe://example.org/ns/default/sa/hoarder')
         assert.equal(line.level, 'warn')
+        const cut = await sidecar.logged('access', { code: 'held_bytes_full' })
+        assert.equal(cut['principal'], line['principal'])
         if (process.platform === 'linux') {
           const grown = (await rssMibOf(sidecar.pid)) - before
           assert.ok(grown < MOST_GROWTH_MIB, `grew by ${grown} MiB`)

@@ -275,6 +275,19 @@ describe('the end', () => {
     assert.match(client.received(), /^HTTP\/1\.1 503 [\s\S]*"error":"draining"/)
   })
 
+  it('breaks off an answer that is not over at the drain deadline, and says so in the access log', async (t) => {
+    const workload = await startWorkload(t, (_, response) => response.write('the begin'))
+    const config = { drain: { timeout: '200ms' }, log: { access: 'all' } }
+    const { sidecar, web } = await start(t, workload, config)
+    const client = await connectRaw(t, sidecar, web)
+    client.write(REQUEST)
+    await client.until(/the begin/)
+    sidecar.signal('SIGTERM')
+    assert.equal(await sidecar.exited, 1)
+    await client.closed
+    assert.equal(eventOf(sidecar, 'access')?.['code'], 'draining')
+  })
+
   it('comes at once on a second signal', async (t) => {
     const { workload } = await startHeldWorkload(t)
     const { sidecar, web } = await start(t, workload, { drain: { timeout: '10m' } })

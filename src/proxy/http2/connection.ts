@@ -22,7 +22,7 @@ import {
   type Waiting,
 } from '../admission.ts'
 import type { Call, CallRequest, UpgradeUser } from '../call.ts'
-import type { ClientStart, CloseReason } from '../connection.ts'
+import { type ClientStart, type CloseReason, codeOfClose } from '../connection.ts'
 import type { Copies } from '../copies.ts'
 import { recordFault } from '../fault.ts'
 import { keptBytesOf } from '../lent-reads.ts'
@@ -342,7 +342,8 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     }
   }
 
-  failed(collecting: StreamCollecting, code: ErrorCode): void {
+  failed(collecting: StreamCollecting, end: ErrorCode): void {
+    const code = this.#codeOf(end)
     collecting.stop()
     this.#collecting.delete(collecting)
     const { stream, head, body, startedMs } = collecting
@@ -379,8 +380,9 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     return new Tunnel('websocket', client, upstream, this.#context.cells)
   }
 
-  exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void {
+  exchangeDone(exchange: Http2Exchange, end: ErrorCode | undefined): void {
     this.#over(exchange)
+    const code = this.#codeOf(end)
     this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
     if (this.#context.shares.isLight(this.peer.principal)) this.#session.flush()
   }
@@ -397,6 +399,11 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       code,
       status: http,
     })
+  }
+
+  /** A stream knows that it was closed, and not why its connection was. */
+  #codeOf<Code extends ErrorCode | undefined>(end: Code): Code | ErrorCode {
+    return end === 'client_closed' ? codeOfClose(this.#closeReason) : end
   }
 
   #over(exchange: Http2Exchange): void {
