@@ -175,7 +175,9 @@ for (const [protocol, start, spoken] of [
     it('that the workload resets is reset for the client', async () => {
       const { client, there } = await open()
       there.reset()
-      await eventually('it is gone', () => client.closed || client.ended)
+      // A workload that speaks HTTP/2 may end its side before it resets the stream.
+      const isGone = (): boolean => client.closed || (protocol === 'HTTP/1.1' && client.ended)
+      await eventually('it is gone', isGone)
       if (protocol === 'HTTP/2') assert.equal(rstCode(client), CANCEL)
     })
 

@@ -105,6 +105,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   tcp: { askers: [askTcp], good: () => net.createServer((socket) => void socket.pipe(socket)) },
 }
 
+const OPEN = 'postern_connections_open'
 const REFUSED = ['502 upstream_refused', 'grpc 14', 'nothing']
 const RESET = ['502 upstream_reset', 'grpc 14', 'nothing']
 const LATE = ['504 upstream_timeout', 'grpc 4']
@@ -145,6 +146,8 @@ for (const [scheme, { askers, good }] of Object.entries(KINDS)) {
     it('that is not there yet is served as soon as it is', async (test) => {
       test.after(() => comings.goes())
       assertAll(await askAll(test, AT_ONCE), REFUSED)
+      // A connection of TCP is counted when it has closed, which its client may see first.
+      await eventually('all are counted', async () => (await sidecar.metric(OPEN)) === 0)
       assert.deepEqual(await codes(), { upstream_refused: AT_ONCE * askers.length })
       await comings.comes(good())
       assertAll(await askAll(test, AT_ONCE), SERVED)
