@@ -8,7 +8,16 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { stringify } from 'yaml'
 import { Load } from './load.ts'
-import { accepting, end, freePort, IMAGE_OPTIONS, median, rssBytesOf, spawnOn } from './process.ts'
+import {
+  accepting,
+  end,
+  freePort,
+  IMAGE_ENVIRONMENT,
+  IMAGE_OPTIONS,
+  median,
+  rssBytesOf,
+  spawnOn,
+} from './process.ts'
 import { posternConfig, posternReady } from './proxies.ts'
 import { REPOSITORY, requestHead, type Stage, setStage } from './stage.ts'
 
@@ -161,7 +170,7 @@ async function startPostern(
   const args = [...IMAGE_OPTIONS, main, 'run', '--config', configFile]
   const child = spawnOn(undefined, process.execPath, args, {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env,
+    env: { ...env, ...IMAGE_ENVIRONMENT },
   })
   await posternReady(child)
   return child

@@ -12,6 +12,8 @@ export const WORKLOAD_CPU = os.availableParallelism() > 2 ? 2 : 1
 
 /** Of Node.js, as the image has it (Dockerfile). */
 export const IMAGE_OPTIONS: readonly string[] = ['--v8-pool-size=0']
+/** Of the process, as the image has it. */
+export const IMAGE_ENVIRONMENT = { MALLOC_MMAP_THRESHOLD_: '65536' } as const
 
 const canPin = os.availableParallelism() > 1 && isInstalled('taskset')
 

@@ -10,6 +10,7 @@ import {
   accepting,
   end,
   freePort,
+  IMAGE_ENVIRONMENT,
   IMAGE_OPTIONS,
   isInstalled,
   PROXY_CPU,
@@ -166,6 +167,7 @@ async function startPostern(
     [...IMAGE_OPTIONS, main, 'run', '--config', file],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, ...IMAGE_ENVIRONMENT },
     },
   )
   await posternReady(child)

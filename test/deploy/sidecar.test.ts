@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { parseAllDocuments } from 'yaml'
-import { IMAGE_OPTIONS } from '../../bench/process.ts'
+import { IMAGE_ENVIRONMENT, IMAGE_OPTIONS } from '../../bench/process.ts'
 import { loadConfig } from '../../src/config/load.ts'
 
 const read = (path: string): string =>
@@ -122,6 +122,9 @@ test('the image starts Postern as it was measured', () => {
   assert.ok(
     read('Dockerfile').includes(`ENTRYPOINT ${JSON.stringify(program).replaceAll('","', '", "')}`),
   )
+  for (const [name, value] of Object.entries(IMAGE_ENVIRONMENT)) {
+    assert.ok(read('Dockerfile').includes(`\nENV ${name}=${value}\n`), name)
+  }
 })
 
 test('image and manifest agree about user, ports and configuration', () => {
