@@ -95,7 +95,7 @@ export class Intake {
     if (this.line.served === served) this.line.served++
   }
 
-  /** What begins now leaves with the answers of this turn, and is answered in the next. */
+  /** What begins now leaves behind the answers of this turn, and is answered in the next. */
   readonly #turnEnds = (): void => {
     if (this.#begun === 0) this.#firstMs = this.#nowMs()
     while (this.#turnHasRoom) {
