@@ -18,7 +18,7 @@ import {
 import { encodeHeaderBlock } from '../src/http/h2/hpack.ts'
 import { Load } from './load.ts'
 import { end, LOAD_CPU, median, pin, runWhenIdle } from './process.ts'
-import { PEERS, type ProxyVariant, posternVariant, SAMPLE } from './proxies.ts'
+import { comparedMain, PEERS, type ProxyVariant, posternVariant, SAMPLE } from './proxies.ts'
 import {
   type ClientCredentials,
   REPOSITORY,
@@ -120,7 +120,7 @@ async function main(): Promise<void> {
   }
   const variants = [variantOf(asked.proxy)]
   if (asked.compare !== undefined) {
-    variants.push(posternVariant('compared', join(asked.compare, 'dist/main.js'), SAMPLE))
+    variants.push(posternVariant('compared', comparedMain(asked.compare), SAMPLE))
   }
   const names = Object.keys(ABUSES).filter(
     (name) => ABUSES[name] === undefined || asked.only?.includes(name) !== false,

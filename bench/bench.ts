@@ -8,7 +8,14 @@ import { handshakeRates } from './handshakes.ts'
 import { latencyAtHalfLoad } from './latency.ts'
 import { Load } from './load.ts'
 import { overload } from './overload.ts'
-import { L4_PEERS, missingPrograms, PEERS, type ProxyVariant, posternVariants } from './proxies.ts'
+import {
+  comparedMain,
+  L4_PEERS,
+  missingPrograms,
+  PEERS,
+  type ProxyVariant,
+  posternVariants,
+} from './proxies.ts'
 import { machine, type Telling, tellContest } from './report.ts'
 import { SCENARIOS, type Scenario } from './scenarios.ts'
 import { REPOSITORY, type Stage, setStage } from './stage.ts'
@@ -125,7 +132,7 @@ function chooser(): BenchOptions['variants'] {
     ...posternVariants(join(REPOSITORY, 'dist/main.js')),
     ...(values.compare === undefined
       ? []
-      : posternVariants(join(values.compare, 'dist/main.js'), '@compare')),
+      : posternVariants(comparedMain(values.compare), '@compare')),
     ...PEERS,
     ...L4_PEERS,
   ]

@@ -52,6 +52,14 @@ const POSTERN = {
   'postern-policy-log-all': { policy: POLICY, log: { access: 'all', decisions: 'all' } },
 } as const
 
+/** @returns the program of another checkout, as `--compare` names it; throws where it was not built */
+export function comparedMain(checkout: string): string {
+  const main = join(checkout, 'dist/main.js')
+  if (!fs.existsSync(main))
+    throw new Error(`--compare ${checkout}: no ${main}; run npm run build there`)
+  return main
+}
+
 /** @param main the program: `dist/main.js` or `src/main.ts` */
 export function posternVariants(main: string, suffix = ''): ProxyVariant[] {
   return Object.entries(POSTERN).map(([name, own]) => posternVariant(`${name}${suffix}`, main, own))
