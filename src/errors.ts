@@ -293,6 +293,10 @@ export type ErrorCode = keyof typeof ERRORS
 /** The table's row for a code, with the widened type (the `as const` table keeps literals). */
 export const errorEntry = (code: ErrorCode): ErrorEntry => ERRORS[code]
 
+/** Whether a request with this code has gone wrong, other than by its client's leaving. */
+export const isFailure = (code: ErrorCode | undefined): boolean =>
+  code !== undefined && code !== 'client_closed'
+
 /**
  * One thing that is wrong with what an operator gave us: configuration, a file, a bundle.
  * Collected, never thrown one at a time, so that `postern check` can print them all.

@@ -764,7 +764,8 @@ export const KEYS = [
     type: 'enum',
     values: ['off', 'denied', 'all'],
     default: 'denied',
-    sentence: 'Requests that are logged.',
+    sentence:
+      "Requests that are logged; `denied`: those that were refused or have gone wrong, other than by the client's leaving.",
   },
   {
     path: 'log.decisions',

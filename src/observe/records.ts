@@ -1,7 +1,7 @@
 // Takes the records of the data threads and decides which become log lines, at which level, and how
 // many: what a client can cause without being authenticated is bounded per second.
 import type { Config } from '../config/config.ts'
-import { errorEntry } from '../errors.ts'
+import { errorEntry, isFailure } from '../errors.ts'
 import { type Cells, cellOf } from '../metrics.ts'
 import type {
   AccessRecord,
@@ -134,12 +134,8 @@ export class RecordSink {
       const record = records[at] as LogRecord
       switch (record.kind) {
         case 'access':
-          if (
-            config.access === 'all' ||
-            (config.access === 'denied' && (isDenied(record) || record.unsafe !== undefined))
-          ) {
+          if (config.access === 'all' || (config.access === 'denied' && hasGoneWrong(record)))
             this.#access(record, thread)
-          }
           break
         case 'decision':
           decisions.record(
@@ -272,9 +268,9 @@ export class RecordSink {
   }
 }
 
-/** Denied, or failed through no fault of the workload's answer: a 5xx that Postern made itself. */
-const isDenied = (record: AccessRecord): boolean =>
-  record.outcome !== 'allow' || (record.status >= 500 && record.code !== undefined)
+/** A 5xx that the workload gave is its answer. */
+const hasGoneWrong = ({ outcome, code, unsafe }: AccessRecord): boolean =>
+  outcome !== 'allow' || isFailure(code) || unsafe !== undefined
 
 /** Who comes by the UNIX socket of `inbound.listen` has no address. */
 function endpoint({

@@ -1,5 +1,5 @@
 // Counts and records what happens to connections and requests, in cells and log records.
-import { type ErrorCode, errorEntry } from '../errors.ts'
+import { type ErrorCode, errorEntry, isFailure } from '../errors.ts'
 import type { RequestHead } from '../http/head.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
 import {
@@ -104,7 +104,7 @@ export class Tally {
     if (end.code !== undefined) this.#countCode(end.code)
     const unsafe = this.#unsafe(connection.peer)
     const { access } = this.#context.generation.snapshot.settings.log
-    const ordinary = end.outcome === 'allow' && end.code === undefined && unsafe === undefined
+    const ordinary = end.outcome === 'allow' && !isFailure(end.code) && unsafe === undefined
     if (access === 'off' || (access === 'denied' && ordinary)) return
     this.#context.records.push({
       kind: 'access',
@@ -137,8 +137,7 @@ export class Tally {
     cells.observe(REQUEST_DURATION.tcp, REQUEST_BUCKETS, durationMs / 1000)
     if (code !== undefined) this.#countCode(code)
     const { access } = this.#context.generation.snapshot.settings.log
-    if (access === 'off' || (access === 'denied' && outcome === 'allow' && code === undefined))
-      return
+    if (access === 'off' || (access === 'denied' && outcome === 'allow' && !isFailure(code))) return
     records.push({
       kind: 'access',
       timeMs: clock.nowMs(),

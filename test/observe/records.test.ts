@@ -43,15 +43,18 @@ const ALLOWED = accessRecord()
 const DENIED = accessRecord({ status: 403, outcome: 'deny', code: 'denied' })
 const OWN_502 = accessRecord({ status: 502, code: 'upstream_refused' })
 const WORKLOADS_500 = accessRecord({ status: 500 })
+const BROKEN_OFF = accessRecord({ status: 206, code: 'upstream_reset' })
+const UNREACHED_TCP = accessRecord({ status: 0, code: 'upstream_refused' })
+const LEFT = accessRecord({ status: 201, code: 'client_closed' })
 
 for (const [mode, statuses] of [
   ['off', []],
-  ['denied', [403, 502]],
-  ['all', [200, 403, 502, 500]],
+  ['denied', [403, 502, 206, 0]],
+  ['all', [200, 403, 502, 500, 206, 0, 201]],
 ] as const) {
   test(`access log ${mode} writes ${statuses.join(', ') || 'nothing'}`, () => {
     const { sink, lines } = setUp({ access: mode }, 'error')
-    sink.take([ALLOWED, DENIED, OWN_502, WORKLOADS_500], 0)
+    sink.take([ALLOWED, DENIED, OWN_502, WORKLOADS_500, BROKEN_OFF, UNREACHED_TCP, LEFT], 0)
     assert.deepEqual(
       lines.events.map((one) => one['status']),
       statuses,
