@@ -23,7 +23,7 @@ export interface Mutations {
   /** Override request headers of the same name. Lower-case names; a name may occur repeatedly. */
   readonly setRequestHeaders: Pairs
   readonly removeRequestHeaders: readonly string[]
-  /** Added to the response to the client. */
+  /** Added to the response to the client. Lower-case names. */
   readonly responseHeaders: Pairs
   readonly removeQueryParameters: readonly string[]
   readonly setQueryParameters: Pairs

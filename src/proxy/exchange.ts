@@ -227,7 +227,7 @@ export class Exchange implements UpgradeUser {
       this.#client.closing ||
       !this.requestDone ||
       (!delimited && !this.#rechunk)
-    for (const [name, value] of this.#permit.responseHeaders) fields.push(name.toLowerCase(), value)
+    for (const [name, value] of this.#permit.responseHeaders) fields.push(name, value)
     const text = responseHeadText(
       status,
       reason,
@@ -286,7 +286,7 @@ export class Exchange implements UpgradeUser {
     this.status = 101
     this.#ended = true
     this.#call = undefined
-    for (const [name, value] of this.#permit.responseHeaders) fields.push(name.toLowerCase(), value)
+    for (const [name, value] of this.#permit.responseHeaders) fields.push(name, value)
     const text = responseHeadText(
       101,
       'Switching Protocols',

@@ -7,7 +7,7 @@ export function mutateFields(fields: Fields, mutations: Mutations): Fields {
   if (mutations.setRequestHeaders.length === 0 && mutations.removeRequestHeaders.length === 0)
     return fields
   const changed = withoutChanged(fields, mutations)
-  for (const [name, value] of mutations.setRequestHeaders) changed.push(name.toLowerCase(), value)
+  for (const [name, value] of mutations.setRequestHeaders) changed.push(name, value)
   return changed
 }
 
@@ -17,8 +17,8 @@ export function mutateTrailers(trailers: Fields, mutations: Mutations): Fields {
 }
 
 function withoutChanged(fields: Fields, mutations: Mutations): Fields {
-  const gone = mutations.removeRequestHeaders.map((name) => name.toLowerCase())
-  for (const [name] of mutations.setRequestHeaders) gone.push(name.toLowerCase())
+  const gone = [...mutations.removeRequestHeaders]
+  for (const [name] of mutations.setRequestHeaders) gone.push(name)
   const isGone = gone.length > MOST_COMPARED ? isIn(new Set(gone)) : isAmong(gone)
   const kept: Fields = []
   for (let i = 0; i < fields.length; i += 2) {

@@ -20,7 +20,7 @@ test('an allowing object may change request, response and query', () => {
     allowed: true,
     headers: { 'X-Role': 'reader', 'x-many': ['a', ' b '] },
     request_headers_to_remove: ['Authorization'],
-    response_headers_to_add: [{ 'x-a': '1' }, { 'set-cookie': ['a=1', 'b=2'] }],
+    response_headers_to_add: [{ 'X-A': '1' }, { 'set-cookie': ['a=1', 'b=2'] }],
     query_parameters_to_remove: ['token'],
     query_parameters_to_set: { tenant: 'one', tag: ['x', 'y'] },
     dynamic_metadata: { any: ['thing'] },

@@ -207,7 +207,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     for (let i = 0; i < fields.length; i += 2) {
       if (!empty || fields[i] !== 'content-length') list.push(fields[i]!, fields[i + 1]!)
     }
-    for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
+    for (const [name, value] of this.#permit.responseHeaders) list.push(name, value)
     if (!areSingle(list)) return this.fail('upstream_bad_response')
     // RFC 9110 section 6.6.1: whoever forwards an answer without one says when it came.
     if (fieldValue(list, 'date') === undefined) list.push('date', this.#owner.date())
@@ -256,7 +256,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     for (let i = 0; i < fields.length; i += 2) {
       if (fields[i] !== 'sec-websocket-accept') list.push(fields[i]!, fields[i + 1]!)
     }
-    for (const [name, value] of this.#permit.responseHeaders) list.push(name.toLowerCase(), value)
+    for (const [name, value] of this.#permit.responseHeaders) list.push(name, value)
     if (!areSingle(list)) {
       upstream.destroy()
       return this.fail('upstream_bad_response')
