@@ -11,7 +11,7 @@ import { type Cells, cellOf, DECISION_OUTCOMES, DECISION_RULES, metricEntry } fr
 import type { BodyNeed } from '../policy/body/need.ts'
 import type { BodyAtHand } from '../policy/body/parsed-body.ts'
 import type { ConnectionInputs, PolicyRequest } from '../policy/input.ts'
-import { type Denial, Permit } from '../policy/permit.ts'
+import { type Denial, type Evaluation, Permit } from '../policy/permit.ts'
 import type { DecisionRecord, SentInput } from '../threads.ts'
 import type { Generation } from './generation.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -155,7 +155,7 @@ function decide(
   const { log } = generation.snapshot.settings
   const verdict = generation.engine.decide(request)
   const { evaluation } = verdict
-  countDecision(context.cells, evaluation.outcome, evaluation.rule, evaluation.evalNs)
+  countDecision(context.cells, evaluation)
   const logged =
     log.decisions === 'all' || (log.decisions === 'denied' && evaluation.outcome !== 'allow')
   // Only what the policy was asked about, and answered or failed at, can be compared.
@@ -294,18 +294,19 @@ function xfccOf(peer: VerifiedPeer, generation: Generation): string {
   return text
 }
 
-const DECISIONS = new Map<string, number>(
-  DECISION_OUTCOMES.flatMap((outcome) =>
-    DECISION_RULES.map(
-      (rule) => [`${outcome}|${rule}`, cellOf('decisions_total', { outcome, rule })] as const,
+const DECISIONS = Object.fromEntries(
+  DECISION_OUTCOMES.map((outcome) => [
+    outcome,
+    Object.fromEntries(
+      DECISION_RULES.map((rule) => [rule, cellOf('decisions_total', { outcome, rule })]),
     ),
-  ),
-)
+  ]),
+) as Readonly<Record<Evaluation['outcome'], Readonly<Record<Evaluation['rule'], number>>>>
 const SAMPLED_OUT = cellOf('decision_log_events_total', { result: 'sampled_out' })
 const DECISION_DURATION = cellOf('decision_duration_seconds', {})
 const DECISION_BUCKETS = metricEntry('decision_duration_seconds').buckets ?? []
 
-function countDecision(cells: Cells, outcome: string, rule: string, evalNs: number): void {
-  cells.add(DECISIONS.get(`${outcome}|${rule}`) as number)
+function countDecision(cells: Cells, { outcome, rule, evalNs }: Evaluation): void {
+  cells.add(DECISIONS[outcome][rule])
   if (evalNs > 0) cells.observe(DECISION_DURATION, DECISION_BUCKETS, evalNs / 1e9)
 }
