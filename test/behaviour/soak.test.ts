@@ -227,10 +227,14 @@ for (const protocol of PROTOCOLS) {
       console.log(
         `${answered} requests, ${rotations} rotations; RSS ${seen.map(({ rssMib }) => rssMib).join(' ')} MiB`,
       )
-      // Until the middle of the short run the process is still growing into its load.
       const [settled, last] = [seen[CHECKPOINTS / 2], seen.at(-1)]
       assert.ok(settled !== undefined && last !== undefined)
-      const grown = last.rssMib - settled.rssMib
+      // In the short run the process is growing into its load at first. Where V8 is between two
+      // collections makes one checkpoint differ from the next by 30 MiB.
+      const [middle, end] = [seen.slice(4, 7), seen.slice(-3)].map((part) =>
+        middleOf(part.map(({ rssMib }) => rssMib)),
+      ) as [number, number]
+      const grown = end - middle
       assert.ok(grown < MOST_GROWTH_MIB, `grew by ${grown} MiB: ${JSON.stringify(seen)}`)
       assert.ok(last.timers <= settled.timers + 2, JSON.stringify(seen))
       await eventually('descriptors are back', async () => {
@@ -244,6 +248,9 @@ for (const protocol of PROTOCOLS) {
     })
   })
 }
+
+/** Of three. */
+const middleOf = (numbers: readonly number[]): number => numbers.toSorted((a, b) => a - b)[1] ?? 0
 
 const answeredBy = ({ label }: Protocol): string =>
   `postern_requests_total{protocol="${label}",outcome="allow",status_class="2xx"}`
