@@ -156,7 +156,7 @@ export const ERRORS = {
     connection: 'close',
     log: 'warn',
     sentence:
-      'What waits for both sides took all of inbound.limits.heldBytes, and most of it was of the principal of this connection, which was closed in the middle of the request.',
+      'Requests in progress and what waits for both sides took all of inbound.limits.heldBytes, and most of it was of the principal of this connection, which was closed in the middle of the request.',
   },
   client_closed: {
     fault: 'client',

@@ -1,6 +1,6 @@
 // What clients may take of memory, where nobody says it: as much as the container has room for. A process
-// that takes more is killed, with every request in it. An eighth is for bytes that are held, and the rest,
-// but what the program itself takes, for connections.
+// that takes more is killed, with every request in it. An eighth is for requests in progress and bytes that
+// wait, and the rest, but what the program itself takes, for connections.
 import type { Limits } from './config.ts'
 
 type MemoryBounds = Pick<

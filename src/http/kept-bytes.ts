@@ -51,6 +51,11 @@ export class KeptBytes {
     return memory.subarray(start, end)
   }
 
+  /** Of memory; what is kept may be less. */
+  get memoryBytes(): number {
+    return this.#copy?.memory.length ?? 0
+  }
+
   /** Nothing is left, and nobody looks at what was kept. */
   drop(): void {
     this.#copy?.release()

@@ -176,7 +176,7 @@ export class RecordSink {
               held_bytes: record.heldBytes,
               principal: record.principal,
             },
-            'Connections closed that held what others do not take (inbound.limits.heldBytes)',
+            'Connections closed that held most of what waits (inbound.limits.heldBytes)',
           )
           break
         case 'slow_reads':

@@ -276,10 +276,11 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   }
 
   get heldBytes(): number {
-    const waiting = this.#pending?.length ?? 0
+    const waiting = Math.max(this.#pending?.length ?? 0, this.#kept.memoryBytes)
     const { writableLength } = this.socket
     const exchange = this.#exchange?.heldBytes ?? 0
-    return writableLength + keptBytesOf(this.socket) + waiting + exchange
+    const { head } = this.#exchange ?? this.#collecting ?? this.#tunnel?.exchange ?? {}
+    return writableLength + keptBytesOf(this.socket) + waiting + exchange + (head?.headBytes ?? 0)
   }
 
   /** Nothing more is read or written, not even what is held back. */

@@ -1,10 +1,10 @@
-// What connections hold for a side that does not take it, requests and answers alike, is bounded by windows
+// What connections hold, requests in progress and what a side does not take of bodies and answers, is bounded
 // for each of them, and here for all together: there may be thousands. Past the limit those of the principal
 // that holds most are closed, the largest first; who holds little does not notice.
 
 export interface Holder {
   readonly peer: { readonly principal: string }
-  /** Of memory, for bytes that were read and cannot be passed on yet. */
+  /** Of memory, for requests in progress and bytes that cannot be passed on yet. */
   readonly heldBytes: number
   /** At once: what it has not read of its answers, it would not read now. */
   drop(reason: 'memory'): void

@@ -1,13 +1,15 @@
-// Clients that do not read their answers, and a workload that takes no requests: each stream and each
-// connection holds a bounded part of it, and all together no more than the limit, however many they are.
+// Clients that do not read their answers, and a workload that takes no requests or answers none: each stream
+// and each connection holds a bounded part of it, and all together no more than the limit, however many they are.
 // Whoever holds little is served all along, also where the container is small.
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import http from 'node:http'
 import type http2 from 'node:http2'
 import type net from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { describe, it } from 'node:test'
+import { FRAME } from '../../src/http/h2/frames.ts'
 import {
   assertUnharmed,
   type Bystander,
@@ -20,6 +22,7 @@ import { eventually } from '../support/eventually.ts'
 import { openSession, startH2cWorkload } from '../support/http2.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
 import { rssMibOf } from '../support/process-state.ts'
+import { frame, openRawHttp2 } from '../support/raw-http2.ts'
 import { openRawTls } from '../support/raw-tls.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 
@@ -65,7 +68,7 @@ const WORKLOADS: Readonly<Record<string, (t: Cleanup) => Promise<string>>> = {
     return (await startH2cWorkload(t, answer, { maxSessionMemory: 1_000 })).url
   },
   http: async (t) => {
-    const server = http.createServer((request, response) => {
+    const server = http.createServer({ maxHeaderSize: 64 * 1024 }, (request, response) => {
       for (const one of [request, response]) one.on('error', () => {})
       const path = String(request.url)
       if (isCalm(path)) response.end(calmAnswer(path))
@@ -82,12 +85,30 @@ const WORKLOADS: Readonly<Record<string, (t: Cleanup) => Promise<string>>> = {
   },
 }
 
+/** All that a head may have, about. */
+const LARGE_HEAD = Object.fromEntries(
+  Array.from({ length: 15 }, (_, i) => [`x-large-${i}`, randomBytes(1_000).toString('hex')]),
+)
+
+interface Hoard {
+  readonly method: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: Buffer
+}
+
+const HOARDS: Readonly<Record<string, Hoard>> = {
+  'answers that nobody reads': { method: 'GET' },
+  'requests that the workload does not take': { method: 'PUT', body: UPLOAD },
+  'heads of requests that the workload does not answer': { method: 'PUT', headers: LARGE_HEAD },
+  'requests that the workload does not answer': { method: 'PUT' },
+}
+
 /** As many requests as there are streams, on as many connections as there may be. */
 async function hoard(
   t: Cleanup,
   sidecar: TestSidecar,
   certificate: IssuedCertificate,
-  method: string,
+  { method, headers, body }: Hoard,
 ): Promise<http2.ClientHttp2Session[]> {
   const sessions: http2.ClientHttp2Session[] = []
   for (let i = 0; i < CONNECTIONS; i++) {
@@ -95,11 +116,11 @@ async function hoard(
     sessions.push(session)
     for (let stream = 0; stream < STREAMS && !session.destroyed; stream++) {
       const one = session.request(
-        { ':path': '/hoard', ':method': method },
-        { endStream: method === 'GET' },
+        { ':path': '/hoard', ':method': method, ...headers },
+        { endStream: body === undefined },
       )
       one.on('error', () => {}).pause()
-      if (method !== 'GET') one.write(UPLOAD)
+      if (body !== undefined) one.write(body)
     }
   }
   return sessions
@@ -111,25 +132,22 @@ for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
     let sidecar: TestSidecar
     let bystander: Bystander
 
-    async function stand(timeouts = {}): Promise<void> {
+    async function stand(timeouts = {}, heldBytes = `${LIMIT_MIB}MiB`): Promise<void> {
       sidecar = await startSidecar(t, {
         forward: await startWorkload(t),
         config: {
-          inbound: { limits: { heldBytes: `${LIMIT_MIB}MiB` }, timeouts },
+          inbound: { limits: { heldBytes }, timeouts },
           log: { decisions: 'off', access: 'all' },
         },
       })
       bystander = await startBystander(t, sidecar, await sidecar.authority.svid('calm'))
     }
 
-    for (const [what, method] of [
-      ['answers that nobody reads', 'GET'],
-      ['requests that the workload does not take', 'PUT'],
-    ] as const) {
+    for (const [what, one] of Object.entries(HOARDS)) {
       it(`is bounded for all together: ${what}`, async () => {
         await stand()
         const before = await rssMibOf(sidecar.pid)
-        const sessions = await hoard(t, sidecar, await sidecar.authority.svid('hoarder'), method)
+        const sessions = await hoard(t, sidecar, await sidecar.authority.svid('hoarder'), one)
         await eventually('some were closed', async () => (await sidecar.metric(CLOSED)) > 0)
         await bystander.served()
         const line = await sidecar.logged('connections_relieved')
@@ -166,6 +184,23 @@ for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
       for (const client of clients) client.destroy()
       await bystander.stop()
       await assertUnharmed(sidecar, { upstream: scheme === 'h2c' ? CONNECTIONS : 0 })
+    })
+
+    it('is counted where it is not a request yet: header blocks without an end', async () => {
+      await stand({}, '1MiB')
+      const certificate = await sidecar.authority.svid('hoarder')
+      const part = Buffer.alloc(16 * 1024)
+      const parts = [FRAME.headers, ...Array(3).fill(FRAME.continuation)].map((type) =>
+        frame(type, 0, 1, part),
+      )
+      for (let i = 0; i < CONNECTIONS; i++) {
+        const { socket } = await openRawHttp2(t, sidecar, certificate)
+        socket.on('error', () => {})
+        socket.write(Buffer.concat(parts))
+      }
+      await eventually('some were closed', async () => (await sidecar.metric(CLOSED)) > 0)
+      await bystander.served()
+      await bystander.stop()
     })
   })
 }

@@ -1,18 +1,20 @@
 // A container with as much memory as deploy/sidecar.yaml gives it. One peer takes all that a peer can: as many
-// connections as it gets, and answers that it does not read. The process is not killed for it, and another
-// peer is served all along.
+// connections as it gets, answers that it does not read, and requests that the workload is slow to answer. The
+// process is not killed for it, and another peer is served all along.
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type http2 from 'node:http2'
 import { describe, it } from 'node:test'
 import tls from 'node:tls'
-import { calmAnswer, isCalm, startBystander } from '../support/bystander.ts'
+import { type Bystander, calmAnswer, isCalm, startBystander } from '../support/bystander.ts'
 import { limitedGroup } from '../support/cgroups.ts'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { get } from '../support/http1.ts'
 import { openSession, startH2cWorkload } from '../support/http2.ts'
-import { startSidecar } from '../support/sidecar.ts'
+import type { IssuedCertificate } from '../support/pki.ts'
+import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 
 const BYTES = String(256 * 1024 * 1024)
 /** Version 1 of cgroups, then version 2. */
@@ -27,11 +29,17 @@ const ADDRESSES = 8
 const HOARDS = 20
 const STREAMS = 100
 const PIECE = Buffer.alloc(64 * 1024, 'x')
+/** Of which the heads take as much as the container has. */
+const SLOW_SESSIONS = 100
+const LARGE_HEAD = Object.fromEntries(
+  Array.from({ length: 15 }, (_, i) => [`x-large-${i}`, randomBytes(1_000).toString('hex')]),
+)
 const REFUSED = 'postern_handshakes_total{result="failure",reason="peer_limited"}'
 const RELIEVED = 'postern_connections_closed_total{reason="memory"}'
 
 function answer(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders): void {
   const path = String(headers[':path'])
+  if (path === '/slow') return
   stream.respond({ ':status': 200 })
   if (path !== '/hoard') return void stream.end(isCalm(path) ? calmAnswer(path) : 'fine')
   const more = (): void => {
@@ -44,9 +52,10 @@ function answer(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHead
 describe('with the memory of a small container', () => {
   const t = suiteCleanup()
 
-  it('one peer cannot take all of it', async (test) => {
+  /** @returns why there is no such container, where there is none */
+  async function stand(): Promise<{ sidecar: TestSidecar; bystander: Bystander } | string> {
     const group = await limitedGroup(t, LIMITS)
-    if ('obstacle' in group) return test.skip(group.obstacle)
+    if ('obstacle' in group) return group.obstacle
     const workload = await startH2cWorkload(t, answer, { maxSessionMemory: 1_000 })
     const sidecar = await startSidecar(t, {
       forward: workload.url,
@@ -54,6 +63,28 @@ describe('with the memory of a small container', () => {
       config: { log: { decisions: 'off', access: 'off' } },
     })
     const bystander = await startBystander(t, sidecar, await sidecar.authority.svid('calm'))
+    return { sidecar, bystander }
+  }
+
+  /** As many requests as one connection may have. */
+  async function ask(
+    sidecar: TestSidecar,
+    certificate: IssuedCertificate,
+    headers: http2.OutgoingHttpHeaders,
+  ): Promise<void> {
+    const session = await openSession(t, sidecar, certificate)
+    for (let stream = 0; stream < STREAMS && !session.destroyed; stream++) {
+      session
+        .request(headers)
+        .on('error', () => {})
+        .pause()
+    }
+  }
+
+  it('one peer cannot take all of it', async (test) => {
+    const standing = await stand()
+    if (typeof standing === 'string') return test.skip(standing)
+    const { sidecar, bystander } = standing
     const hoarder = await sidecar.authority.svid('hoarder')
     const secureContext = tls.createSecureContext({
       ca: sidecar.authority.root.certificatePem,
@@ -77,16 +108,25 @@ describe('with the memory of a small container', () => {
     await bystander.served()
 
     const another = await sidecar.authority.svid('another')
-    for (let i = 0; i < HOARDS; i++) {
-      const session = await openSession(t, sidecar, another)
-      for (let stream = 0; stream < STREAMS && !session.destroyed; stream++) {
-        session
-          .request({ ':path': '/hoard' })
-          .on('error', () => {})
-          .pause()
-      }
-    }
+    for (let i = 0; i < HOARDS; i++) await ask(sidecar, another, { ':path': '/hoard' })
     await eventually('some were closed', async () => (await sidecar.metric(RELIEVED)) > 0)
+    await bystander.served()
+    await bystander.stop()
+    sidecar.signal('SIGTERM')
+    await sidecar.logged('drain')
+  })
+
+  it('one peer cannot take all of it with requests that the workload is slow to answer', async (test) => {
+    const standing = await stand()
+    if (typeof standing === 'string') return test.skip(standing)
+    const { sidecar, bystander } = standing
+    const hoarder = await sidecar.authority.svid('hoarder')
+    for (let i = 0; i < SLOW_SESSIONS; i++) {
+      await ask(sidecar, hoarder, { ':path': '/slow', ...LARGE_HEAD })
+    }
+    await eventually('most were closed', async () => {
+      return (await sidecar.metric(RELIEVED)) >= SLOW_SESSIONS / 2
+    })
     await bystander.served()
     await bystander.stop()
     sidecar.signal('SIGTERM')

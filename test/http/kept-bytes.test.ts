@@ -34,11 +34,14 @@ describe('bytes that are kept', () => {
     const memory = new SharedMemory()
     const kept = new KeptBytes(memory)
     const whole = kept.keep(Buffer.alloc(25_000, 'a'))
+    const { memoryBytes } = kept
+    assert.ok(memoryBytes >= 25_000)
     const rest = kept.keep(whole.subarray(5_000))
     const grown = kept.append(rest, Buffer.from('bcd'))
     assert.equal(grown.byteOffset, whole.byteOffset + 5_000)
     assert.equal(grown.toString('latin1', 19_999), 'abcd')
     assert.equal(memory.taken, 1)
+    assert.equal(kept.memoryBytes, memoryBytes)
   })
 
   it('give their memory back once', () => {
@@ -48,6 +51,7 @@ describe('bytes that are kept', () => {
     kept.drop()
     kept.drop()
     assert.equal(memory.free.length, 1)
+    assert.equal(kept.memoryBytes, 0)
   })
 
   it('are what came and was not taken, whoever uses the memory besides', () => {

@@ -72,6 +72,7 @@ export class FrameReader {
   stop(): void {
     this.#stopped = true
     this.#part = undefined
+    this.#block = undefined
     // In the middle of a frame its bytes are still looked at.
     if (!this.#reading) this.#kept.drop()
   }
@@ -83,6 +84,11 @@ export class FrameReader {
 
   get held(): boolean {
     return this.#held
+  }
+
+  /** Of memory, for frames and header blocks that are not complete, and for what waits behind them. */
+  get heldBytes(): number {
+    return this.#kept.memoryBytes + (this.#block?.bytes ?? 0)
   }
 
   /** Goes on with what was kept. */

@@ -153,9 +153,9 @@ export class Http2Session implements FrameUser, StreamOwner {
     return this.#streams.size
   }
 
-  /** What it keeps of memory for a side that does not take it. */
+  /** What it keeps of memory: requests, what there is of the next, and what a side does not take. */
   get heldBytes(): number {
-    let bytes = this.sending.outbox.waitingBytes
+    let bytes = this.sending.outbox.waitingBytes + this.#reader.heldBytes
     for (const stream of this.#streams.values()) bytes += stream.heldBytes
     return bytes
   }
@@ -299,7 +299,7 @@ export class Http2Session implements FrameUser, StreamOwner {
       return this.#refuse(id, H2_ERROR.enhanceYourCalm)
     }
     this.#idle.give(IDLE_PER_FRAME)
-    const stream = new Http2Stream(id, this, endStream)
+    const stream = new Http2Stream(id, this, endStream, block.listBytes)
     this.#streams.set(id, stream)
     this.#took(FRAMES_PER_REQUEST)
     try {

@@ -39,12 +39,15 @@ export interface StreamOwner {
 export const STREAM_WINDOW = 256 * 1024
 const FIRST_HELD_BYTES = 1024
 const SMALL_BYTES = 1024
+/** Of memory, what is there of a request until it is over, beside its head (measured 2026-11). */
+const REQUEST_BYTES = 4 * 1024
 
 export class Http2Stream implements FlowUser, Growing {
   readonly id: number
   /** The head is all of the request: no end of it is told. */
   readonly headOnly: boolean
   readonly #owner: StreamOwner
+  readonly #headBytes: number
   readonly #flow: Flow
   #user: StreamUser | undefined
   #headersSent = false
@@ -66,8 +69,10 @@ export class Http2Stream implements FlowUser, Growing {
   #heldBytes = 0
   #lastRead = -1
 
-  constructor(id: number, owner: StreamOwner, headOnly: boolean) {
+  /** @param headBytes of the request's field list (section 6.5.2), which is kept to its end */
+  constructor(id: number, owner: StreamOwner, headOnly: boolean, headBytes: number) {
     this.id = id
+    this.#headBytes = headBytes
     this.headOnly = headOnly
     this.#owner = owner
     this.#flow = new Flow(id, owner.sending, this)
@@ -88,9 +93,10 @@ export class Http2Stream implements FlowUser, Growing {
     return this.#requestEnded
   }
 
-  /** What it keeps of memory for a side that does not take it. */
+  /** What it keeps of memory: the request, and what a side does not take. */
   get heldBytes(): number {
-    return (this.#held?.length ?? 0) + this.#flow.waitingBytes
+    const request = this.#discarding ? 0 : REQUEST_BYTES + this.#headBytes
+    return request + (this.#held?.length ?? 0) + this.#flow.waitingBytes
   }
 
   // The answer.
@@ -148,7 +154,7 @@ export class Http2Stream implements FlowUser, Growing {
     this.handOver()
   }
 
-  /** Nobody will ever ask for what comes: it takes no memory, and the client its window only. */
+  /** Nobody will ask for the request or what comes of it: it takes no memory, and the client its window only. */
   discard(): void {
     this.#discarding = true
   }

@@ -172,8 +172,10 @@ describe('reading frames', () => {
     const settings = frame(FRAME.settings, 0, 0, Buffer.alloc(16_000))
     const { reader } = reading(Buffer.alloc(0), memory)
     reader.read(settings.subarray(0, 10_000))
+    assert.ok(reader.heldBytes >= 10_000)
     reader.stop()
     assert.equal(memory.free.length, 1)
+    assert.equal(reader.heldBytes, 0)
 
     const other = reading(Buffer.alloc(0), memory)
     const headers = frame(FRAME.headers, FLAG.endHeaders, 1, Buffer.alloc(16_000, 'a'))
