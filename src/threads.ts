@@ -54,7 +54,7 @@ export type ToDataThread =
   | { readonly kind: 'snapshot'; readonly snapshot: Snapshot }
   /** Take no more; cut what is left after `timeoutMs`. */
   | { readonly kind: 'drain'; readonly timeoutMs: number }
-  | { readonly kind: 'records_taken'; readonly count: number }
+  | { readonly kind: 'records_taken'; readonly bytes: number }
 
 export type FromDataThread =
   | { readonly kind: 'hands_shaken'; readonly id: number; readonly problem: Problem | undefined }
@@ -63,7 +63,12 @@ export type FromDataThread =
   /** Could not listen; the thread ends. */
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string }
   | { readonly kind: 'applied'; readonly generation: number }
-  | { readonly kind: 'records'; readonly records: readonly LogRecord<SentInput>[] }
+  /** Of which so many `bytes` of memory are told to be taken. */
+  | {
+      readonly kind: 'records'
+      readonly records: readonly LogRecord<SentInput>[]
+      readonly bytes: number
+    }
   /** The last connection is gone, or the deadline passed with `left` of them open. */
   | { readonly kind: 'drained'; readonly left: number }
 

@@ -80,7 +80,7 @@ export class DataThread {
           this.#handshakes.get(message.id)?.(message.problem)
           return void this.#handshakes.delete(message.id)
         case 'records':
-          return void this.#take(message.records)
+          return void this.#take(message.records, message.bytes)
         case 'drained':
           return drained.resolve(message.left)
       }
@@ -159,10 +159,10 @@ export class DataThread {
     this.#events?.applied(generation)
   }
 
-  async #take(records: readonly LogRecord<SentInput>[]): Promise<void> {
+  async #take(records: readonly LogRecord<SentInput>[], bytes: number): Promise<void> {
     for (const { kind } of records) if (kind === 'decision') this.decisionsTaken++
     await this.#events?.records(records)
-    this.post({ kind: 'records_taken', count: records.length })
+    this.post({ kind: 'records_taken', bytes })
   }
 }
 

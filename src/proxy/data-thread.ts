@@ -169,7 +169,7 @@ class DataThread {
 
   take(message: Exclude<ToDataThread, { kind: 'shake_hands' | 'take_in' | 'listen' }>): void {
     if (message.kind === 'snapshot') this.#succession.follow(message.snapshot)
-    else if (message.kind === 'records_taken') this.#context.records.taken(message.count)
+    else if (message.kind === 'records_taken') this.#context.records.taken(message.bytes)
     else this.#drain(message.timeoutMs)
   }
 

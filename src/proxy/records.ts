@@ -5,9 +5,16 @@ import type { FromDataThread, LogRecord, SentInput } from '../threads.ts'
 import { SAMPLES_DROPPED } from './candidate-sample.ts'
 
 const BATCH = 256
-const MOST_UNACKNOWLEDGED = 8_192
+const BATCH_BYTES = 512 * 1024
+/**
+ * Each takes memory of both threads, and of the message in between: some three times this at the most. It
+ * is half a second of small requests, and a quarter of a thousand with the largest heads.
+ */
+const MOST_UNACKNOWLEDGED_BYTES = 8 * 1024 * 1024
 /** Samples take no room that the log may need. */
-const MOST_WITH_SAMPLES = MOST_UNACKNOWLEDGED / 4
+const MOST_WITH_SAMPLES_BYTES = MOST_UNACKNOWLEDGED_BYTES / 4
+/** Of memory, what there is of a record beside what clients wrote. */
+const RECORD_BYTES = 1024
 
 const DROPPED = {
   access: cellOf('log_records_dropped_total', { kind: 'access' }),
@@ -19,7 +26,8 @@ export class RecordQueue {
   readonly #cells: Cells
   readonly #post: (message: FromDataThread) => void
   #batch: LogRecord<SentInput>[] = []
-  #unacknowledged = 0
+  #batchBytes = 0
+  #unacknowledgedBytes = 0
 
   constructor(cells: Cells, post: (message: FromDataThread) => void) {
     this.#cells = cells
@@ -27,12 +35,12 @@ export class RecordQueue {
   }
 
   push(record: LogRecord<SentInput>): void {
-    const waiting = this.#unacknowledged + this.#batch.length
-    if (record.kind === 'sample' && waiting >= MOST_WITH_SAMPLES) {
+    const waitingBytes = this.#unacknowledgedBytes + this.#batchBytes
+    if (record.kind === 'sample' && waitingBytes >= MOST_WITH_SAMPLES_BYTES) {
       this.#cells.add(SAMPLES_DROPPED)
       return
     }
-    if (waiting >= MOST_UNACKNOWLEDGED) {
+    if (waitingBytes >= MOST_UNACKNOWLEDGED_BYTES) {
       if (record.kind === 'decision' && record.sampled) this.#cells.add(SAMPLES_DROPPED)
       const kind =
         record.kind === 'access' || record.kind === 'decision' ? record.kind : 'connection'
@@ -40,17 +48,46 @@ export class RecordQueue {
       return
     }
     this.#batch.push(record)
-    if (this.#batch.length >= BATCH) this.flush()
+    this.#batchBytes += bytesOf(record)
+    if (this.#batch.length >= BATCH || this.#batchBytes >= BATCH_BYTES) this.flush()
   }
 
   flush(): void {
     if (this.#batch.length === 0) return
-    this.#unacknowledged += this.#batch.length
-    this.#post({ kind: 'records', records: this.#batch })
+    const bytes = this.#batchBytes
+    this.#unacknowledgedBytes += bytes
+    this.#post({ kind: 'records', records: this.#batch, bytes })
     this.#batch = []
+    this.#batchBytes = 0
   }
 
-  taken(count: number): void {
-    this.#unacknowledged -= count
+  taken(bytes: number): void {
+    this.#unacknowledgedBytes -= bytes
   }
+}
+
+/** Of memory, about. */
+function bytesOf(record: LogRecord<SentInput>): number {
+  switch (record.kind) {
+    case 'decision':
+      return RECORD_BYTES + inputBytes(record.input) + (record.result?.length ?? 0)
+    case 'sample':
+      return bytesOf(record.decision)
+    case 'access':
+      return RECORD_BYTES + record.path.length
+    case 'handshake':
+      return RECORD_BYTES + record.detail.length + (record.subject?.length ?? 0)
+    default:
+      return RECORD_BYTES
+  }
+}
+
+function inputBytes(input: SentInput): number {
+  if (typeof input === 'string') return input.length
+  const { beforeRequest, afterRequest, ending } = input.connection
+  let bytes = beforeRequest.length + afterRequest.length + ending.length
+  // Path and query once more on their own.
+  bytes += 2 * input.target.length
+  for (const text of input.fields) bytes += text.length
+  return bytes
 }

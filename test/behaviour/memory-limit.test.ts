@@ -1,6 +1,6 @@
 // A container with as much memory as deploy/sidecar.yaml gives it. One peer takes all that a peer can: as many
-// connections as it gets, answers that it does not read, and requests that the workload is slow to answer. The
-// process is not killed for it, and another peer is served all along.
+// connections as it gets, answers that it does not read, requests that the workload is slow to answer, and more
+// than can be logged. The process is not killed for it, and another peer is served all along.
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -34,7 +34,9 @@ const SLOW_SESSIONS = 100
 const LARGE_HEAD = Object.fromEntries(
   Array.from({ length: 15 }, (_, i) => [`x-large-${i}`, randomBytes(1_000).toString('hex')]),
 )
+const FLOODS = 32
 const REFUSED = 'postern_handshakes_total{result="failure",reason="peer_limited"}'
+const ANSWERED = 'postern_requests_total{protocol="http/1.1",outcome="allow",status_class="2xx"}'
 const RELIEVED = 'postern_connections_closed_total{reason="memory"}'
 
 function answer(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders): void {
@@ -53,14 +55,16 @@ describe('with the memory of a small container', () => {
   const t = suiteCleanup()
 
   /** @returns why there is no such container, where there is none */
-  async function stand(): Promise<{ sidecar: TestSidecar; bystander: Bystander } | string> {
+  async function stand(
+    log: object,
+  ): Promise<{ sidecar: TestSidecar; bystander: Bystander } | string> {
     const group = await limitedGroup(t, LIMITS)
     if ('obstacle' in group) return group.obstacle
     const workload = await startH2cWorkload(t, answer, { maxSessionMemory: 1_000 })
     const sidecar = await startSidecar(t, {
       forward: workload.url,
       launcher: ['sh', '-c', `echo $$ >${group.processes} && exec "$@"`, 'sh'],
-      config: { log: { decisions: 'off', access: 'off' } },
+      config: { log },
     })
     const bystander = await startBystander(t, sidecar, await sidecar.authority.svid('calm'))
     return { sidecar, bystander }
@@ -82,7 +86,7 @@ describe('with the memory of a small container', () => {
   }
 
   it('one peer cannot take all of it', async (test) => {
-    const standing = await stand()
+    const standing = await stand({ decisions: 'off', access: 'off' })
     if (typeof standing === 'string') return test.skip(standing)
     const { sidecar, bystander } = standing
     const hoarder = await sidecar.authority.svid('hoarder')
@@ -117,7 +121,7 @@ describe('with the memory of a small container', () => {
   })
 
   it('one peer cannot take all of it with requests that the workload is slow to answer', async (test) => {
-    const standing = await stand()
+    const standing = await stand({ decisions: 'off', access: 'off' })
     if (typeof standing === 'string') return test.skip(standing)
     const { sidecar, bystander } = standing
     const hoarder = await sidecar.authority.svid('hoarder')
@@ -127,6 +131,30 @@ describe('with the memory of a small container', () => {
     await eventually('most were closed', async () => {
       return (await sidecar.metric(RELIEVED)) >= SLOW_SESSIONS / 2
     })
+    await bystander.served()
+    await bystander.stop()
+    sidecar.signal('SIGTERM')
+    await sidecar.logged('drain')
+  })
+
+  it('one peer cannot take all of it with more large heads than can be logged', async (test) => {
+    const standing = await stand({ decisions: 'all', decisionFile: '/dev/null' })
+    if (typeof standing === 'string') return test.skip(standing)
+    const { sidecar, bystander } = standing
+    const options = sidecar.clientOptions(await sidecar.authority.svid('flooder'))
+    const fields = Object.entries(LARGE_HEAD).map(([name, value]) => `${name}: ${value}\r\n`)
+    const requests = Buffer.from(get('/flood', fields.join('')).repeat(4))
+    for (let i = 0; i < FLOODS; i++) {
+      const socket = tls.connect(options)
+      t.after(() => socket.destroy())
+      const more = (): void => {
+        while (!socket.destroyed && socket.write(requests)) {}
+      }
+      socket.on('error', () => {}).on('drain', more)
+      socket.resume()
+      more()
+    }
+    await eventually('many were answered', async () => (await sidecar.metric(ANSWERED)) > 6_000)
     await bystander.served()
     await bystander.stop()
     sidecar.signal('SIGTERM')

@@ -50,6 +50,7 @@ const server = createServer((socket) => {
         say({
           kind: 'records',
           records: [{ kind: 'access' } as never, { kind: 'access' } as never],
+          bytes: 2,
         })
         return void whenTaken(socket.end.bind(socket, 'taken'))
       case 'decide and crash': {
@@ -59,7 +60,7 @@ const server = createServer((socket) => {
         cells.add(cellOf('decision_log_events_total', { result: 'sampled_out' }))
         cells.add(cellOf('decision_log_events_total', { result: 'queue_full' }))
         const record = { kind: 'decision' } as never
-        say({ kind: 'records', records: [record, record, record] })
+        say({ kind: 'records', records: [record, record, record], bytes: 3 })
         void whenTaken(() => {
           throw new Error('told to crash')
         })
@@ -83,7 +84,7 @@ parentPort?.on('message', (message: ToDataThread) => {
     generation = message.snapshot.generation
     say({ kind: 'applied', generation })
   } else if (message.kind === 'records_taken') {
-    taken += message.count
+    taken += message.bytes
   } else if (message.kind === 'drain') {
     server.close()
     if (orders === 'drain badly') return

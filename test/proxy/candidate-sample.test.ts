@@ -28,7 +28,7 @@ test('samples leave the room of a full queue to the log', () => {
   const cells = Cells.allocate()
   const sent: FromDataThread[] = []
   const queue = new RecordQueue(cells, (message) => sent.push(message))
-  const decision = { kind: 'decision' } as DecisionRecord
+  const decision = { kind: 'decision', input: '' } as DecisionRecord
   for (let i = 0; i < 3_000; i++) queue.push({ kind: 'sample', decision })
   assert.equal(cells.read(SAMPLES_DROPPED), 3_000 - 2_048)
   for (let i = 0; i < 6_144; i++) queue.push(decision)

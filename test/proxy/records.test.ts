@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Cells, cellOf } from '../../src/metrics.ts'
+import { RecordQueue } from '../../src/proxy/records.ts'
+import type { DecisionRecord, FromDataThread, SentInput } from '../../src/threads.ts'
+
+const KIB = 1024
+const DROPPED = cellOf('decision_log_events_total', { result: 'queue_full' })
+
+function setUp() {
+  const cells = Cells.allocate()
+  const sent: { records: number; bytes: number }[] = []
+  const queue = new RecordQueue(cells, (message: FromDataThread) => {
+    if (message.kind !== 'records') assert.fail(message.kind)
+    sent.push({ records: message.records.length, bytes: message.bytes })
+  })
+  return { queue, sent, dropped: () => cells.read(DROPPED) }
+}
+
+const decisionOn = (input: SentInput) => ({ kind: 'decision', input }) as DecisionRecord<SentInput>
+
+const factsWith = (value: string): SentInput => ({
+  requestId: 'a',
+  timeMs: 0,
+  method: 'GET',
+  target: '/',
+  path: '/',
+  query: undefined,
+  host: 'localhost',
+  scheme: 'https',
+  protocol: 'HTTP/2',
+  fields: ['x-large', value],
+  bodySize: 0,
+  connection: { beforeRequest: '{', afterRequest: '', ending: '}' },
+})
+
+for (const [what, input] of [
+  ['document', 'x'.repeat(31 * KIB)],
+  ['head', factsWith('x'.repeat(31 * KIB))],
+] as const) {
+  test(`records on their way are bounded by what clients wrote in them: a large ${what}`, () => {
+    const { queue, sent, dropped } = setUp()
+    for (let i = 0; i < 300; i++) queue.push(decisionOn(input))
+    // 8 MiB.
+    assert.equal(Math.round(dropped() / 10), 4)
+    // Messages are small, too: one that is not holds up the thread that makes it.
+    assert.ok(sent.every(({ bytes }) => bytes < 600 * KIB))
+  })
+}
+
+test('what was taken makes room for as much', () => {
+  const { queue, sent, dropped } = setUp()
+  for (let i = 0; i < 300; i++) queue.push(decisionOn('x'.repeat(31 * KIB)))
+  const before = dropped()
+  const [first] = sent
+  assert.ok(first !== undefined)
+  queue.taken(first.bytes)
+  for (let i = 0; i < first.records; i++) queue.push(decisionOn('x'.repeat(31 * KIB)))
+  assert.equal(dropped(), before)
+  queue.push(decisionOn(''))
+  assert.equal(dropped(), before + 1)
+})
+
+test('of small records there are some thousands', () => {
+  const { queue, dropped } = setUp()
+  for (let i = 0; i < 8_000; i++) queue.push(decisionOn(''))
+  assert.equal(dropped(), 0)
+})
