@@ -276,11 +276,11 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   }
 
   get heldBytes(): number {
-    const waiting = Math.max(this.#pending?.length ?? 0, this.#kept.memoryBytes)
-    const { writableLength } = this.socket
-    const exchange = this.#exchange?.heldBytes ?? 0
-    const { head } = this.#exchange ?? this.#collecting ?? this.#tunnel?.exchange ?? {}
-    return writableLength + keptBytesOf(this.socket) + waiting + exchange + (head?.headBytes ?? 0)
+    const exchange = this.#exchange ?? this.#tunnel?.exchange
+    const head = (exchange ?? this.#collecting)?.head.headBytes ?? 0
+    const next = Math.max(this.#pending?.length ?? 0, this.#kept.memoryBytes)
+    const toWorkload = this.#exchange?.heldBytes ?? this.#tunnel?.tunnel.waitingBytes ?? 0
+    return head + keptBytesOf(this.socket) + next + toWorkload + this.socket.writableLength
   }
 
   /** Nothing more is read or written, not even what is held back. */

@@ -129,7 +129,8 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
   }
 
   get heldBytes(): number {
-    return this.socket.writableLength + keptBytesOf(this.socket)
+    const toWorkload = this.#tunnel?.waitingBytes ?? 0
+    return this.socket.writableLength + keptBytesOf(this.socket) + toWorkload
   }
 
   /** Nothing more is read or written, not even what is held back. */

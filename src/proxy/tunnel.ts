@@ -89,6 +89,11 @@ export class Tunnel implements WorkloadEndUser {
     this.#upstream.end()
   }
 
+  /** Towards the workload. */
+  get waitingBytes(): number {
+    return this.#upstream.waitingBytes
+  }
+
   // Ending.
 
   get leaving(): LeaveReason | undefined {

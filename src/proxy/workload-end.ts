@@ -20,6 +20,8 @@ export interface WorkloadEnd {
   begin(user: WorkloadEndUser): void
   /** @param bytes are lent. @returns false when enough waits to be sent; `upstreamDrain` follows */
   write(bytes: Buffer): boolean
+  /** Of what was written, and has not left. */
+  readonly waitingBytes: number
   /** The client will send no more. */
   end(): void
   pause(): void
@@ -57,6 +59,10 @@ export class ConnectionEnd implements WorkloadEnd, UpstreamUser {
     const { socket, copies } = this.#connection
     this.#turn.hold(socket)
     return copies.write(socket, '', bytes, 0, bytes.length, '') || this.#turn.relieve(socket)
+  }
+
+  get waitingBytes(): number {
+    return this.#connection.socket.writableLength
   }
 
   end(): void {

@@ -9,6 +9,7 @@ import type http2 from 'node:http2'
 import type net from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { describe, it } from 'node:test'
+import tls from 'node:tls'
 import { FRAME } from '../../src/http/h2/frames.ts'
 import {
   assertUnharmed,
@@ -25,6 +26,7 @@ import { rssMibOf } from '../support/process-state.ts'
 import { frame, openRawHttp2 } from '../support/raw-http2.ts'
 import { openRawTls } from '../support/raw-tls.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
+import { startRawWorkload } from '../support/workload.ts'
 
 const PIECE = Buffer.alloc(64 * 1024, 'x')
 const CONNECTIONS = 24
@@ -204,3 +206,24 @@ for (const [scheme, startWorkload] of Object.entries(WORKLOADS)) {
     })
   })
 }
+
+describe('with a workload behind tcp://, what is held for others', () => {
+  const t = suiteCleanup()
+
+  it('is bounded for all together: bytes that the workload does not take', async () => {
+    const { url } = await startRawWorkload(t, (socket) => socket.removeAllListeners('data').pause())
+    const sidecar = await startSidecar(t, {
+      forward: url.replace('http:', 'tcp:'),
+      config: { inbound: { limits: { heldBytes: '2MiB' } } },
+    })
+    const options = sidecar.clientOptions(await sidecar.authority.svid('hoarder'))
+    for (let i = 0; i < CONNECTIONS; i++) {
+      const socket = tls.connect(options)
+      t.after(() => socket.destroy())
+      socket.on('error', () => {})
+      flood(socket)
+    }
+    await eventually('some were closed', async () => (await sidecar.metric(CLOSED)) > 0)
+    assert.equal((await sidecar.logged('connections_relieved')).level, 'warn')
+  })
+})

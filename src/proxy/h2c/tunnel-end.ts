@@ -43,6 +43,10 @@ export class StreamEnd implements WorkloadEnd, SessionStream, FlowUser {
     return this.#over || this.#flow.write(bytes, 0, bytes.length)
   }
 
+  get waitingBytes(): number {
+    return this.#flow.waitingBytes
+  }
+
   end(): void {
     if (!this.#over) this.#flow.end([])
   }

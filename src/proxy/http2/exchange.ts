@@ -138,7 +138,8 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
 
   /** Beside what its stream holds. */
   get heldBytes(): number {
-    return this.#retry.keptBytes + (this.#call?.waitingBytes ?? 0)
+    const toWorkload = this.#call ?? this.#tunnel
+    return this.#retry.keptBytes + (toWorkload?.waitingBytes ?? 0)
   }
 
   /** The connection is about to end, and a WebSocket would hold it open. */
