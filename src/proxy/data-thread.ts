@@ -108,7 +108,7 @@ class DataThread {
       pool,
       h2c,
       cells,
-      records: new RecordQueue(cells, post),
+      records: new RecordQueue(cells, post, () => inbound().limits.heldBytes),
       candidateSample: new CandidateSample(cells),
       bodies: new BodyBudget(),
       turn,

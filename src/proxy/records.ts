@@ -6,13 +6,12 @@ import { SAMPLES_DROPPED } from './candidate-sample.ts'
 
 const BATCH = 256
 const BATCH_BYTES = 512 * 1024
-/**
- * Each takes memory of both threads, and of the message in between: some three times this at the most. It
- * is half a second of small requests, and a quarter of a thousand with the largest heads.
- */
-const MOST_UNACKNOWLEDGED_BYTES = 8 * 1024 * 1024
+/** Of what clients may make the thread hold, records are so much beside it... */
+const PART_OF_HELD = 1 / 4
+/** ...or at least so much: a thousand of small requests, or some 250 with the largest heads. */
+const LEAST_UNACKNOWLEDGED_BYTES = 8 * 1024 * 1024
 /** Samples take no room that the log may need. */
-const MOST_WITH_SAMPLES_BYTES = MOST_UNACKNOWLEDGED_BYTES / 4
+const PART_WITH_SAMPLES = 1 / 4
 /** Of memory, what there is of a record beside what clients wrote. */
 const RECORD_BYTES = 1024
 
@@ -25,22 +24,26 @@ const DROPPED = {
 export class RecordQueue {
   readonly #cells: Cells
   readonly #post: (message: FromDataThread) => void
+  readonly #heldLimitBytes: () => number
   #batch: LogRecord<SentInput>[] = []
   #batchBytes = 0
   #unacknowledgedBytes = 0
 
-  constructor(cells: Cells, post: (message: FromDataThread) => void) {
+  /** @param heldLimitBytes `inbound.limits.heldBytes`, which follows the memory that there is */
+  constructor(cells: Cells, post: (message: FromDataThread) => void, heldLimitBytes: () => number) {
     this.#cells = cells
     this.#post = post
+    this.#heldLimitBytes = heldLimitBytes
   }
 
   push(record: LogRecord<SentInput>): void {
     const waitingBytes = this.#unacknowledgedBytes + this.#batchBytes
-    if (record.kind === 'sample' && waitingBytes >= MOST_WITH_SAMPLES_BYTES) {
+    const mostBytes = Math.max(LEAST_UNACKNOWLEDGED_BYTES, this.#heldLimitBytes() * PART_OF_HELD)
+    if (record.kind === 'sample' && waitingBytes >= mostBytes * PART_WITH_SAMPLES) {
       this.#cells.add(SAMPLES_DROPPED)
       return
     }
-    if (waitingBytes >= MOST_UNACKNOWLEDGED_BYTES) {
+    if (waitingBytes >= mostBytes) {
       if (record.kind === 'decision' && record.sampled) this.#cells.add(SAMPLES_DROPPED)
       const kind =
         record.kind === 'access' || record.kind === 'decision' ? record.kind : 'connection'

@@ -27,7 +27,11 @@ test('a tick has room for so many, and the rest is counted', () => {
 test('samples leave the room of a full queue to the log', () => {
   const cells = Cells.allocate()
   const sent: FromDataThread[] = []
-  const queue = new RecordQueue(cells, (message) => sent.push(message))
+  const queue = new RecordQueue(
+    cells,
+    (message) => sent.push(message),
+    () => 0,
+  )
   const decision = { kind: 'decision', input: '' } as DecisionRecord
   for (let i = 0; i < 3_000; i++) queue.push({ kind: 'sample', decision })
   assert.equal(cells.read(SAMPLES_DROPPED), 3_000 - 2_048)

@@ -7,13 +7,14 @@ import type { DecisionRecord, FromDataThread, SentInput } from '../../src/thread
 const KIB = 1024
 const DROPPED = cellOf('decision_log_events_total', { result: 'queue_full' })
 
-function setUp() {
+function setUp(heldBytes = 0) {
   const cells = Cells.allocate()
   const sent: { records: number; bytes: number }[] = []
-  const queue = new RecordQueue(cells, (message: FromDataThread) => {
+  const post = (message: FromDataThread): void => {
     if (message.kind !== 'records') assert.fail(message.kind)
     sent.push({ records: message.records.length, bytes: message.bytes })
-  })
+  }
+  const queue = new RecordQueue(cells, post, () => heldBytes)
   return { queue, sent, dropped: () => cells.read(DROPPED) }
 }
 
@@ -64,5 +65,11 @@ test('what was taken makes room for as much', () => {
 test('of small records there are some thousands', () => {
   const { queue, dropped } = setUp()
   for (let i = 0; i < 8_000; i++) queue.push(decisionOn(''))
+  assert.equal(dropped(), 0)
+})
+
+test('there are more where there is more memory', () => {
+  const { queue, dropped } = setUp(256 * KIB * KIB)
+  for (let i = 0; i < 2_000; i++) queue.push(decisionOn('x'.repeat(31 * KIB)))
   assert.equal(dropped(), 0)
 })
