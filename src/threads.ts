@@ -63,7 +63,7 @@ export type FromDataThread =
   /** Could not listen; the thread ends. */
   | { readonly kind: 'failed'; readonly message: string; readonly code?: string }
   | { readonly kind: 'applied'; readonly generation: number }
-  /** Of which so many `bytes` of memory are told to be taken. */
+  /** `bytes`: what they take of memory, told back when they are taken. */
   | {
       readonly kind: 'records'
       readonly records: readonly LogRecord<SentInput>[]

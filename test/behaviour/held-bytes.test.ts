@@ -2,7 +2,6 @@
 // and each connection holds a bounded part of it, and all together no more than the limit, however many they are.
 // Whoever holds little is served all along, also where the container is small.
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import http from 'node:http'
 import type http2 from 'node:http2'
@@ -21,6 +20,7 @@ import {
 import { type Cleanup, suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { openSession, startH2cWorkload } from '../support/http2.ts'
+import { LARGE_HEAD } from '../support/large-head.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
 import { rssMibOf } from '../support/process-state.ts'
 import { frame, openRawHttp2 } from '../support/raw-http2.ts'
@@ -86,11 +86,6 @@ const WORKLOADS: Readonly<Record<string, (t: Cleanup) => Promise<string>>> = {
     return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   },
 }
-
-/** All that a head may have, about. */
-const LARGE_HEAD = Object.fromEntries(
-  Array.from({ length: 15 }, (_, i) => [`x-large-${i}`, randomBytes(1_000).toString('hex')]),
-)
 
 interface Hoard {
   readonly method: string

@@ -2,7 +2,6 @@
 // connections as it gets, answers that it does not read, requests that the workload is slow to answer, and more
 // than can be logged. The process is not killed for it, and another peer is served all along.
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type http2 from 'node:http2'
 import { describe, it } from 'node:test'
@@ -13,6 +12,7 @@ import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { get } from '../support/http1.ts'
 import { openSession, startH2cWorkload } from '../support/http2.ts'
+import { LARGE_HEAD } from '../support/large-head.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 
@@ -31,10 +31,9 @@ const STREAMS = 100
 const PIECE = Buffer.alloc(64 * 1024, 'x')
 /** Of which the heads take as much as the container has. */
 const SLOW_SESSIONS = 100
-const LARGE_HEAD = Object.fromEntries(
-  Array.from({ length: 15 }, (_, i) => [`x-large-${i}`, randomBytes(1_000).toString('hex')]),
-)
 const FLOODS = 32
+const NO_LOG = { decisions: 'off', access: 'off' }
+const TO_NOWHERE = { decisions: 'all', decisionFile: '/dev/null' }
 const REFUSED = 'postern_handshakes_total{result="failure",reason="peer_limited"}'
 const ANSWERED = 'postern_requests_total{protocol="http/1.1",outcome="allow",status_class="2xx"}'
 const RELIEVED = 'postern_connections_closed_total{reason="memory"}'
@@ -54,20 +53,28 @@ function answer(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHead
 describe('with the memory of a small container', () => {
   const t = suiteCleanup()
 
-  /** @returns why there is no such container, where there is none */
-  async function stand(
+  /** @param attack by one peer; when it is over, another is served and the process drains */
+  function cannotTakeAll(
+    how: string,
     log: object,
-  ): Promise<{ sidecar: TestSidecar; bystander: Bystander } | string> {
-    const group = await limitedGroup(t, LIMITS)
-    if ('obstacle' in group) return group.obstacle
-    const workload = await startH2cWorkload(t, answer, { maxSessionMemory: 1_000 })
-    const sidecar = await startSidecar(t, {
-      forward: workload.url,
-      launcher: ['sh', '-c', `echo $$ >${group.processes} && exec "$@"`, 'sh'],
-      config: { log },
+    attack: (sidecar: TestSidecar, bystander: Bystander) => Promise<void>,
+  ): void {
+    it(`one peer cannot take all of it: ${how}`, async (test) => {
+      const group = await limitedGroup(t, LIMITS)
+      if ('obstacle' in group) return test.skip(group.obstacle)
+      const workload = await startH2cWorkload(t, answer, { maxSessionMemory: 1_000 })
+      const sidecar = await startSidecar(t, {
+        forward: workload.url,
+        launcher: ['sh', '-c', `echo $$ >${group.processes} && exec "$@"`, 'sh'],
+        config: { log },
+      })
+      const bystander = await startBystander(t, sidecar, await sidecar.authority.svid('calm'))
+      await attack(sidecar, bystander)
+      await bystander.served()
+      await bystander.stop()
+      sidecar.signal('SIGTERM')
+      await sidecar.logged('drain')
     })
-    const bystander = await startBystander(t, sidecar, await sidecar.authority.svid('calm'))
-    return { sidecar, bystander }
   }
 
   /** As many requests as one connection may have. */
@@ -85,10 +92,7 @@ describe('with the memory of a small container', () => {
     }
   }
 
-  it('one peer cannot take all of it', async (test) => {
-    const standing = await stand({ decisions: 'off', access: 'off' })
-    if (typeof standing === 'string') return test.skip(standing)
-    const { sidecar, bystander } = standing
+  cannotTakeAll('connections, and answers unread', NO_LOG, async (sidecar, bystander) => {
     const hoarder = await sidecar.authority.svid('hoarder')
     const secureContext = tls.createSecureContext({
       ca: sidecar.authority.root.certificatePem,
@@ -114,16 +118,9 @@ describe('with the memory of a small container', () => {
     const another = await sidecar.authority.svid('another')
     for (let i = 0; i < HOARDS; i++) await ask(sidecar, another, { ':path': '/hoard' })
     await eventually('some were closed', async () => (await sidecar.metric(RELIEVED)) > 0)
-    await bystander.served()
-    await bystander.stop()
-    sidecar.signal('SIGTERM')
-    await sidecar.logged('drain')
   })
 
-  it('one peer cannot take all of it with requests that the workload is slow to answer', async (test) => {
-    const standing = await stand({ decisions: 'off', access: 'off' })
-    if (typeof standing === 'string') return test.skip(standing)
-    const { sidecar, bystander } = standing
+  cannotTakeAll('requests that the workload is slow to answer', NO_LOG, async (sidecar) => {
     const hoarder = await sidecar.authority.svid('hoarder')
     for (let i = 0; i < SLOW_SESSIONS; i++) {
       await ask(sidecar, hoarder, { ':path': '/slow', ...LARGE_HEAD })
@@ -131,16 +128,9 @@ describe('with the memory of a small container', () => {
     await eventually('most were closed', async () => {
       return (await sidecar.metric(RELIEVED)) >= SLOW_SESSIONS / 2
     })
-    await bystander.served()
-    await bystander.stop()
-    sidecar.signal('SIGTERM')
-    await sidecar.logged('drain')
   })
 
-  it('one peer cannot take all of it with more large heads than can be logged', async (test) => {
-    const standing = await stand({ decisions: 'all', decisionFile: '/dev/null' })
-    if (typeof standing === 'string') return test.skip(standing)
-    const { sidecar, bystander } = standing
+  cannotTakeAll('more large heads than can be logged', TO_NOWHERE, async (sidecar) => {
     const options = sidecar.clientOptions(await sidecar.authority.svid('flooder'))
     const fields = Object.entries(LARGE_HEAD).map(([name, value]) => `${name}: ${value}\r\n`)
     const requests = Buffer.from(get('/flood', fields.join('')).repeat(4))
@@ -155,9 +145,5 @@ describe('with the memory of a small container', () => {
       more()
     }
     await eventually('many were answered', async () => (await sidecar.metric(ANSWERED)) > 6_000)
-    await bystander.served()
-    await bystander.stop()
-    sidecar.signal('SIGTERM')
-    await sidecar.logged('drain')
   })
 })

@@ -231,7 +231,7 @@ for (const protocol of PROTOCOLS) {
       assert.ok(settled !== undefined && last !== undefined)
       // In the short run the process is growing into its load at first. Where V8 is between two
       // collections makes one checkpoint differ from the next by 30 MiB.
-      const [middle, end] = [seen.slice(4, 7), seen.slice(-3)].map((part) =>
+      const [middle, end] = [seen.slice(3, 6), seen.slice(-3)].map((part) =>
         middleOf(part.map(({ rssMib }) => rssMib)),
       ) as [number, number]
       const grown = end - middle
