@@ -48,6 +48,8 @@ export interface RequestHead {
 /**
  * Parses the head that begins at `start`.
  *
+ * @param judgedBytes of it, which were looked at before and were incomplete; looking again at all of them
+ *   with each byte that comes would take seconds
  * @returns undefined while the head is incomplete and can still become right.
  */
 export function parseRequestHead(
@@ -55,13 +57,15 @@ export function parseRequestHead(
   start: number,
   end: number,
   limits: HeadLimits,
+  judgedBytes = 0,
 ): RequestHead | Rejection | undefined {
-  const stop = buffer.indexOf('\r\n\r\n', start, 'latin1')
+  const judged = start + judgedBytes
+  const stop = buffer.indexOf('\r\n\r\n', Math.max(start, judged - 3), 'latin1')
   const complete = stop !== -1 && stop + 4 <= end
   const headBytes = complete ? stop + 4 - start : end - start
   if (headBytes > limits.headBytes)
     return judgeLine(buffer, start, end, limits) ?? rejection('head_too_large')
-  if (!complete) return judgePartialHead(buffer, start, end, limits)
+  if (!complete) return judgePartialHead(buffer, start, end, limits, judged)
   const text = buffer.toString('latin1', start, stop + 2)
 
   const line = parseRequestLine(text, limits)
@@ -179,10 +183,15 @@ function judgePartialHead(
   start: number,
   end: number,
   limits: HeadLimits,
+  judged: number,
 ): Rejection | undefined {
-  const inLine = judgeLine(buffer, start, end, limits)
+  const lineEnd = buffer.indexOf('\n', start, 'latin1')
+  const inLine =
+    lineEnd !== -1 && lineEnd < judged ? undefined : judgeLine(buffer, start, end, limits)
   if (inLine !== undefined) return inLine
-  return hasLooseLineBreak(buffer, start, end) ? rejection('bad_header') : undefined
+  // A CR at the end of what was judged was waiting for its LF.
+  const from = judged > start && buffer[judged - 1] === CR ? judged - 1 : judged
+  return hasLooseLineBreak(buffer, from, end) ? rejection('bad_header') : undefined
 }
 
 function judgeLine(
@@ -204,10 +213,13 @@ function judgeLine(
 /** A CR or LF that is not part of a CRLF; a CR at the very end may still get its LF. */
 function hasLooseLineBreak(buffer: Buffer, start: number, end: number): boolean {
   for (let i = start; ; ) {
-    const cr = buffer.indexOf(13, i)
-    const lf = buffer.indexOf(10, i)
+    const cr = buffer.indexOf(CR, i)
+    const lf = buffer.indexOf(LF, i)
     if (cr === -1 || cr >= end - 1) return lf !== -1 && lf < end
     if (lf !== cr + 1) return true
     i = lf + 1
   }
 }
+
+const CR = 13
+const LF = 10

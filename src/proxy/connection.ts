@@ -74,6 +74,8 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   #pending: Buffer | undefined
   /** Where it is, between two events. */
   readonly #kept: KeptBytes
+  /** Of a head that is pending: looked at, and not complete. */
+  #judgedBytes = 0
   /** What waits with a request for its turn. */
   #aside: BytesAside | undefined
   #exchange: Exchange | undefined
@@ -484,7 +486,9 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     }
     if (this.#hasToWait()) return undefined
     const { generation } = this.#context
-    const head = parseRequestHead(bytes, 0, bytes.length, generation.headLimits)
+    const { headLimits } = generation
+    const head = parseRequestHead(bytes, 0, bytes.length, headLimits, this.#judgedBytes)
+    this.#judgedBytes = head === undefined ? bytes.length : 0
     if (head === undefined) return undefined
     if (head.kind === 'rejection') {
       this.#reject(head.code)

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import fc from 'fast-check'
 import { parseRequestHead } from '../../src/http/head.ts'
+import { SEED } from '../support/randomness.ts'
 import { accepted, bytes, LIMITS, request } from './support.ts'
 
 const TYPICAL = [
@@ -93,5 +94,26 @@ it('never accepts a beginning of a head that it refuses', () => {
       }
     }),
     { numRuns: 150 },
+  )
+})
+
+it('judges a head alike whether or not what came before was looked at', () => {
+  const piece = fc.constantFrom(
+    ...['GET / HTTP/1.1', 'GET /%zz HTTP/1.1', 'Host: a', 'x: y', ' ', ':', '\0'],
+    ...['\r\n', '\r\n', '\r\n', '\r', '\n', '\r\n\r\n'],
+  )
+  fc.assert(
+    fc.property(fc.array(piece, { maxLength: 12 }), fc.array(fc.nat(9)), (pieces, steps) => {
+      const buffer = bytes(`GET / HTTP/1.1\r\n${pieces.join('')}`)
+      let judgedBytes = 0
+      for (let end = 0, i = 0; end < buffer.length; i++) {
+        end = Math.min(buffer.length, end + 1 + (steps[i] ?? 0))
+        const whole = parseRequestHead(buffer, 0, end, LIMITS)
+        assert.deepEqual(parseRequestHead(buffer, 0, end, LIMITS, judgedBytes), whole)
+        if (whole !== undefined) return
+        judgedBytes = end
+      }
+    }),
+    { seed: SEED, numRuns: 2_000 },
   )
 })
