@@ -28,16 +28,19 @@ export function readRequestList(
   const crumbs: string[] = []
   const single = new Set<string>()
   let bytes = 0
+  /** Section 8.3: no pseudo-header field follows any other. */
+  let behind = false
   for (let i = 0; i < list.length; i += 2) {
     const name = list[i]!
     const value = list[i + 1]!
     bytes += name.length + value.length + FIELD_OVERHEAD
     if (!consistsOfValueCharacters(value)) return rejection('bad_header')
     if (name.charCodeAt(0) === COLON) {
-      if (fields.length > 0 || crumbs.length > 0 || pseudo.has(name)) return rejection('bad_header')
+      if (behind || pseudo.has(name)) return rejection('bad_header')
       pseudo.set(name, value)
       continue
     }
+    behind = true
     if (!isLowerCaseName(name) || CONNECTION_SPECIFIC.has(name)) return rejection('bad_header')
     if (name === 'te' && value !== 'trailers') return rejection('bad_header')
     if (SINGLE.has(name)) {
