@@ -20,7 +20,9 @@ export class ChunkedDecoder {
   #sizeDigits = 0
   #extensionBytes = 0
   #inToken = false
-  #trailer: number[] = []
+  /** The trailer section so far. */
+  #trailer: Buffer = NOTHING
+  #trailerBytes = 0
   #trailers: Fields = []
 
   constructor(limits: TrailerLimits) {
@@ -121,17 +123,27 @@ export class ChunkedDecoder {
 
   /** Collected until the empty line, because a field can be cut anywhere. Rare and short. */
   #takeTrailerByte(byte: number): Rejection | undefined {
-    const length = this.#trailer.push(byte)
     // Two more, so that a body without trailers ends also where the limit is 0.
-    if (length > this.#limits.maxTrailerBytes + 2) return rejection('bad_trailer')
+    if (this.#trailerBytes === this.#limits.maxTrailerBytes + 2) return rejection('bad_trailer')
+    if (this.#trailerBytes === this.#trailer.length) this.#growTrailer()
+    const trailer = this.#trailer
+    const length = ++this.#trailerBytes
+    trailer[length - 1] = byte
     if (byte !== LF) return undefined
-    if (this.#trailer[length - 2] !== CR) return rejection('bad_trailer')
-    const atEmptyLine = length === 2 || this.#trailer[length - 3] === LF
+    if (trailer[length - 2] !== CR) return rejection('bad_trailer')
+    const atEmptyLine = length === 2 || trailer[length - 3] === LF
     return atEmptyLine ? this.#endTrailers() : undefined
   }
 
+  #growTrailer(): void {
+    const larger = Buffer.allocUnsafeSlow(Math.max(FIRST_TRAILER_BYTES, 2 * this.#trailerBytes))
+    this.#trailer.copy(larger)
+    this.#trailer = larger
+  }
+
   #endTrailers(): Rejection | undefined {
-    const bytes = Buffer.from(this.#trailer)
+    const bytes = this.#trailer.subarray(0, this.#trailerBytes)
+    this.#trailer = NOTHING
     const fields = parseFieldSection(
       bytes,
       0,
@@ -176,6 +188,10 @@ const CR = 13
 const LF = 10
 const SEMICOLON = 0x3b
 const EQUALS = 0x3d
+
+const NOTHING = Buffer.alloc(0)
+/** A body without trailers has two. */
+const FIRST_TRAILER_BYTES = 64
 
 /** 13 digits are 52 bits: every size is a safe integer. */
 const MAX_SIZE_DIGITS = 13

@@ -15,7 +15,7 @@ export interface Memory {
   take(length: number): KeptCopy
 }
 
-/** Less has memory of its own: not of node's pool, of which each piece is kept whole for one byte in it. */
+/** Less has memory of its own; see `ownCopy`. */
 export const LEAST_SHARED_BYTES = 4 * 1024
 /** Of larger memory, what is left moves to smaller. */
 const MOST_TIMES = 4
@@ -76,6 +76,13 @@ export class KeptBytes {
 const NOTHING = Buffer.alloc(0)
 
 const isIn = (bytes: Buffer, memory: Buffer): boolean => bytes.buffer === memory.buffer
+
+/** In memory of its own, for bytes that outlive a turn: a piece of node's pool lives as long as one byte in it, and has 64 KiB. */
+export function ownCopy(bytes: Buffer, start = 0, end = bytes.length): Buffer {
+  const own = Buffer.allocUnsafeSlow(end - start)
+  bytes.copy(own, 0, start, end)
+  return own
+}
 
 const ownMemory = (length: number): KeptCopy => ({
   memory: Buffer.allocUnsafeSlow(length),

@@ -5,8 +5,10 @@
 import type { Writable } from 'node:stream'
 import type { KeptCopy, Memory } from '../http/kept-bytes.ts'
 
-/** Below this, node's own pool of small buffers is as cheap. */
+/** What is written in less leaves soon: node's own pool of small buffers is as cheap. */
 const LEAST_BYTES = 4 * 1024
+/** Of what is kept. */
+const SMALLEST_BYTES = 256
 /** Besides a power of two: what goes around the bytes of one read, a head or the framing of a chunk. */
 const ROOM_BYTES = 2 * 1024
 /** What one read brings, and `ROOM_BYTES`. */
@@ -45,18 +47,20 @@ export class Copies implements Memory {
     return stream.write(copy.memory.subarray(0, length), copy.written)
   }
 
-  /** Memory for `length` bytes, and for up to twice as many. */
+  /** Memory for `length` bytes, and often for some more. */
   take(length: number): KeptCopy {
-    if (length > MOST_BYTES) return { memory: Buffer.allocUnsafeSlow(twoToThe(length)), release }
-    if (length >= LEAST_BYTES) return this.#reused(length)
-    return { memory: Buffer.allocUnsafe(twoToThe(length)), release }
+    if (length <= MOST_BYTES) return this.#reused(length)
+    return { memory: Buffer.allocUnsafeSlow(2 ** powerFor(length + 1)), release }
   }
 
-  /** At most twice as large: a slow reader keeps it for long. */
+  /** From `LEAST_BYTES` on at most twice as large: a slow reader keeps it for long. */
   #reused(length: number): Copy {
-    const power = 32 - Math.clz32(Math.max(length - ROOM_BYTES, LEAST_BYTES) - 1)
+    const small = length <= LEAST_BYTES / 2
+    const power = small
+      ? powerFor(Math.max(length, SMALLEST_BYTES))
+      : powerFor(Math.max(length - ROOM_BYTES, LEAST_BYTES))
     const copy = this.#idle[power]?.pop()
-    if (copy === undefined) return new Copy(2 ** power + ROOM_BYTES, this.#released)
+    if (copy === undefined) return new Copy(2 ** power + (small ? 0 : ROOM_BYTES), this.#released)
     this.#idleBytes -= copy.memory.length
     copy.lend()
     return copy
@@ -107,10 +111,10 @@ class Copy implements KeptCopy {
   }
 }
 
-/** The power of two that is larger. */
-const twoToThe = (length: number): number => 2 ** (32 - Math.clz32(length))
+/** Of two, for a number that is not smaller. */
+const powerFor = (length: number): number => 32 - Math.clz32(length - 1)
 
-/** Of what is too small or too large to be used again. */
+/** Of what is too large to be used again. */
 function release(): void {}
 
 function fill(

@@ -11,6 +11,7 @@ import {
   LAST_CHUNK,
 } from '../http/chunked.ts'
 import { type Fields, removeHopByHop } from '../http/fields.ts'
+import { ownCopy } from '../http/kept-bytes.ts'
 import { parseResponseHead, type ResponseHead } from '../http/response.ts'
 import { requestHeadText } from '../http/serialise.ts'
 import { isHandshakeAnswer } from '../http/websocket.ts'
@@ -92,7 +93,7 @@ export class Http1Call implements Call, UpstreamUser {
   begin(): void {
     this.#pool.acquire(this, this.#fresh, this.#client)
     this.#begun = true
-    this.#unsent = this.#unsent?.map((bytes) => Buffer.from(bytes))
+    this.#unsent = this.#unsent?.map((bytes) => ownCopy(bytes))
   }
 
   // Request side.
@@ -101,7 +102,7 @@ export class Http1Call implements Call, UpstreamUser {
     if (this.#over || this.#requestDone || bytes.length === 0) return true
     if (!this.#chunked) this.#bodyLeft -= bytes.length
     if (this.#unsent !== undefined) {
-      this.#unsent.push(this.#begun ? Buffer.from(bytes) : bytes)
+      this.#unsent.push(this.#begun ? ownCopy(bytes) : bytes)
       this.#full = true
       return false
     }
@@ -215,12 +216,12 @@ export class Http1Call implements Call, UpstreamUser {
     while (!this.#over) {
       const head = parseResponseHead(bytes, from, to, request, this.#limits)
       if (head === undefined) {
-        this.#part = Buffer.from(bytes.subarray(from, to))
+        this.#part = ownCopy(bytes, from, to)
         return
       }
       if (head.kind === 'bad_response') return this.#fail('upstream_bad_response', 'never')
       from += head.headBytes
-      if (head.status === 101) return this.#switch(head, Buffer.from(bytes.subarray(from, to)))
+      if (head.status === 101) return this.#switch(head, ownCopy(bytes, from, to))
       if (head.status >= 200) return this.#answer(head, bytes, from, to)
       if (!head.keepAlive) this.#closes = true
       if (++this.#interim > MOST_INTERIM_RESPONSES) {

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import net from 'node:net'
 import { Readable } from 'node:stream'
 import tls from 'node:tls'
-import { type KeptCopy, LEAST_SHARED_BYTES, type Memory } from '../http/kept-bytes.ts'
+import { type KeptCopy, LEAST_SHARED_BYTES, type Memory, ownCopy } from '../http/kept-bytes.ts'
 import type { ReadShares } from './read-shares.ts'
 import { Rests } from './rests.ts'
 import { withOwnConnection } from './self-handshake.ts'
@@ -200,12 +200,7 @@ export class LentReads {
   }
 
   #copyOf(bytes: Buffer): Buffer {
-    // Not of node's pool, of which each piece is kept whole for one byte in it.
-    if (bytes.length < LEAST_SHARED_BYTES) {
-      const own = Buffer.allocUnsafeSlow(bytes.length)
-      bytes.copy(own)
-      return own
-    }
+    if (bytes.length < LEAST_SHARED_BYTES) return ownCopy(bytes)
     const copy = this.#copies.take(bytes.length)
     this.#kept.set(copy.memory.buffer, copy)
     return copy.memory.subarray(0, bytes.copy(copy.memory))

@@ -33,7 +33,8 @@ const QUICK_BITS = 8
  *   than seven bits or not all ones, or where EOS occurs (section 5.2).
  */
 export function decodeHuffman(bytes: Buffer, start: number, end: number): string | undefined {
-  let text = ''
+  const out = roomFor(Math.floor(((end - start) * 8) / SHORTEST))
+  let length = 0
   let bits = 0
   let count = 0
   let at = start
@@ -47,7 +48,7 @@ export function decodeHuffman(bytes: Buffer, start: number, end: number): string
     const top = count >= QUICK_BITS ? (bits >>> (count - QUICK_BITS)) & 0xff : -1
     const quick = top === -1 ? -1 : QUICK[top]!
     if (quick > 0) {
-      text += CHARACTERS[quick & 0xff]
+      out[length++] = quick & 0xff
       count -= quick >> 8
     } else {
       let symbol = decodeLong(bits, count)
@@ -58,13 +59,22 @@ export function decodeHuffman(bytes: Buffer, start: number, end: number): string
         symbol = decodeLong(bits, count)
       }
       if (symbol === undefined || symbol === EOS) break
-      text += CHARACTERS[symbol]
+      out[length++] = symbol
       count -= LENGTHS[symbol]!
     }
     bits %= 2 ** count
   }
   // What is left has to be a prefix of EOS, which is all ones.
-  return at === end && count <= 7 && bits === 2 ** count - 1 ? text : undefined
+  if (at !== end || count > 7 || bits !== 2 ** count - 1) return undefined
+  return out.toString('latin1', 0, length)
+}
+
+/** A text that is put together of characters takes thirty times its bytes, for as long as it is kept. */
+let scratch = Buffer.allocUnsafeSlow(1024)
+
+function roomFor(bytes: number): Buffer {
+  if (scratch.length < bytes) scratch = Buffer.allocUnsafeSlow(bytes)
+  return scratch
 }
 
 function decodeLong(bits: number, count: number): number | undefined {
@@ -97,7 +107,6 @@ function canonicalRows(): readonly Row[] {
 }
 
 const ROWS = canonicalRows()
-const CHARACTERS = Array.from({ length: 256 }, (_, code) => String.fromCharCode(code))
 
 /** By the next eight bits: length << 8 | symbol, or 0 where the code is longer. */
 const QUICK: Uint16Array = Uint16Array.from({ length: 1 << QUICK_BITS }, (_, top) => {

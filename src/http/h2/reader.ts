@@ -1,6 +1,6 @@
 // Cuts bytes into HTTP/2 frames (RFC 9113 section 4) and joins header blocks, for either side of a
 // connection. Holds what a frame may look like on its own; what it means is its user's.
-import { KeptBytes, type Memory } from '../kept-bytes.ts'
+import { KeptBytes, type Memory, ownCopy } from '../kept-bytes.ts'
 import { FLAG, FRAME, FRAME_HEADER_BYTES, H2_ERROR, MAX_FRAME_BYTES, readUint31 } from './frames.ts'
 
 /** Hears what was read. Everything but `data` returns an error code that ends the connection, or none. */
@@ -210,7 +210,7 @@ export class FrameReader {
     if ((flags & FLAG.endHeaders) !== 0) {
       return this.#user.headers(stream, bytes, start, end, endStream)
     }
-    const part = Buffer.from(bytes.subarray(start, end))
+    const part = ownCopy(bytes, start, end)
     this.#block = { stream, endStream, parts: [part], bytes: part.length }
     return H2_ERROR.none
   }
@@ -220,7 +220,7 @@ export class FrameReader {
     if (block === undefined) return H2_ERROR.protocol
     const limits = this.#limits()
     block.bytes += end - start
-    block.parts.push(Buffer.from(bytes.subarray(start, end)))
+    block.parts.push(ownCopy(bytes, start, end))
     if (block.bytes > limits.blockBytes || block.parts.length > limits.blockFrames) {
       return H2_ERROR.enhanceYourCalm
     }

@@ -8,6 +8,7 @@ import {
   MAX_WINDOW,
   SETTING,
 } from '../../http/h2/frames.ts'
+import { ownCopy } from '../../http/kept-bytes.ts'
 import type { Outbox } from './outbox.ts'
 
 /** What waits for the peer's window before the writer is asked to stop. */
@@ -201,7 +202,7 @@ export class Flow implements Growing {
     const { length } = bytes
     if (length >= SMALL_BYTES) {
       this.#tail = undefined
-      this.#waiting.push(Buffer.from(bytes))
+      this.#waiting.push(ownCopy(bytes))
       return
     }
     const last = this.#waiting.length - 1

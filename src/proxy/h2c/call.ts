@@ -6,6 +6,7 @@ import { type Fields, removeHopByHop } from '../../http/fields.ts'
 import { CHUNKED, type Framing, NO_BODY } from '../../http/framing.ts'
 import { areFields } from '../../http/h2/fields.ts'
 import { H2_ERROR } from '../../http/h2/frames.ts'
+import { ownCopy } from '../../http/kept-bytes.ts'
 import { reasonPhrase } from '../../http/serialise.ts'
 import { acceptKeyFor } from '../../http/websocket.ts'
 import {
@@ -71,7 +72,7 @@ export class H2cCall implements Call, FlowUser, Startable {
   begin(): void {
     this.#owner.begin(this)
     this.#begun = true
-    this.#unsent = this.#unsent.map((bytes) => Buffer.from(bytes))
+    this.#unsent = this.#unsent.map((bytes) => ownCopy(bytes))
   }
 
   get #isWebSocket(): boolean {
@@ -116,7 +117,7 @@ export class H2cCall implements Call, FlowUser, Startable {
     if (this.#over || this.#ended) return true
     if (bytes.length === 0) return !this.#full
     if (this.#flow === undefined) {
-      this.#unsent.push(this.#begun ? Buffer.from(bytes) : bytes)
+      this.#unsent.push(this.#begun ? ownCopy(bytes) : bytes)
       this.#full = true
     } else this.#full = !this.#flow.write(bytes, 0, bytes.length)
     return !this.#full
