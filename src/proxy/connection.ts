@@ -30,6 +30,7 @@ import { keptBytesOf } from './lent-reads.ts'
 import { openCall } from './open-call.ts'
 import type { Owed } from './overload.ts'
 import { encodeOwnResponse } from './respond.ts'
+import { waitingBytesOf } from './small-pieces.ts'
 import type { RequestEnd, Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient, type TunnelEnd } from './tunnel.ts'
@@ -282,7 +283,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     const head = (exchange ?? this.#collecting)?.head.headBytes ?? 0
     const next = Math.max(this.#pending?.length ?? 0, this.#kept.memoryBytes)
     const toWorkload = this.#exchange?.heldBytes ?? this.#tunnel?.tunnel.waitingBytes ?? 0
-    return head + keptBytesOf(this.socket) + next + toWorkload + this.socket.writableLength
+    return head + keptBytesOf(this.socket) + next + toWorkload + waitingBytesOf(this.socket)
   }
 
   /** Nothing more is read or written, not even what is held back. */

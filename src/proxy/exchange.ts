@@ -313,28 +313,23 @@ export class Exchange implements UpgradeUser {
       if (this.requestDone) this.#call?.end([])
       return stop
     }
-    const ranges: number[] = []
-    const consumed = decoder.decode(buffer, start, end, (from, to) => {
-      ranges.push(from, to)
-      this.requestBytes += to - from
-    })
-    if (typeof consumed !== 'number') {
-      this.fail(consumed.code)
+    const data = decoder.decodeJoined(buffer, start, end)
+    if (data.kind === 'rejection') {
+      this.fail(data.code)
       return end
     }
+    this.requestBytes += data.to - data.from
     if (this.#bodyLimit > 0 && this.requestBytes > this.#bodyLimit) {
       this.fail('body_too_large')
       return end
     }
     this.requestDone = decoder.done
-    for (let i = 0; i < ranges.length; i += 2) {
-      this.#send(buffer.subarray(ranges[i], ranges[i + 1]))
-    }
+    this.#send(buffer.subarray(data.from, data.to))
     if (decoder.done) {
       this.#takeTrailers(decoder)
       this.#call?.end(this.#requestTrailers)
     }
-    return consumed
+    return data.consumed
   }
 
   #takeTrailers(decoder: ChunkedDecoder): void {

@@ -23,6 +23,7 @@ import {
   type UpgradeUser,
 } from './call.ts'
 import { TRAILER_LIMITS } from './collecting.ts'
+import { waitingBytesOf } from './small-pieces.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamPool, UpstreamUser } from './upstream.ts'
 import { ConnectionEnd } from './workload-end.ts'
@@ -118,7 +119,8 @@ export class Http1Call implements Call, UpstreamUser {
   }
 
   get waitingBytes(): number {
-    return this.#upstream?.socket.writableLength ?? totalBytes(this.#unsent ?? [])
+    const socket = this.#upstream?.socket
+    return socket === undefined ? totalBytes(this.#unsent ?? []) : waitingBytesOf(socket)
   }
 
   end(trailers: Fields): void {
@@ -282,7 +284,7 @@ export class Http1Call implements Call, UpstreamUser {
       fields: removeHopByHop(head.fields),
       body,
       trailers: body.kind === 'chunked',
-      dataFollows: taken.done || taken.ranges.length > 0,
+      dataFollows: taken.done || taken.to > taken.from,
     })
     this.#passOn(bytes, taken, to)
   }
@@ -293,10 +295,8 @@ export class Http1Call implements Call, UpstreamUser {
     else this.#passOn(buffer, taken, end)
   }
 
-  #passOn(buffer: Buffer, { ranges, consumed, done }: TakenBody, end: number): void {
-    for (let i = 0; i < ranges.length && !this.#over; i += 2) {
-      this.#user.callData(buffer, ranges[i]!, ranges[i + 1]!)
-    }
+  #passOn(buffer: Buffer, { from, to, consumed, done }: TakenBody, end: number): void {
+    if (to > from) this.#user.callData(buffer, from, to)
     if (done) this.#finish(consumed === end, this.#decoder?.trailers ?? [])
   }
 
@@ -304,15 +304,13 @@ export class Http1Call implements Call, UpstreamUser {
   #take(buffer: Buffer, start: number, end: number): TakenBody | undefined {
     const decoder = this.#decoder
     if (decoder !== undefined) {
-      const ranges: number[] = []
-      const consumed = decoder.decode(buffer, start, end, (from, to) => ranges.push(from, to))
-      return typeof consumed === 'number' ? { ranges, consumed, done: decoder.done } : undefined
+      const data = decoder.decodeJoined(buffer, start, end)
+      return data.kind === 'data' ? { ...data, done: decoder.done } : undefined
     }
     const untilClose = this.#head?.body.kind === 'close'
     const consumed = untilClose ? end : start + Math.min(this.#left, end - start)
     this.#left -= consumed - start
-    const ranges = consumed > start ? [start, consumed] : []
-    return { ranges, consumed, done: !untilClose && this.#left <= 0 }
+    return { from: start, to: consumed, consumed, done: !untilClose && this.#left <= 0 }
   }
 
   /** @param clean the workload sent exactly one answer and nothing behind it */
@@ -362,8 +360,9 @@ export class Http1Call implements Call, UpstreamUser {
 }
 
 interface TakenBody {
-  /** start, end, start, end... of the body bytes inside the buffer. */
-  readonly ranges: readonly number[]
+  /** Where the bytes of the body are inside the buffer. */
+  readonly from: number
+  readonly to: number
   readonly consumed: number
   readonly done: boolean
 }

@@ -9,6 +9,7 @@ import { type CloseReason, type ConnectionStart, tunnelEndOf } from './connectio
 import { recordFault } from './fault.ts'
 import { keptBytesOf } from './lent-reads.ts'
 import { writeProxyHeader } from './proxy-protocol.ts'
+import { waitingBytesOf } from './small-pieces.ts'
 import type { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { Tunnel, type TunnelClient } from './tunnel.ts'
@@ -130,7 +131,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
 
   get heldBytes(): number {
     const toWorkload = this.#tunnel?.waitingBytes ?? 0
-    return this.socket.writableLength + keptBytesOf(this.socket) + toWorkload
+    return waitingBytesOf(this.socket) + keptBytesOf(this.socket) + toWorkload
   }
 
   /** Nothing more is read or written, not even what is held back. */

@@ -1,4 +1,5 @@
 // The workload's end of a tunnel: here a connection of its own, in h2c/ a stream of one.
+import { waitingBytesOf } from './small-pieces.ts'
 import type { Turn } from './turn.ts'
 import type { UpstreamConnection, UpstreamUser } from './upstream.ts'
 
@@ -62,7 +63,7 @@ export class ConnectionEnd implements WorkloadEnd, UpstreamUser {
   }
 
   get waitingBytes(): number {
-    return this.#connection.socket.writableLength
+    return waitingBytesOf(this.#connection.socket)
   }
 
   end(): void {

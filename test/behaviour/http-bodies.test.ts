@@ -3,7 +3,15 @@ import type net from 'node:net'
 import { before, describe, it } from 'node:test'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
-import { get, type Message, ok, openClient, post, startScriptedWorkload } from '../support/http1.ts'
+import {
+  chunked,
+  get,
+  type Message,
+  ok,
+  openClient,
+  post,
+  startScriptedWorkload,
+} from '../support/http1.ts'
 import type { IssuedCertificate } from '../support/pki.ts'
 import { startSidecar, type TestSidecar } from '../support/sidecar.ts'
 import type { RawWorkload } from '../support/workload.ts'
@@ -67,6 +75,20 @@ describe('bodies', () => {
     assert.equal(String(answer.body), 'abcde')
     assert.deepEqual(answer.values('transfer-encoding'), ['chunked'])
     assert.deepEqual(answer.trailers, [['x-sum', '5']])
+  })
+
+  it('in many small chunks go on in few: each costs more than its bytes', async () => {
+    const letters = [...'abcdefghijklmnopqrstuvwxyz'.repeat(40)]
+    const chunks = `${letters.map((letter) => `1\r\n${letter}\r\n`).join('')}0\r\n\r\n`
+    respond = (socket) =>
+      socket.write(`HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n${chunks}`)
+    const client = await openClient(t, sidecar, web)
+    client.send(chunked('/', letters))
+    const answer = await client.answer()
+    assert.equal(String(seen?.body), letters.join(''))
+    assert.equal(String(answer.body), letters.join(''))
+    assert.match(workload.received.join(), new RegExp(letters.slice(0, 520).join('')))
+    assert.ok(client.bytesRead() < 2 * letters.length, `${client.bytesRead()} bytes`)
   })
 
   it('arrive the same when the workload sends byte by byte', async () => {

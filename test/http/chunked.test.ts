@@ -16,13 +16,22 @@ const LIMITS = { maxTrailerBytes: 1024, maxTrailerCount: 8 }
 function decode(text: string, cuts: readonly number[] = [], limits = LIMITS) {
   const decoder = new ChunkedDecoder(limits)
   const buffer = bytes(text)
+  const joining = { decoder: new ChunkedDecoder(limits), buffer: bytes(text) }
   let data = ''
   let start = 0
   for (const end of [...cuts.toSorted((a, b) => a - b), buffer.length]) {
+    const before = data.length
     const consumed = decoder.decode(buffer, start, end, (from, to) => {
       assert.ok(start <= from && from < to && to <= end)
       data += buffer.toString('latin1', from, to)
     })
+    const joined = joining.decoder.decodeJoined(joining.buffer, start, end)
+    if (joined.kind === 'data') {
+      const { from, to } = joined
+      assert.equal(joining.buffer.toString('latin1', from, to), data.slice(before))
+      assert.equal(joined.consumed, consumed)
+      assert.deepEqual(joining.buffer.subarray(joined.consumed), buffer.subarray(joined.consumed))
+    } else assert.deepEqual(joined, consumed)
     if (typeof consumed !== 'number') return consumed.code
     if (decoder.done) return { data, trailers: decoder.trailers, left: text.slice(consumed) }
     assert.equal(consumed, end)

@@ -4,6 +4,8 @@ import type { Writable } from 'node:stream'
 import type { Fields } from '../../http/fields.ts'
 import { FLAG, FRAME, FRAME_HEADER_BYTES, writeFrameHeader } from '../../http/h2/frames.ts'
 import { EMPTY_TABLE, mostBlockBytes, writeHeaderBlock } from '../../http/h2/hpack.ts'
+import { ownCopy } from '../../http/kept-bytes.ts'
+import { isSmallBehindOthers, waitingBytesOf, writeSmall } from '../small-pieces.ts'
 import type { Turn } from '../turn.ts'
 
 const BATCH_BYTES = 32 * 1024
@@ -36,7 +38,7 @@ export class Outbox {
 
   /** What was written and the system has not taken. */
   get waitingBytes(): number {
-    return this.#at + this.#socket.writableLength
+    return this.#at + waitingBytesOf(this.#socket)
   }
 
   /** DATA has to wait for the socket's `drain`. */
@@ -106,7 +108,9 @@ export class Outbox {
     this.#lastAt = -1
     if (this.#ended) return
     if (length > COPIED_BYTES) return void this.#socket.write(batch.subarray(0, length))
-    this.#socket.write(Buffer.from(batch.subarray(0, length)))
+    if (isSmallBehindOthers(this.#socket, length))
+      writeSmall(this.#socket, ownCopy(batch, 0, length))
+    else this.#socket.write(Buffer.from(batch.subarray(0, length)))
     if (spare.length < MOST_SPARE && batch.length === BATCH_BYTES) spare.push(batch)
   }
 
