@@ -51,7 +51,7 @@ export class PeerVerifier {
     nowMs: number,
     session: 'new' | 'resumed' = 'new',
   ): VerifiedPeer | PeerRejection {
-    const [leaf, ...others] = chain.slice(0, MAX_CHAIN)
+    const [leaf, ...others] = chain
     if (leaf === undefined) return rejection('untrusted', 'the peer sent no certificate')
     const link = linkOf(leaf)
     if (link.kind === 'unreadable')
@@ -246,20 +246,6 @@ interface Known {
   readonly peer: WeakRef<VerifiedPeer>
 }
 
-/**
- * What the peer of a TLS socket sent, leaf first, from `getPeerX509Certificate()`. Node links the
- * certificates in the order they came in, whether or not one issued the other.
- */
-export const peerChain = (leaf: X509Certificate): X509Certificate[] => {
-  const chain: X509Certificate[] = []
-  let next: X509Certificate | undefined = leaf
-  while (next !== undefined && chain.length < MAX_CHAIN) {
-    chain.push(next)
-    next = next.issuerCertificate
-  }
-  return chain
-}
-
 /** Who the leaf says it is; a SPIFFE ID that is not quite right never falls back to other names. */
 const identityOf = (leaf: Link): { kind: 'identity'; trustDomain: string } | PeerRejection => {
   const { uris, dnsNames, subject } = leaf.reading
@@ -292,6 +278,5 @@ const rejection = (reason: PeerRejection['reason'], detail: string): PeerRejecti
 })
 
 const ANY = ''
-const MAX_CHAIN = 10
 const MAX_REMEMBERED = 4096
 const MAX_INTERMEDIATES = 256

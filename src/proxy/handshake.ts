@@ -5,7 +5,7 @@ import type { X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import { AnonymousPeer, admitAnonymous, type UnsafeAdmission } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
-import { type PeerVerifier, peerChain } from '../identity/verifier.ts'
+import type { PeerVerifier } from '../identity/verifier.ts'
 import type { HANDSHAKE_FAILURES } from '../metrics.ts'
 
 export type HandshakeFailure = (typeof HANDSHAKE_FAILURES)[number]
@@ -18,18 +18,27 @@ export interface RefusedHandshake {
   readonly serial?: string
 }
 
+/** Paths are shorter, and what is not looked at would still be kept. */
+const MOST_CERTIFICATES = 10
+
+/** @param sent by the client, its own certificate first */
 export function admitPeer(
   socket: TLSSocket,
+  sent: readonly X509Certificate[],
   verifier: PeerVerifier,
   nowMs: number,
   unsafe: UnsafeAdmission,
 ): VerifiedPeer | AnonymousPeer | RefusedHandshake {
-  const leaf = socket.getPeerX509Certificate()
+  const [leaf] = sent
   // Only whoever presents none: a certificate that is not accepted is refused, whatever is optional.
   if (leaf === undefined) return admitUnnamed(NO_CERTIFICATE, unsafe)
+  if (sent.length > MOST_CERTIFICATES) {
+    const detail = `it sent ${sent.length} certificates, and ${MOST_CERTIFICATES} are the most`
+    return { kind: 'refused', reason: 'untrusted', detail, ...nameOf(leaf) }
+  }
   // Identity first: it knows the dates to name. OpenSSL must agree all the same.
   const peer: VerifiedPeer | PeerRejection = verifier.verify(
-    peerChain(leaf),
+    sent,
     nowMs,
     socket.isSessionReused() ? 'resumed' : 'new',
   )
@@ -75,16 +84,23 @@ function nameOf(leaf: X509Certificate): { readonly subject: string; readonly ser
   return { subject: subject.replaceAll('\n', ', '), serial: leaf.serialNumber.toLowerCase() }
 }
 
-/** The size of all certificates that the client sent: what a refused handshake has cost goes by it. */
-export function sentCertificateBytes(socket: TLSSocket): number {
-  let bytes = 0
+/**
+ * What the client sent, its own certificate first; none where it has none. Node links the certificates in the
+ * order they came in, whether or not one issued the other.
+ */
+export function sentCertificates(socket: TLSSocket): X509Certificate[] {
+  const sent: X509Certificate[] = []
   let next = socket.getPeerX509Certificate()
   while (next !== undefined) {
-    bytes += next.raw.length
+    sent.push(next)
     next = next.issuerCertificate
   }
-  return bytes
+  return sent
 }
+
+/** What a refused handshake has cost goes by it. */
+export const sizeOf = (certificates: readonly X509Certificate[]): number =>
+  certificates.reduce((bytes, { raw }) => bytes + raw.length, 0)
 
 /** Why a handshake ended before its end, from what `tlsClientError` says. */
 export function reasonOfTlsError(

@@ -4,6 +4,7 @@ import net from 'node:net'
 import tls from 'node:tls'
 import type { Address } from '../config/config.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
+import { surplusBytesOf } from '../identity/certificate-weight.ts'
 import type { VerifiedPeer } from '../identity/peer.ts'
 import {
   cellOf,
@@ -22,7 +23,8 @@ import {
   type HandshakeFailure,
   type RefusedHandshake,
   reasonOfTlsError,
-  sentCertificateBytes,
+  sentCertificates,
+  sizeOf,
 } from './handshake.ts'
 import {
   type Applicant,
@@ -119,6 +121,8 @@ const DURATION_BUCKETS = metricEntry('handshake_duration_seconds').buckets ?? []
 /** A refused client gets so long to read why, and may send so much meanwhile: nobody vouches for it. */
 const REFUSAL_LINGER_MS = 1_000
 const REFUSAL_LINGER_BYTES = 64 * 1024
+/** Of those that read why; the longest of them leaves for the next. */
+const MOST_REFUSED = 128
 /** During a drain; a client that is slower than this has not sent a request either. */
 const DRAIN_HANDSHAKE_MS = 1_000
 /** In overload; who has not begun its handshake by then is refused, before it costs anything. */
@@ -152,6 +156,8 @@ export class Listener {
   readonly #ages: IdentityAges
   readonly #acceptor: net.Server
   readonly #tls: tls.Server
+  /** What certificates of clients take of memory, where that is more than usual. */
+  readonly #surplusBytes = new Map<OpenConnection, number>()
   readonly #arrivals = new Map<net.Socket, Arrival>()
   /** Connections of balancers whose header has not come yet. */
   readonly #announcing = new Map<net.Socket, Arrival>()
@@ -263,7 +269,7 @@ export class Listener {
       connection.guarded(() => {
         if (nowMs >= connection.peer.acceptableUntilMs) connection.verifyAgain(nowMs)
         connection.tick(tickMs)
-        heldBytes += connection.heldBytes
+        heldBytes += this.#heldBytesOf(connection)
       })
       if (++done % BETWEEN_LOOKS !== 0 || clock.monotonicMs() - beganMs < SLICE_MS) continue
       this.#inRound = true
@@ -277,10 +283,13 @@ export class Listener {
   #relieve(heldBytes: number): void {
     const { generation, records, clock } = this.#context
     const { heldBytes: limitBytes } = generation.snapshot.settings.inbound.limits
-    const relief = relieve(this.connections, heldBytes, limitBytes)
+    const relief = relieve(this.connections, this.#heldBytesOf, heldBytes, limitBytes)
     if (relief === undefined) return
     records.push({ kind: 'relieved', timeMs: clock.nowMs(), heldBytes, ...relief })
   }
+
+  readonly #heldBytesOf = (connection: OpenConnection): number =>
+    connection.heldBytes + (this.#surplusBytes.get(connection) ?? 0)
 
   /** Whoever has connected already may still finish the handshake: its request is on the way. */
   stopAccepting(): void {
@@ -424,17 +433,19 @@ export class Listener {
     socket.allowHalfOpen = true
     const { generation, clock } = this.#context
     const { inbound } = generation.snapshot.settings
-    const verdict = admitPeer(socket, generation.verifier, clock.nowMs(), inbound)
+    const sent = sentCertificates(socket)
+    const surplusBytes = surplusBytesOf(sent)
+    const verdict = admitPeer(socket, sent, generation.verifier, clock.nowMs(), inbound)
     if (verdict.kind === 'refused') {
       // Not what the socket has read: a request may have come with the end of the handshake.
-      this.#failed(arrival, verdict, sentCertificateBytes(socket))
-      return this.#sendRefusal(socket, verdict.reason)
+      this.#failed(arrival, verdict, sizeOf(sent))
+      return this.#sendRefusal(socket, verdict.reason, surplusBytes)
     }
     if (verdict.kind === 'peer' && this.#isFull(verdict)) {
       // A success to the guard: others behind the same address have done nothing.
       this.#handshakeOver(arrival, { kind: 'success' })
       this.#tell(arrival, refusedAs('peer_limited', verdict.principal))
-      return this.#sendRefusal(socket, 'peer_limited')
+      return this.#sendRefusal(socket, 'peer_limited', surplusBytes)
     }
     this.#handshakeOver(arrival, { kind: 'success' })
     const { cells, shares } = this.#context
@@ -446,11 +457,20 @@ export class Listener {
       if (gap !== undefined) cells.add(SOFT_FAILURES[gap])
     }
     cells.observe(DURATION, DURATION_BUCKETS, (clock.monotonicMs() - arrival.acceptedMs) / 1000)
-    this.#opened(arrival, socket, verdict, arrival.epoch)
+    this.#opened(arrival, socket, verdict, surplusBytes, arrival.epoch)
   }
 
-  /** @param epoch of our identity that the client was shown, if it was */
-  #opened(arrival: Arrival, socket: net.Socket | tls.TLSSocket, peer: Peer, epoch?: number): void {
+  /**
+   * @param surplusBytes that its certificates take of memory
+   * @param epoch of our identity that the client was shown, if it was
+   */
+  #opened(
+    arrival: Arrival,
+    socket: net.Socket | tls.TLSSocket,
+    peer: Peer,
+    surplusBytes = 0,
+    epoch?: number,
+  ): void {
     const { generation } = this.#context
     const serverName = socket instanceof tls.TLSSocket ? socket.servername : undefined
     const inputs = new ConnectionInputs({
@@ -476,8 +496,10 @@ export class Listener {
     const { principal } = peer
     if (peer.kind === 'peer') count(this.#openByPrincipal, principal, 1)
     if (epoch !== undefined) this.#ages.opened(epoch)
+    if (surplusBytes > 0) this.#surplusBytes.set(connection, surplusBytes)
     socket.on('close', () => {
       this.connections.delete(connection)
+      this.#surplusBytes.delete(connection)
       if (peer.kind === 'peer') count(this.#openByPrincipal, principal, -1)
       if (epoch !== undefined) this.#ages.closed(epoch)
       connection.guarded(() => connection.onClose())
@@ -594,9 +616,13 @@ export class Listener {
   }
 
   /** Says why in plain HTTP: TLS 1.3 has no alert for a certificate refused after the handshake. */
-  #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure): void {
+  #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure, surplusBytes: number): void {
+    const [longest] = this.#refused.keys()
+    if (longest !== undefined && this.#refused.size >= MOST_REFUSED) longest.destroy()
     this.#refused.set(socket, this.#context.tickMs)
     socket.on('error', onError).on('close', () => this.#refused.delete(socket))
+    // At once: hundreds of such could come in the time to read.
+    if (surplusBytes > 0) return void socket.destroy()
     if (socket.alpnProtocol === 'h2') return refuseOverHttp2(socket, reason, this.#context)
     let left = REFUSAL_LINGER_BYTES
     socket.on('data', (chunk: Buffer) => {

@@ -4,8 +4,6 @@
 
 export interface Holder {
   readonly peer: { readonly principal: string }
-  /** Of memory, for requests in progress and bytes that cannot be passed on yet. */
-  readonly heldBytes: number
   /** At once: what it has not read of its answers, it would not read now. */
   drop(reason: 'memory'): void
 }
@@ -25,14 +23,19 @@ interface Share {
   bytes: number
 }
 
-/** @param heldBytes of all of them. @returns what was done, if there was a need */
-export function relieve(
-  holders: Iterable<Holder>,
+/**
+ * @param heldBytesOf what one holds of memory
+ * @param heldBytes what all of them hold
+ * @returns what was done, if there was a need
+ */
+export function relieve<Some extends Holder>(
+  holders: Iterable<Some>,
+  heldBytesOf: (holder: Some) => number,
   heldBytes: number,
   limitBytes: number,
 ): Relief | undefined {
   if (heldBytes <= limitBytes) return undefined
-  const shares = sharesOf(holders)
+  const shares = sharesOf(holders, heldBytesOf)
   let closed = 0
   let first: string | undefined
   for (let left = heldBytes; left > limitBytes * LEFT; ) {
@@ -49,11 +52,14 @@ export function relieve(
 }
 
 /** In each, the largest comes last. */
-function sharesOf(holders: Iterable<Holder>): Share[] {
+function sharesOf<Some extends Holder>(
+  holders: Iterable<Some>,
+  heldBytesOf: (holder: Some) => number,
+): Share[] {
   const shares = new Map<string, Share>()
   for (const holder of holders) {
     const { principal } = holder.peer
-    const bytes = holder.heldBytes
+    const bytes = heldBytesOf(holder)
     const share = shares.get(principal) ?? { principal, holders: [], bytes: 0 }
     shares.set(principal, share)
     share.holders.push({ holder, bytes })

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { type Holder, relieve } from '../../src/proxy/relief.ts'
+import { type Holder as Held, relieve } from '../../src/proxy/relief.ts'
 
 const closed: string[] = []
+
+type Holder = Held & { readonly heldBytes: number }
+
+const heldBytesOf = (holder: Holder): number => holder.heldBytes
 
 function holder(principal: string, heldBytes: number): Holder {
   return {
@@ -15,7 +19,7 @@ function holder(principal: string, heldBytes: number): Holder {
 function relieved(holders: readonly Holder[], limitBytes: number) {
   closed.length = 0
   const heldBytes = holders.reduce((sum, one) => sum + one.heldBytes, 0)
-  return relieve(holders, heldBytes, limitBytes)
+  return relieve(holders, heldBytesOf, heldBytes, limitBytes)
 }
 
 describe('the relief of a data thread', () => {
@@ -38,7 +42,7 @@ describe('the relief of a data thread', () => {
   })
 
   it('ends where nobody is left', () => {
-    assert.deepEqual(relieve([], 200, 100), undefined)
+    assert.deepEqual(relieve([], heldBytesOf, 200, 100), undefined)
     relieved([holder('a', 0), holder('b', 0)], -1)
     assert.ok(closed.length <= 2)
   })
