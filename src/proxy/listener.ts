@@ -135,6 +135,11 @@ const OVERLOAD_HANDSHAKES = 1 / 16
 
 /** While several principals are about. A handshake has some steps of about half a millisecond. */
 const TURNS_PER_HANDSHAKE = 4
+/**
+ * Of one that is not over. OpenSSL keeps up to 128 KiB of a message; a path of three with keys and signatures of
+ * ML-DSA-87 has less than this.
+ */
+const MOST_HANDSHAKE_BYTES = 32 * 1024
 /** About what a full one takes of the thread. */
 const HANDSHAKE_MS = 1
 
@@ -247,7 +252,7 @@ export class Listener {
     const { overload } = this.#context
     this.#guard.tick(overload.active ? Math.min(limitMs, OVERLOAD_WAIT_MS) : limitMs)
     if (this.#guard.waiting > 0) overload.press()
-    this.#endSlowHandshakes(limitMs)
+    this.#endOverdueHandshakes(limitMs)
     this.#keyChanges.tick(clock.monotonicMs())
     for (const [socket, sinceMs] of this.#refused) {
       if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
@@ -575,14 +580,15 @@ export class Listener {
     this.#failed(arrival, { kind: 'refused', reason, detail: error.message })
   }
 
-  /** Of balancers' headers, too. Those that still wait for their slot are the guard's. */
-  #endSlowHandshakes(handshakeMs: number): void {
+  /** And large ones. Of balancers' headers, too. Those that still wait for their slot are the guard's. */
+  #endOverdueHandshakes(handshakeMs: number): void {
     const startedBefore = this.#context.clock.monotonicMs() - handshakeMs
     for (const arrival of [...this.#announcing.values(), ...this.#arrivals.values()]) {
       const waits = arrival.slot === undefined && !this.#announcing.has(arrival.socket)
-      if (waits || arrival.acceptedMs > startedBefore) continue
-      const detail = `the handshake was not over after ${handshakeMs} ms`
-      this.#failed(arrival, { kind: 'refused', reason: 'timeout', detail })
+      if (waits) continue
+      const late = arrival.acceptedMs <= startedBefore
+      if (!late && arrival.socket.bytesRead <= MOST_HANDSHAKE_BYTES) continue
+      this.#failed(arrival, late ? notOverAfter(handshakeMs) : TOO_LARGE)
       arrival.socket.destroy()
     }
   }
@@ -743,6 +749,18 @@ function count(open: Map<string, number>, name: string, change: 1 | -1): void {
   const now = (open.get(name) ?? 0) + change
   if (now > 0) open.set(name, now)
   else open.delete(name)
+}
+
+const notOverAfter = (handshakeMs: number): RefusedHandshake => ({
+  kind: 'refused',
+  reason: 'timeout',
+  detail: `the handshake was not over after ${handshakeMs} ms`,
+})
+
+const TOO_LARGE: RefusedHandshake = {
+  kind: 'refused',
+  reason: 'protocol',
+  detail: `the handshake was not over after ${MOST_HANDSHAKE_BYTES / 1024} KiB`,
 }
 
 const NO_HEADER: RefusedHandshake = {

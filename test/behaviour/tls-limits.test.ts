@@ -14,6 +14,9 @@ import { startWorkload } from '../support/workload.ts'
 const ATTACKER = '127.0.0.2'
 const HONEST = '127.0.0.3'
 
+/** Of one that is 120,000 bytes long. */
+const HELLO_PART = Buffer.concat([Buffer.from([1, 1, 0xd4, 0xc0]), Buffer.alloc(12_000, 1)])
+
 const failures = (reason: string): string =>
   `postern_handshakes_total{result="failure",reason="${reason}"}`
 const SUCCESSES = 'postern_handshakes_total{result="success",reason="none"}'
@@ -106,6 +109,17 @@ describe('an attacker with an address', () => {
     assert.ok(silent.every(({ socket }) => !socket.destroyed))
     for (const { socket } of silent) socket.destroy()
     await allClosed(sidecar)
+  })
+
+  it('that sends much of a handshake without an end has it ended', async (t) => {
+    const sidecar = await startLimited(t, { timeouts: { handshake: '60s' } })
+    const { length } = HELLO_PART
+    const record = Buffer.concat([Buffer.from([22, 3, 1, length >> 8, length & 0xff]), HELLO_PART])
+    const { closed } = openRaw(t, sidecar, ATTACKER, Buffer.concat([record, record, record]))
+    await closed
+    const line = await sidecar.logged('handshake_failed')
+    assert.equal(line['reason'], 'protocol')
+    assert.equal(line['detail'], 'the handshake was not over after 32 KiB')
   })
 
   it('cannot have more connections than one address may', async (test) => {
