@@ -21,6 +21,15 @@ const MS_PER_READ = 0.005
 /** Many records of less than this, which have three times as much around it. */
 const NEXT_TO_NOTHING_BYTES = 8
 const MANY = 64
+/**
+ * A principal that was read for so long in one turn, for so many times its part, sends on many connections at
+ * once: the system has told of all of them, and each would still be read in this turn...
+ */
+const SURGE_MS = 2
+/** ...unless it is stopped, which takes about an eighth of this; there may be thousands. */
+const SURGE_MS_PER_CONNECTION = 0.008
+/** Of one that was stopped before anybody knew whether there is something to read. */
+const EXPECTED_MS = 0.05
 /** Of a stream that nobody takes from. It counts bytes only, and each piece takes much more memory than one. */
 const MOST_KEPT_PIECES = 64
 /** Measured with pieces of a byte, 2026-11. */
@@ -96,6 +105,11 @@ export class LentReads {
   /** Nobody else was read since a client gave way. */
   #alone = false
   readonly #rests = new Rests()
+  /** All that are lent to, by principal. */
+  readonly #sockets = new Map<string, Set<tls.TLSSocket>>()
+  /** Whose connections were all stopped in `#surgeTurn`. */
+  readonly #surged = new Set<string>()
+  #surgeTurn = 0
 
   /**
    * Sends bytes to ourselves over TLS with the options of the listener.
@@ -158,6 +172,17 @@ export class LentReads {
     socket.resume = resumeStream
     socket.read = this.#readStream
     socket._read = readOnWithRoom
+    if (principal === undefined) return
+    const sockets = this.#sockets.get(principal)
+    if (sockets === undefined) this.#sockets.set(principal, new Set([socket]))
+    else sockets.add(socket)
+  }
+
+  /** It is closed. @param principal that `lend` was told */
+  forget(socket: tls.TLSSocket, principal: string): void {
+    const sockets = this.#sockets.get(principal)
+    sockets?.delete(socket)
+    if (sockets?.size === 0) this.#sockets.delete(principal)
   }
 
   /** Whether the bytes are where they were read, and were not kept by the stream for a while. */
@@ -237,7 +262,33 @@ export class LentReads {
     }
     const tookMs = this.#tookMs(length, inARow, beganMs)
     lent.add(length, tookMs)
-    if (this.#shares.took(principal, tookMs)) this.#giveWay(socket, lent, principal)
+    if (!this.#shares.took(principal, tookMs)) return
+    this.#giveWay(socket, lent, principal)
+    if (this.#shares.shared) this.#endSurge(principal, turn)
+  }
+
+  /** Whoever has had many times its part is not read on any other connection either. */
+  #endSurge(principal: string, turn: number): void {
+    if (turn !== this.#surgeTurn) {
+      this.#surgeTurn = turn
+      this.#surged.clear()
+    }
+    const sockets = this.#sockets.get(principal)
+    if (sockets === undefined || this.#surged.has(principal)) return
+    const mostMs = Math.max(SURGE_MS, sockets.size * SURGE_MS_PER_CONNECTION)
+    if (this.#shares.tookInTurnMs(principal) < mostMs) return
+    this.#surged.add(principal)
+    for (const socket of sockets) {
+      const lent = lentOf(socket)
+      const goOn = this.#stop(socket, lent)
+      if (goOn === undefined) continue
+      this.#shares.wait(principal, {
+        get expectedMs() {
+          return socket.destroyed ? 0 : Math.max(EXPECTED_MS, lent.tookMs)
+        },
+        goOn,
+      })
+    }
   }
 
   /** What node does between two reads in a row is for the second. */
@@ -249,18 +300,26 @@ export class LentReads {
     return this.#endedMs - beforeMs + (inARow ? 0 : estimateMs)
   }
 
-  /** Whether the stream wants to be read stays its own affair. */
-  #giveWay(socket: tls.TLSSocket, lent: Lent, principal: string): void {
+  /**
+   * Whether the stream wants to be read stays its own affair.
+   * @returns what lets it be read on; undefined where it is not read
+   */
+  #stop(socket: tls.TLSSocket, lent: Lent): (() => void) | undefined {
     const { _handle: handle } = socket as unknown as Inside
-    if (lent.stopped || !handle?.reading) return
+    if (lent.stopped || !handle?.reading) return undefined
     handle.readStop()
     lent.stopped = true
-    const wasAlone = this.#alone
-    this.#alone = true
-    const goOn = (): void => {
+    return () => {
       lent.stopped = false
       if (!socket.destroyed && handle.reading) handle.readStart()
     }
+  }
+
+  #giveWay(socket: tls.TLSSocket, lent: Lent, principal: string): void {
+    const goOn = this.#stop(socket, lent)
+    if (goOn === undefined) return
+    const wasAlone = this.#alone
+    this.#alone = true
     this.#shares.wait(principal, {
       get expectedMs() {
         return socket.destroyed ? 0 : lent.tookMs

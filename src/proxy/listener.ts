@@ -504,6 +504,7 @@ export class Listener {
     if (surplusBytes > 0) this.#surplusBytes.set(connection, surplusBytes)
     socket.on('close', () => {
       this.connections.delete(connection)
+      if (socket instanceof tls.TLSSocket) this.#context.lentReads?.forget(socket, principal)
       this.#surplusBytes.delete(connection)
       if (peer.kind === 'peer') count(this.#openByPrincipal, principal, -1)
       if (epoch !== undefined) this.#ages.closed(epoch)

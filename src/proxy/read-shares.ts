@@ -77,6 +77,11 @@ export class ReadShares {
     return sumMs >= (this.shared ? SHARED_MS : ALONE_MS)
   }
 
+  /** What it took of this turn. */
+  tookInTurnMs(principal: string): number {
+    return this.#tookMs.get(principal) ?? 0
+  }
+
   /** What the thread did for it, which is not to be taken from this turn's part. */
   charge(principal: string, ms: number): void {
     if (this.#tickMs() - this.#halvedMs >= HALF_LIFE_MS) this.#halve()
