@@ -110,6 +110,8 @@ export interface AccessRecord {
   readonly status: number
   readonly outcome: string
   readonly code?: ErrorCode
+  /** What was wrong, where the code leaves it open; from our code. */
+  readonly detail?: string
   readonly durationMs: number
   readonly requestBytes: number
   readonly responseBytes: number
@@ -157,6 +159,8 @@ export interface HandshakeRecord {
   readonly detail: string
   readonly subject?: string
   readonly serial?: string
+  /** That the client was told with the answer why. */
+  readonly requestId?: string
 }
 
 /** An established connection that was cut because its peer stopped being acceptable. */

@@ -60,7 +60,8 @@ async function explainOne(id: string, { admin, json }: ExplainOptions): Promise<
     throw new CommandFailure(1, {
       where: id,
       what: 'the sidecar has no such decision any more, or never had',
-      remedy: 'look for it in the decision log; only the last 1000 are kept',
+      remedy:
+        'look for it in the decision log; only the last 1000 are kept. Of an answer for which no policy was asked it is the request_id of a line in the log',
     })
   }
   if (status !== 200) throw unusable(admin, `it answered ${status}`)

@@ -211,6 +211,7 @@ export class RecordSink {
         status: record.status,
         outcome: record.outcome,
         code: record.code,
+        detail: record.detail,
         duration_ms: record.durationMs,
         request_bytes: record.requestBytes,
         response_bytes: record.responseBytes,
@@ -225,6 +226,7 @@ export class RecordSink {
     this.#options.logger[HANDSHAKE_LEVELS[record.reason]](
       {
         event: 'handshake_failed',
+        request_id: record.requestId,
         reason: record.reason,
         detail: bounded(record.detail),
         remote_address: endpoint(record),

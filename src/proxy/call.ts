@@ -53,8 +53,11 @@ export interface CallUser {
   callEnd(trailers: Fields): void
   /** After a `write` that returned false: there is room again. */
   callDrain(): void
-  /** It is over; the answer, if one began, is cut off. */
-  callFailed(code: ErrorCode, repeatable: Repeatable): void
+  /**
+   * It is over; the answer, if one began, is cut off.
+   * @param detail for the log: what was wrong, where the code leaves it open; no byte of anybody's
+   */
+  callFailed(code: ErrorCode, repeatable: Repeatable, detail?: string): void
 }
 
 /** A user that asked for a WebSocket also learns that it has one, and owns the workload's end then. */

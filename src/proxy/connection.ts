@@ -359,12 +359,13 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#goOn()
   }
 
-  exchangeFailed(exchange: Exchange, code: ErrorCode): void {
+  exchangeFailed(exchange: Exchange, code: ErrorCode, detail?: string): void {
     this.#exchange = undefined
     const { fault } = errorEntry(code)
     this.#record(exchange, {
       outcome: fault === 'client' ? 'rejected' : 'allow',
       code,
+      detail,
       status: errorEntry(code).http,
     })
     this.#answer(
@@ -376,9 +377,9 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     )
   }
 
-  exchangeBroken(exchange: Exchange, code: ErrorCode): void {
+  exchangeBroken(exchange: Exchange, code: ErrorCode, detail?: string): void {
     this.#exchange = undefined
-    this.#record(exchange, { outcome: 'allow', code })
+    this.#record(exchange, { outcome: 'allow', code, detail })
     if (code === 'draining') this.#destroy('drain')
     else this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error')
   }

@@ -40,9 +40,9 @@ export interface ExchangeClient {
   /** Request and answer are complete, or as complete as they will get. */
   exchangeDone(exchange: Exchange, reuse: boolean): void
   /** Nothing of an answer was sent yet: Postern answers. */
-  exchangeFailed(exchange: Exchange, code: ErrorCode): void
+  exchangeFailed(exchange: Exchange, code: ErrorCode, detail?: string): void
   /** Part of an answer was sent and the rest will not come. */
-  exchangeBroken(exchange: Exchange, code: ErrorCode): void
+  exchangeBroken(exchange: Exchange, code: ErrorCode, detail?: string): void
   /** The workload agreed to a WebSocket. */
   exchangeUpgraded(exchange: Exchange, upstream: WorkloadEnd): void
 }
@@ -192,11 +192,11 @@ export class Exchange implements UpgradeUser {
   }
 
   /** Gives up on the workload: Postern answers if nothing was sent yet. */
-  fail(code: ErrorCode): void {
+  fail(code: ErrorCode, detail?: string): void {
     if (this.#ended) return
     this.abandon()
-    if (this.status === 0) this.#client.exchangeFailed(this, code)
-    else this.#client.exchangeBroken(this, code)
+    if (this.status === 0) this.#client.exchangeFailed(this, code, detail)
+    else this.#client.exchangeBroken(this, code, detail)
   }
 
   // What the call says.
@@ -268,13 +268,13 @@ export class Exchange implements UpgradeUser {
     this.#client.exchangeDone(this, !this.#close && this.requestDone)
   }
 
-  callFailed(code: ErrorCode, repeatable: Repeatable): void {
+  callFailed(code: ErrorCode, repeatable: Repeatable, detail?: string): void {
     if (this.#ended) return
     this.#call = undefined
     // A head that could have gone out with its first bytes, and did not.
     if (this.#headText !== undefined) this.status = 0
     const kept = this.#retry.again(this.head.method, repeatable)
-    if (kept === undefined || this.#request === undefined) return this.fail(code)
+    if (kept === undefined || this.#request === undefined) return this.fail(code, detail)
     const call = this.#client.openCall(this, this.#request, true)
     this.#call = call
     call.write(kept)

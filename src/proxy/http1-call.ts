@@ -34,6 +34,7 @@ export interface AnswerLimits {
 }
 
 const MOST_INTERIM_RESPONSES = 16
+const BAD_CHUNKS = 'malformed chunks or trailers'
 const EXPECT_CONTINUE = ['expect', '100-continue']
 
 export class Http1Call implements Call, UpstreamUser {
@@ -203,7 +204,9 @@ export class Http1Call implements Call, UpstreamUser {
   upstreamData(buffer: Buffer, start: number, end: number): void {
     if (this.#head !== undefined) return this.#body(buffer, start, end)
     // Nothing of the request has left: this is a surplus answer to the one before it.
-    if (this.#headTurn === this.#turn.number) return this.#fail('upstream_bad_response', 'always')
+    if (this.#headTurn === this.#turn.number) {
+      return this.#fail('upstream_bad_response', 'always', 'an answer before its request had left')
+    }
     let bytes = buffer
     let from = start
     let to = end
@@ -221,13 +224,13 @@ export class Http1Call implements Call, UpstreamUser {
         this.#part = ownCopy(bytes, from, to)
         return
       }
-      if (head.kind === 'bad_response') return this.#fail('upstream_bad_response', 'never')
+      if (head.kind === 'bad_response') return this.#misbehaved(head.what)
       from += head.headBytes
       if (head.status === 101) return this.#switch(head, ownCopy(bytes, from, to))
       if (head.status >= 200) return this.#answer(head, bytes, from, to)
       if (!head.keepAlive) this.#closes = true
       if (++this.#interim > MOST_INTERIM_RESPONSES) {
-        return this.#fail('upstream_bad_response', 'never')
+        return this.#misbehaved('too many interim answers')
       }
       this.#user.callInterim({
         status: head.status,
@@ -277,7 +280,7 @@ export class Http1Call implements Call, UpstreamUser {
     else if (body.kind === 'chunked') this.#decoder = new ChunkedDecoder(TRAILER_LIMITS)
     const taken = this.#take(bytes, from, to)
     // What cannot be passed on is known before the head is.
-    if (taken === undefined) return this.#fail('upstream_bad_response', 'never')
+    if (taken === undefined) return this.#misbehaved(BAD_CHUNKS)
     this.#user.callHead({
       status: head.status,
       reason: head.reason,
@@ -291,7 +294,7 @@ export class Http1Call implements Call, UpstreamUser {
 
   #body(buffer: Buffer, start: number, end: number): void {
     const taken = this.#take(buffer, start, end)
-    if (taken === undefined) this.#fail('upstream_bad_response', 'never')
+    if (taken === undefined) this.#misbehaved(BAD_CHUNKS)
     else this.#passOn(buffer, taken, end)
   }
 
@@ -332,7 +335,7 @@ export class Http1Call implements Call, UpstreamUser {
     const upstream = this.#upstream
     const { webSocketKey } = this.#request
     const agreed = webSocketKey !== undefined && isHandshakeAnswer(head.fields, webSocketKey)
-    if (!agreed || upstream === undefined) return this.#fail('upstream_bad_response', 'never')
+    if (!agreed || upstream === undefined) return this.#misbehaved('a wrong WebSocket handshake')
     this.#over = true
     this.#upstream = undefined
     const end = new ConnectionEnd(upstream, this.#turn, early)
@@ -352,10 +355,15 @@ export class Http1Call implements Call, UpstreamUser {
     this.#fail(connected ? 'upstream_reset' : 'upstream_refused', stale ? 'if_idempotent' : 'never')
   }
 
-  #fail(code: ErrorCode, repeatable: Repeatable): void {
+  /** @param what is wrong with its answer */
+  #misbehaved(what: string): void {
+    this.#fail('upstream_bad_response', 'never', what)
+  }
+
+  #fail(code: ErrorCode, repeatable: Repeatable, detail?: string): void {
     if (this.#over) return
     this.abandon()
-    this.#user.callFailed(code, repeatable)
+    this.#user.callFailed(code, repeatable, detail)
   }
 }
 

@@ -1,5 +1,6 @@
 // Accepts client connections and takes them through their handshake: counts them, bounds what
 // unauthenticated ones may cost, and hands over those whose peer was verified.
+import { randomUUID } from 'node:crypto'
 import net from 'node:net'
 import tls from 'node:tls'
 import type { Address } from '../config/config.ts'
@@ -48,6 +49,9 @@ import { type Protocol, Tally } from './tally.ts'
 import { TcpConnection } from './tcp-connection.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { ALPN_PROTOCOLS, contextOptions, renewContext, SERVER_OPTIONS } from './tls-options.ts'
+
+/** With the id that the client is told. */
+type ToldRefusal = RefusedHandshake & { readonly requestId?: string }
 
 /** What the listener does about an arrival; one object for all of them. */
 interface ArrivalEvents {
@@ -443,14 +447,16 @@ export class Listener {
     const verdict = admitPeer(socket, sent, generation.verifier, clock.nowMs(), inbound)
     if (verdict.kind === 'refused') {
       // Not what the socket has read: a request may have come with the end of the handshake.
-      this.#failed(arrival, verdict, sizeOf(sent))
-      return this.#sendRefusal(socket, verdict.reason, surplusBytes)
+      const requestId = randomUUID()
+      this.#failed(arrival, { ...verdict, requestId }, sizeOf(sent))
+      return this.#sendRefusal(socket, verdict.reason, requestId, surplusBytes)
     }
     if (verdict.kind === 'peer' && this.#isFull(verdict)) {
       // A success to the guard: others behind the same address have done nothing.
       this.#handshakeOver(arrival, { kind: 'success' })
-      this.#tell(arrival, refusedAs('peer_limited', verdict.principal))
-      return this.#sendRefusal(socket, 'peer_limited', surplusBytes)
+      const requestId = randomUUID()
+      this.#tell(arrival, { ...refusedAs('peer_limited', verdict.principal), requestId })
+      return this.#sendRefusal(socket, 'peer_limited', requestId, surplusBytes)
     }
     this.#handshakeOver(arrival, { kind: 'success' })
     const { cells, shares } = this.#context
@@ -594,14 +600,14 @@ export class Listener {
     }
   }
 
-  #failed(arrival: Arrival, refusal: RefusedHandshake, bytes = arrival.socket.bytesRead): void {
+  #failed(arrival: Arrival, refusal: ToldRefusal, bytes = arrival.socket.bytesRead): void {
     if (arrival.over) return
     const free = refusal.reason === 'client_closed' && arrival.socket.bytesRead === 0
     this.#handshakeOver(arrival, free ? { kind: 'free' } : { kind: 'failure', bytes })
     this.#tell(arrival, refusal)
   }
 
-  #tell(arrival: Arrival, refusal: RefusedHandshake): void {
+  #tell(arrival: Arrival, refusal: ToldRefusal): void {
     const { cells, records, clock } = this.#context
     cells.add(FAILED[refusal.reason])
     const { kind: _, ...why } = refusal
@@ -623,14 +629,21 @@ export class Listener {
   }
 
   /** Says why in plain HTTP: TLS 1.3 has no alert for a certificate refused after the handshake. */
-  #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure, surplusBytes: number): void {
+  #sendRefusal(
+    socket: tls.TLSSocket,
+    reason: HandshakeFailure,
+    requestId: string,
+    surplusBytes: number,
+  ): void {
     const [longest] = this.#refused.keys()
     if (longest !== undefined && this.#refused.size >= MOST_REFUSED) longest.destroy()
     this.#refused.set(socket, this.#context.tickMs)
     socket.on('error', onError).on('close', () => this.#refused.delete(socket))
     // At once: hundreds of such could come in the time to read.
     if (surplusBytes > 0) return void socket.destroy()
-    if (socket.alpnProtocol === 'h2') return refuseOverHttp2(socket, reason, this.#context)
+    if (socket.alpnProtocol === 'h2') {
+      return refuseOverHttp2(socket, reason, requestId, this.#context)
+    }
     let left = REFUSAL_LINGER_BYTES
     socket.on('data', (chunk: Buffer) => {
       left -= chunk.length
@@ -639,7 +652,7 @@ export class Listener {
     const { scheme } = this.#context.generation.snapshot.settings.inbound.forward
     // What a TCP client reads is the workload's protocol, and nothing else.
     if (scheme === 'tcp') socket.end()
-    else socket.end(encodeHandshakeRefusal(reason))
+    else socket.end(encodeHandshakeRefusal(reason, requestId))
   }
 
   /** Undefined once its handshake is over. */

@@ -1,6 +1,5 @@
 // The responses that Postern makes itself: a status, a code and an id, and nothing about rules,
 // files or paths. The reason is for the operator, in log and console.
-import { randomUUID } from 'node:crypto'
 import { type ErrorCode, errorEntry } from '../errors.ts'
 import { reasonPhrase } from '../http/serialise.ts'
 import type { HandshakeFailure } from './handshake.ts'
@@ -53,9 +52,9 @@ export const retryAfterOf = (code: ErrorCode): number | undefined =>
   code === 'overloaded' ? 1 + Math.floor(Math.random() * 3) : undefined
 
 /** What a client hears whose certificate was refused after the TLS handshake. */
-export function encodeHandshakeRefusal(reason: HandshakeFailure): Buffer {
+export function encodeHandshakeRefusal(reason: HandshakeFailure, id: string): Buffer {
   const code = codeOfHandshakeFailure(reason)
-  return encodeOwnResponse({ code, id: randomUUID(), close: true, withBody: true })
+  return encodeOwnResponse({ code, id, close: true, withBody: true })
 }
 
 export const codeOfHandshakeFailure = (reason: HandshakeFailure): ErrorCode =>

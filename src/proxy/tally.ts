@@ -19,7 +19,9 @@ import type { ThreadContext } from './thread-context.ts'
 
 export interface RequestEnd {
   readonly outcome: (typeof REQUEST_OUTCOMES)[number]
-  readonly code?: ErrorCode
+  readonly code?: ErrorCode | undefined
+  /** What was wrong, where the code leaves it open. */
+  readonly detail?: string | undefined
   /** Of an answer of our own; otherwise the facts' status holds. */
   readonly status?: number
 }
@@ -121,6 +123,7 @@ export class Tally {
       status,
       outcome: end.outcome,
       ...(end.code === undefined ? {} : { code: end.code }),
+      ...(end.detail === undefined ? {} : { detail: end.detail }),
       durationMs,
       requestBytes: facts.requestBytes,
       responseBytes: facts.responseBytes,
@@ -162,6 +165,7 @@ export class Tally {
     code: ErrorCode,
     protocol: Protocol = 'http/1.1',
     head?: RequestHead,
+    detail?: string,
   ): void {
     const { cells, clock, records } = this.#context
     const status = errorEntry(code).http
@@ -186,6 +190,7 @@ export class Tally {
       status,
       outcome: 'rejected',
       code,
+      ...(detail === undefined ? {} : { detail }),
       durationMs: 0,
       requestBytes: 0,
       responseBytes: 0,

@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import type http2 from 'node:http2'
 import { join } from 'node:path'
 import { before, describe, it } from 'node:test'
-import { FRAME } from '../../src/http/h2/frames.ts'
+import { FLAG, FRAME } from '../../src/http/h2/frames.ts'
 import { suiteCleanup } from '../support/cleanup.ts'
 import { eventually } from '../support/eventually.ts'
 import { startH2cWorkload } from '../support/http2.ts'
@@ -19,6 +19,7 @@ import {
 } from '../support/pki.ts'
 import {
   data,
+  frame,
   head,
   openRawHttp2,
   type RawHttp2,
@@ -160,21 +161,41 @@ describe('an HTTP/2 peer that stops being acceptable', () => {
 describe('an HTTP/2 connection whose sidecar drains', () => {
   const t = suiteCleanup()
 
-  it('is told at once which of its streams is the last, and ends when they have', async () => {
+  it('is told at once to send no more, then which of its streams is the last, and ends when they have', async () => {
     const workload = await startPatient(t)
     const sidecar = await startSidecar(t, { forward: workload.url })
     const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    raw.answersPings = false
     raw.send(head(1, to('/ok')), head(3, to('/drip')))
     await eventually('it has begun', () => raw.answer(3).body.length > 0)
     sidecar.signal('SIGTERM')
     await eventually('GOAWAY', () => raw.goAway === 0)
+    // It was on its way: the client cannot have known.
+    raw.send(head(5, to('/ok')))
+    assert.equal((await raw.answered(5)).status, 200)
+    const ping = raw.frames.find(({ type }) => type === FRAME.ping)
+    raw.send(frame(FRAME.ping, FLAG.ack, 0, ping?.payload ?? Buffer.alloc(8)))
+    await eventually('a second one', () => lastStreams(raw).length === 2)
     // What the client sends now it knows to be lost, and may send elsewhere.
-    raw.send(head(5, to('/late')))
-    assert.deepEqual(lastStreams(raw), [3])
+    raw.send(head(7, to('/late')))
+    assert.deepEqual(lastStreams(raw), [0x7fffffff, 5])
     workload.open.get('/drip')?.end('last')
     assert.equal((await raw.answered(3)).body.toString(), 'firstlast')
     await raw.closed()
-    assert.equal(raw.answer(5).status, 0)
+    assert.equal(raw.answer(7).status, 0)
+    assert.equal(await sidecar.exited, 0)
+  })
+
+  it('is told which of its streams is the last though it answers no PING', async () => {
+    const workload = await startPatient(t)
+    const sidecar = await startSidecar(t, { forward: workload.url })
+    const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    raw.answersPings = false
+    raw.send(head(1, to('/ok')))
+    assert.equal((await raw.answered(1)).status, 200)
+    sidecar.signal('SIGTERM')
+    await raw.closed()
+    assert.deepEqual(lastStreams(raw), [0x7fffffff, 1])
     assert.equal(await sidecar.exited, 0)
   })
 
@@ -232,10 +253,10 @@ describe('an HTTP/2 connection that is old or used up', () => {
       await eventually('GOAWAY', () => {
         id += 2
         raw.send(head(id, to('/ok')))
-        return raw.goAway !== undefined
+        return lastStreams(raw).length === 2
       })
-      const [last = 0, ...more] = lastStreams(raw)
-      assert.deepEqual(more, [])
+      const [all, last = 0] = lastStreams(raw)
+      assert.equal(all, 0x7fffffff)
       assert.ok(last >= 3 && last <= id, `${last}`)
       for (let one = 3; one <= last; one += 2) assert.equal((await raw.answered(one)).status, 200)
       workload.open.get('/drip')?.end('last')

@@ -73,6 +73,7 @@ export class RawHttp2 {
   readonly frames: Frame[] = []
   /** True once the server has ended the connection. */
   over = false
+  answersPings = true
   readonly #decoder = new HpackDecoder()
   #rest: Buffer = Buffer.alloc(0)
   #block: { first: Frame; parts: Buffer[] } | undefined
@@ -162,7 +163,7 @@ export class RawHttp2 {
     }
     const ack = (one.flags & FLAG.ack) !== 0
     if (one.type === FRAME.settings && !ack) this.send(settingsAckFrame())
-    if (one.type === FRAME.ping && !ack) this.send(pingAckFrame(one.payload))
+    if (one.type === FRAME.ping && !ack && this.answersPings) this.send(pingAckFrame(one.payload))
     if (credit && one.type === FRAME.data && one.payload.length > 0) {
       this.send(windowUpdateFrame(0, one.payload.length))
       if ((one.flags & FLAG.endStream) === 0)

@@ -37,6 +37,16 @@ export const H2_ERROR = {
   http11Required: 13,
 } as const
 
+/** As section 7 calls it; for the log. */
+export const nameOfError = (code: number): string => ERROR_NAMES[code] ?? `error ${code}`
+
+// biome-ignore format: a list
+const ERROR_NAMES = [
+  'NO_ERROR', 'PROTOCOL_ERROR', 'INTERNAL_ERROR', 'FLOW_CONTROL_ERROR', 'SETTINGS_TIMEOUT', 'STREAM_CLOSED',
+  'FRAME_SIZE_ERROR', 'REFUSED_STREAM', 'CANCEL', 'COMPRESSION_ERROR', 'CONNECT_ERROR', 'ENHANCE_YOUR_CALM',
+  'INADEQUATE_SECURITY', 'HTTP_1_1_REQUIRED',
+]
+
 /** Section 6.5.2. */
 export const SETTING = {
   headerTableSize: 1,
@@ -160,10 +170,11 @@ export function settingsAckFrame(): Buffer {
   return out
 }
 
-/** Its payload says nothing: whoever hears anything at all knows enough. */
-export function pingFrame(): Buffer {
+/** @param payload eight bytes; by default they say nothing: whoever hears anything at all knows enough */
+export function pingFrame(payload = Buffer.alloc(8)): Buffer {
   const out = Buffer.alloc(FRAME_HEADER_BYTES + 8)
   writeFrameHeader(out, 8, FRAME.ping, 0, 0)
+  payload.copy(out, FRAME_HEADER_BYTES)
   return out
 }
 

@@ -56,6 +56,8 @@ export class FrameReader {
   #paddingLeft = 0
   #dataEnds = false
   #block: Block | undefined
+  /** Of frames and header blocks that were whole. */
+  #whole = 0
 
   /**
    * @param preface what comes before the first frame; empty from a server
@@ -89,6 +91,13 @@ export class FrameReader {
   /** Of memory, for frames and header blocks that are not complete, and for what waits behind them. */
   get heldBytes(): number {
     return this.#kept.memoryBytes + (this.#block?.bytes ?? 0)
+  }
+
+  /** Another number for each frame or header block that has begun and is not whole; undefined: there is none. */
+  get unfinished(): number | undefined {
+    const inPreface = this.#prefaceRead > 0 && this.#prefaceRead < this.#preface.length
+    const waits = this.#part !== undefined && !this.#held
+    return waits || inPreface || this.#block !== undefined ? this.#whole : undefined
   }
 
   /** Goes on with what was kept. */
@@ -153,6 +162,7 @@ export class FrameReader {
         if (error !== H2_ERROR.none) return error
         at = payload + (padded ? 1 : 0)
         if (this.#dataLeft + this.#paddingLeft === 0) this.#endData()
+        this.#whole++
         continue
       }
       if (end - payload < length) break
@@ -164,6 +174,7 @@ export class FrameReader {
             ? this.#continuation(flags, bytes, payload, at)
             : this.#user.control(type, flags, stream, bytes, payload, at)
       if (error !== H2_ERROR.none) return error
+      if (this.#block === undefined) this.#whole++
     }
     if (at < end && !this.#stopped) this.#part = this.#kept.keep(bytes.subarray(at, end))
     return H2_ERROR.none

@@ -23,6 +23,7 @@ import { type H2cSession, STREAM_WINDOW, type Startable } from './session.ts'
 import { StreamEnd } from './tunnel-end.ts'
 
 const MAX_INTERIM = 16
+const OTHER_LENGTH = 'a body of another length than it says'
 
 /** Whoever has the connections. */
 export interface CallOwner {
@@ -176,16 +177,18 @@ export class H2cCall implements Call, FlowUser, Startable {
 
   headers(fields: Fields, tooLarge: boolean, endStream: boolean): void {
     if (this.#over || this.#answerEnded) return
-    if (tooLarge) return this.misbehaved(H2_ERROR.enhanceYourCalm)
+    if (tooLarge) return this.misbehaved(H2_ERROR.enhanceYourCalm, 'head too large')
     if (this.#head) {
-      if (!endStream || !areTrailers(fields)) return this.misbehaved(H2_ERROR.protocol)
+      if (!endStream || !areTrailers(fields)) {
+        return this.misbehaved(H2_ERROR.protocol, 'malformed trailers')
+      }
       return this.ended(removeHopByHop(fields))
     }
     const answer = answerOf(fields)
-    if (answer === undefined) return this.misbehaved(H2_ERROR.protocol)
+    if (answer === undefined) return this.misbehaved(H2_ERROR.protocol, 'malformed head')
     if (answer.status < 200) {
       if (endStream || answer.status === 101 || ++this.#interim > MAX_INTERIM) {
-        return this.misbehaved(H2_ERROR.protocol)
+        return this.misbehaved(H2_ERROR.protocol, 'an interim answer that may not be there')
       }
       return this.#user.callInterim(headOf(answer, NO_BODY, false))
     }
@@ -193,10 +196,13 @@ export class H2cCall implements Call, FlowUser, Startable {
     this.#head = true
     const { status } = answer
     const length = declaredLength(answer.fields)
-    if (length === 'malformed') return this.misbehaved(H2_ERROR.protocol)
+    if (length === 'malformed')
+      return this.misbehaved(H2_ERROR.protocol, 'malformed content-length')
     const bodyless = this.#request.method === 'HEAD' || status === 204 || status === 304
     this.#lengthLeft = bodyless ? 0 : length
-    if (endStream && (this.#lengthLeft ?? 0) !== 0) return this.misbehaved(H2_ERROR.protocol)
+    if (endStream && (this.#lengthLeft ?? 0) !== 0) {
+      return this.misbehaved(H2_ERROR.protocol, OTHER_LENGTH)
+    }
     // An HTTP/1.1 client has to be told that nothing follows.
     const known = endStream ? 0 : length
     const framing = bodyless
@@ -226,10 +232,12 @@ export class H2cCall implements Call, FlowUser, Startable {
   data(buffer: Buffer, start: number, end: number): void {
     if (this.#over) return
     const length = end - start
-    if (!this.#head || this.#answerEnded) return this.misbehaved(H2_ERROR.protocol)
+    if (!this.#head || this.#answerEnded) {
+      return this.misbehaved(H2_ERROR.protocol, 'a body without a head, or behind its end')
+    }
     if (this.#lengthLeft !== undefined) {
       this.#lengthLeft -= length
-      if (this.#lengthLeft < 0) return this.misbehaved(H2_ERROR.protocol)
+      if (this.#lengthLeft < 0) return this.misbehaved(H2_ERROR.protocol, OTHER_LENGTH)
     }
     this.#user.callData(buffer, start, end)
     this.#credit()
@@ -238,13 +246,15 @@ export class H2cCall implements Call, FlowUser, Startable {
   /** DATA begins; padding counts against the window, too (section 6.9). */
   frame(length: number): void {
     // More than the window that we gave is a fault of the workload (section 6.9.1).
-    if (!this.#window.take(length)) this.misbehaved(H2_ERROR.flowControl)
+    if (!this.#window.take(length)) this.misbehaved(H2_ERROR.flowControl, 'more than its window')
     else if (length > 0) this.#credit()
   }
 
   ended(trailers: Fields): void {
     if (this.#over || this.#answerEnded) return
-    if (!this.#head || (this.#lengthLeft ?? 0) !== 0) return this.misbehaved(H2_ERROR.protocol)
+    if (!this.#head || (this.#lengthLeft ?? 0) !== 0) {
+      return this.misbehaved(H2_ERROR.protocol, OTHER_LENGTH)
+    }
     this.#answerEnded = true
     this.#end()
     // An answer that is complete before its request: the rest is of no use (section 8.1).
@@ -261,11 +271,11 @@ export class H2cCall implements Call, FlowUser, Startable {
   }
 
   /** The answer cannot be passed on. */
-  misbehaved(code: number): void {
+  misbehaved(code: number, what: string): void {
     if (this.#over) return
     this.#end()
     this.#session?.reset(this.#id, code)
-    this.#user.callFailed('upstream_bad_response', 'never')
+    this.#user.callFailed('upstream_bad_response', 'never', what)
   }
 
   /** The connection is gone, or there never was one. */

@@ -70,7 +70,8 @@ export interface SessionStream extends Growing {
   ended(trailers: Fields): void
   wasReset(code: number): void
   /** What came cannot be passed on: the stream is to be reset. */
-  misbehaved(code: number): void
+  /** @param what is wrong, for the log */
+  misbehaved(code: number, what: string): void
   /** The connection is gone, or there never was one. */
   sessionClosed(code: ErrorCode, repeatable: Repeatable): void
   /** What its user did threw. */
@@ -449,8 +450,9 @@ export class H2cSession implements FrameUser {
     }
     if (this.#neverOpened(id)) return H2_ERROR.protocol
     this.#to(id, (call) => {
-      if (increment === 0) call.misbehaved(H2_ERROR.protocol)
-      else if (!call.grow(increment)) call.misbehaved(H2_ERROR.flowControl)
+      if (increment === 0) call.misbehaved(H2_ERROR.protocol, 'a malformed WINDOW_UPDATE')
+      else if (!call.grow(increment))
+        call.misbehaved(H2_ERROR.flowControl, 'a window that is too large')
     })
     return H2_ERROR.none
   }

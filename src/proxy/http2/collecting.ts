@@ -97,7 +97,7 @@ export class StreamCollecting implements StreamUser {
   }
 
   streamClosed(): void {
-    this.#fail('client_closed')
+    this.#fail(this.stream.isMalformed ? 'bad_framing' : 'client_closed')
   }
 
   /** Nothing was sent that could be drained. */

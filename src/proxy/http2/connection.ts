@@ -43,6 +43,8 @@ const ANSWERED_EXCESS = 4
 const ANSWERED_EXCESS_BYTES = 64 * 1024
 /** A peer that was cut has so long to read why. */
 const CUT_MS = 500
+/** To answer a PING, for a client that is told to go. */
+const LEAVE_MS = 1_000
 /** After the last frame a client has so long to close. */
 const LINGER_MS = 2_000
 /** ...and may send so much meanwhile that nobody looks at. */
@@ -71,9 +73,12 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   #requests = 0
   /** Requests that wait to be begun. */
   readonly #waiting = new Set<Asked>()
-  #leaving = false
+  #leavingSinceMs: number | undefined
   #cutMs: number | undefined
   #endedMs: number | undefined
+  /** Since when the same frame or header block is not whole. */
+  #unfinished: number | undefined
+  #unfinishedSinceMs = 0
   #discardedBytes = 0
   #closeReason: CloseReason = 'client'
   #closed = false
@@ -148,6 +153,10 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       return
     }
     if (this.#session.over) return this.#linger(nowMs, timeouts.idleMs)
+    if (this.#isHeadLate(nowMs, timeouts.requestHeadMs)) {
+      this.#tally.rejected(this, requestIdOf([]), 'head_timeout', 'http/2')
+      return this.#destroy('rejected')
+    }
     const leaving = this.#leavingFor(nowMs)
     for (const exchange of this.#exchanges) {
       if (leaving !== undefined) exchange.leaveTunnel(leaving)
@@ -157,9 +166,18 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       if (one.isLate(nowMs, timeouts.requestBodyMs)) this.failed(one, 'body_timeout')
     }
     if (leaving !== undefined) this.#leave(leaving)
+    if (nowMs - (this.#leavingSinceMs ?? nowMs) >= LEAVE_MS) this.#session.leave()
     if (this.#exchanges.size + this.#collecting.size + this.#waiting.size > 0)
       this.#idleSinceMs = nowMs
     else if (nowMs - this.#idleSinceMs >= timeouts.idleMs) this.#destroy('idle')
+  }
+
+  /** Of a head that does not end the connection can read nothing behind it. */
+  #isHeadLate(nowMs: number, limitMs: number): boolean {
+    const { unfinished } = this.#session
+    if (unfinished !== this.#unfinished) this.#unfinishedSinceMs = nowMs
+    this.#unfinished = unfinished
+    return unfinished !== undefined && nowMs - this.#unfinishedSinceMs >= limitMs
   }
 
   #leavingFor(nowMs: number): 'drain' | 'lifetime' | undefined {
@@ -380,14 +398,16 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     return new Tunnel('websocket', client, upstream, this.#context.cells)
   }
 
-  exchangeDone(exchange: Http2Exchange, end: ErrorCode | undefined): void {
+  exchangeDone(exchange: Http2Exchange, end: ErrorCode | undefined, detail?: string): void {
     this.#over(exchange)
     const code = this.#codeOf(end)
-    this.#record(exchange, { outcome: 'allow', ...(code === undefined ? {} : { code }) })
+    // Of what a client sends wrong, only that comes so late.
+    const outcome = code === 'bad_framing' ? 'rejected' : 'allow'
+    this.#record(exchange, { outcome, code, detail })
     if (this.#context.shares.isLight(this.peer.principal)) this.#session.flush()
   }
 
-  exchangeFailed(exchange: Http2Exchange, code: ErrorCode): void {
+  exchangeFailed(exchange: Http2Exchange, code: ErrorCode, detail?: string): void {
     this.#over(exchange)
     const { fault, http } = errorEntry(code)
     sendOwnAnswer(exchange.stream, exchange.head, {
@@ -397,6 +417,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     this.#record(exchange, {
       outcome: fault === 'client' ? 'rejected' : 'allow',
       code,
+      detail,
       status: http,
     })
   }
@@ -446,14 +467,14 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
   }
 
   /**
-   * No more streams; those that are open go on to their end. GOAWAY names the last of them, so that
-   * the client knows which requests it may send elsewhere.
+   * No more streams; those that are open or on their way go on to their end. The second GOAWAY names the last
+   * of them, so that the client knows which requests it may send elsewhere.
    */
   #leave(reason: CloseReason): void {
-    if (this.#leaving || this.#session.over) return
-    this.#leaving = true
+    if (this.#leavingSinceMs !== undefined || this.#session.over) return
+    this.#leavingSinceMs = this.#context.tickMs
     this.#closeReason = reason
-    this.#session.leave()
+    this.#session.announceLeave()
   }
 
   // What the session says.
@@ -462,9 +483,9 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     this.#tally.rejected(this, requestIdOf([]), 'head_too_large', 'http/2')
   }
 
-  sessionFailed(code: SessionFailure): void {
+  sessionFailed(code: SessionFailure, detail: string): void {
     if (this.#closeReason === 'client') this.#closeReason = 'rejected'
-    this.#tally.rejected(this, requestIdOf([]), code, 'http/2')
+    this.#tally.rejected(this, requestIdOf([]), code, 'http/2', undefined, detail)
   }
 
   sessionOver(): void {

@@ -28,9 +28,9 @@ export interface ExchangeOwner {
   openCall(user: UpgradeUser, request: CallRequest, fresh: boolean): Call
   openTunnel(client: TunnelClient, upstream: WorkloadEnd): Tunnel
   /** The answer is complete, or as complete as it will get. */
-  exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined): void
+  exchangeDone(exchange: Http2Exchange, code: ErrorCode | undefined, detail?: string): void
   /** Nothing of an answer was sent yet: Postern answers. */
-  exchangeFailed(exchange: Http2Exchange, code: ErrorCode): void
+  exchangeFailed(exchange: Http2Exchange, code: ErrorCode, detail?: string): void
 }
 
 export interface ExchangeTimeouts {
@@ -153,21 +153,21 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
   }
 
   /** Gives up on the workload: Postern answers if nothing was sent yet. */
-  fail(code: ErrorCode): void {
+  fail(code: ErrorCode, detail?: string): void {
     if (this.#over) return
     this.#abandonCall()
     if (this.status === 0 && !this.stream.closed) {
       this.#over = true
-      this.#owner.exchangeFailed(this, code)
-    } else if (this.#bodiless) this.#endAfterHead(code)
-    else this.#reset(code)
+      this.#owner.exchangeFailed(this, code, detail)
+    } else if (this.#bodiless) this.#endAfterHead(code, detail)
+    else this.#reset(code, detail)
   }
 
   /** The client has been told all there is to tell; what the workload does behind it is no part of it. */
-  #endAfterHead(code: ErrorCode): void {
+  #endAfterHead(code: ErrorCode, detail: string | undefined): void {
     this.#over = true
     this.stream.end()
-    this.#owner.exchangeDone(this, code)
+    this.#owner.exchangeDone(this, code, detail)
   }
 
   /** The peer is not acceptable any more: nothing of the answer gets out from here on. */
@@ -190,7 +190,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     this.#retry.answered()
     // 100 was answered by us when it was asked for.
     if (status === 100 || this.stream.closed) return
-    if (!areSingle(fields)) return this.fail('upstream_bad_response')
+    if (!areSingle(fields)) return this.fail('upstream_bad_response', TWICE)
     this.stream.inform([':status', String(status), ...fields])
   }
 
@@ -209,7 +209,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
       if (!empty || fields[i] !== 'content-length') list.push(fields[i]!, fields[i + 1]!)
     }
     for (const [name, value] of this.#permit.responseHeaders) list.push(name, value)
-    if (!areSingle(list)) return this.fail('upstream_bad_response')
+    if (!areSingle(list)) return this.fail('upstream_bad_response', TWICE)
     // RFC 9110 section 6.6.1: whoever forwards an answer without one says when it came.
     if (fieldValue(list, 'date') === undefined) list.push('date', this.#owner.date())
     this.stream.respond(list)
@@ -239,10 +239,10 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     this.stream.resume()
   }
 
-  callFailed(code: ErrorCode, repeatable: Repeatable): void {
+  callFailed(code: ErrorCode, repeatable: Repeatable, detail?: string): void {
     this.#call = undefined
     const kept = this.#over ? undefined : this.#retry.again(this.head.method, repeatable)
-    if (kept === undefined) return this.fail(code)
+    if (kept === undefined) return this.fail(code, detail)
     const call = this.#owner.openCall(this, this.#request(), true)
     this.#call = call
     call.write(kept)
@@ -260,7 +260,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     for (const [name, value] of this.#permit.responseHeaders) list.push(name, value)
     if (!areSingle(list)) {
       upstream.destroy()
-      return this.fail('upstream_bad_response')
+      return this.fail('upstream_bad_response', TWICE)
     }
     this.stream.allowHalfOpen = true
     this.stream.respond(list)
@@ -318,7 +318,8 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     this.#abandonCall()
     this.#countTunnel()
     const complete = this.#answered || this.#tunnel !== undefined
-    this.#owner.exchangeDone(this, complete ? undefined : 'client_closed')
+    const code = this.stream.isMalformed ? 'bad_framing' : 'client_closed'
+    this.#owner.exchangeDone(this, complete ? undefined : code)
   }
 
   #open(): void {
@@ -344,17 +345,17 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
 
   #idle(): void {
     if (this.status === 0) return this.fail('upstream_timeout')
-    this.#reset('upstream_timeout')
+    this.#reset(this.stream.isUnread ? 'client_closed' : 'upstream_timeout')
   }
 
   /** Part of an answer was sent and the rest will not come. */
-  #reset(code: ErrorCode | undefined): void {
+  #reset(code: ErrorCode | undefined, detail?: string): void {
     if (this.#over) return
     this.#over = true
     this.#abandonCall()
     this.#countTunnel()
     this.#breakOff(code)
-    this.#owner.exchangeDone(this, code)
+    this.#owner.exchangeDone(this, code, detail)
   }
 
   #breakOff(code: ErrorCode | undefined): void {
@@ -390,6 +391,8 @@ const HANDSHAKE: ReadonlySet<string> = new Set([
   'sec-websocket-version',
   'sec-websocket-accept',
 ])
+
+const TWICE = 'a field twice that may be there once'
 
 /** A client may take the first of two for the answer's, and a cache the second. */
 function areSingle(fields: Fields): boolean {

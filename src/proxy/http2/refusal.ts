@@ -1,6 +1,5 @@
 // Tells an HTTP/2 client why its certificate was refused: in answer to its first request, whatever that
 // asks for, and with a GOAWAY for those behind it. The listener ends the connection after a moment.
-import { randomUUID } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import { recordFault } from '../fault.ts'
 import type { HandshakeFailure } from '../handshake.ts'
@@ -17,6 +16,7 @@ const MOST_BYTES = 512 * 1024
 export function refuseOverHttp2(
   socket: TLSSocket,
   reason: HandshakeFailure,
+  id: string,
   context: ThreadContext,
 ): void {
   const code = codeOfHandshakeFailure(reason)
@@ -34,7 +34,7 @@ export function refuseOverHttp2(
     },
     {
       sessionRequest: (stream, list) => {
-        sendOwnAnswer(stream, askedFor(list), { code, id: randomUUID() })
+        sendOwnAnswer(stream, askedFor(list), { code, id })
         session.leave()
       },
       sessionTooLarge: () => {},

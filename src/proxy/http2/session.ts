@@ -11,8 +11,10 @@ import {
   goAwayFrame,
   H2_ERROR,
   MAX_WINDOW,
+  nameOfError,
   PREFACE,
   pingAckFrame,
+  pingFrame,
   readUint31,
   resetStreamFrame,
   SETTING,
@@ -49,7 +51,10 @@ export interface SessionOptions {
 
 /** How often a client may do what ends only a stream. */
 export interface Tolerance {
-  /** Resets, by the client or for what it did (CVE-2023-44487, CVE-2025-8671). */
+  /**
+   * Resets by the client of requests that have just begun (CVE-2023-44487), and those for what it did
+   * (CVE-2025-8671). Each request that was answered is good for one.
+   */
   readonly resetBurst: number
   readonly resetsPerSecond: number
   /**
@@ -59,7 +64,10 @@ export interface Tolerance {
   readonly invalid: number
 }
 
-const TOLERANCE: Tolerance = { resetBurst: 100, resetsPerSecond: 20, invalid: 1_000 }
+/** So many of clients whose calls are cancelled, or have short deadlines; Envoy takes 500, too. */
+const TOLERANCE: Tolerance = { resetBurst: 500, resetsPerSecond: 50, invalid: 1_000 }
+/** A request that is older when its client gives it up has cost what any other does. */
+const JUST_BEGUN_MS = 1_000
 
 /** `h2_flood`: nothing was wrong but the number. */
 export type SessionFailure = 'h2_flood' | 'h2_protocol_error'
@@ -69,11 +77,16 @@ export interface SessionEvents {
   sessionRequest(stream: Http2Stream, fields: Fields, endStream: boolean): void
   /** A header list that is larger than any that is read; its stream is reset. */
   sessionTooLarge(): void
-  sessionFailed(code: SessionFailure): void
+  /** @param detail what it was, for the log */
+  sessionFailed(code: SessionFailure, detail: string): void
   /** It has said its last. */
   sessionOver(): void
 }
 
+const MAX_STREAM_ID = 2 ** 31 - 1
+/** Its answer comes behind all that the client had sent when it heard that we leave. */
+const LEAVE_PING = Buffer.from('leaving.', 'latin1')
+const UNENDING_HEAD = 'a header block that does not end'
 /** Given back as bytes come: it bounds what is on its way, the streams' windows what is held. */
 const CONNECTION_WINDOW = 1024 * 1024
 /** Frames that bring nothing; each that brings something, in either direction, is good for some. */
@@ -107,6 +120,8 @@ export class Http2Session implements FrameUser, StreamOwner {
   readonly #idle: Budget
   #invalid = 0
   #lastStream = 0
+  /** We have said that no more streams are wanted. */
+  #announced = false
   /** The last stream that we said we take. */
   #leaving: number | undefined
   #clientLeaves = false
@@ -117,7 +132,8 @@ export class Http2Session implements FrameUser, StreamOwner {
   #framesThisTurn = 0
   /** For its turn to go on. */
   #waits = false
-  #flood = false
+  /** What there was too much of. */
+  #flood: string | undefined
 
   constructor(socket: Duplex, options: SessionOptions, events: SessionEvents) {
     this.#socket = socket
@@ -160,6 +176,11 @@ export class Http2Session implements FrameUser, StreamOwner {
     return bytes
   }
 
+  /** As `FrameReader.unfinished`. */
+  get unfinished(): number | undefined {
+    return this.#reader.unfinished
+  }
+
   // The socket.
 
   read(chunk: Buffer): void {
@@ -182,7 +203,18 @@ export class Http2Session implements FrameUser, StreamOwner {
 
   // Ending.
 
-  /** No more streams; those that are open go on to their end. */
+  /**
+   * No more streams are wanted; those that are on their way are taken, until the client has heard of it, and
+   * `leave` follows (section 6.8).
+   */
+  announceLeave(): void {
+    if (this.#over || this.#announced || this.#leaving !== undefined) return
+    this.#announced = true
+    this.sending.outbox.push(goAwayFrame(MAX_STREAM_ID, H2_ERROR.none))
+    this.sending.outbox.push(pingFrame(LEAVE_PING))
+  }
+
+  /** No more streams are taken; those that are open go on to their end. */
   leave(): void {
     if (this.#over || this.#leaving !== undefined) return
     this.#leaving = this.#lastStream
@@ -225,6 +257,7 @@ export class Http2Session implements FrameUser, StreamOwner {
 
   answered(stream: Http2Stream): void {
     this.#idle.give(IDLE_PER_FRAME)
+    this.#resets.give(1)
     // The rest of the request is of no use (section 8.1), and the stream must not stay open for it.
     if (!stream.requestEnded) return this.reset(stream, H2_ERROR.none)
     this.#forget(stream)
@@ -254,7 +287,7 @@ export class Http2Session implements FrameUser, StreamOwner {
     const due = this.#window.due()
     if (due > 0) this.sending.outbox.push(windowUpdateFrame(0, due))
     const stream = this.#streams.get(id)
-    if (length === padding && !endStream && !this.#idle.take(this.#options.nowMs())) {
+    if (length === padding && !endStream && this.#countIdle() !== H2_ERROR.none) {
       return H2_ERROR.enhanceYourCalm
     }
     if (stream === undefined) return this.#onClosed(id, H2_ERROR.streamClosed)
@@ -291,7 +324,7 @@ export class Http2Session implements FrameUser, StreamOwner {
     this.#lastStream = id
     // Section 6.8: it knows that these are lost.
     if (this.#leaving !== undefined) {
-      return this.#idle.take(this.#options.nowMs()) ? H2_ERROR.none : H2_ERROR.enhanceYourCalm
+      return this.#countIdle()
     }
     if (this.#streams.size >= maxStreams) return this.#refuse(id, H2_ERROR.refusedStream)
     if (block.tooLarge) {
@@ -299,7 +332,7 @@ export class Http2Session implements FrameUser, StreamOwner {
       return this.#refuse(id, H2_ERROR.enhanceYourCalm)
     }
     this.#idle.give(IDLE_PER_FRAME)
-    const stream = new Http2Stream(id, this, endStream, block.listBytes)
+    const stream = new Http2Stream(id, this, endStream, block.listBytes, this.#options.nowMs())
     this.#streams.set(id, stream)
     this.#took(FRAMES_PER_REQUEST)
     try {
@@ -330,7 +363,7 @@ export class Http2Session implements FrameUser, StreamOwner {
         if (id !== 0) return H2_ERROR.protocol
         if ((flags & FLAG.ack) === 0) {
           this.sending.outbox.push(pingAckFrame(bytes.subarray(start, end)))
-        }
+        } else if (this.#announced && LEAVE_PING.equals(bytes.subarray(start, end))) this.leave()
         return this.#countIdle()
       case FRAME.goAway:
         if (length < 8) return H2_ERROR.frameSize
@@ -355,7 +388,7 @@ export class Http2Session implements FrameUser, StreamOwner {
 
   #after(code: number): void {
     if (code !== H2_ERROR.none) return this.#fail(code)
-    if (this.#flood) return this.#fail(H2_ERROR.enhanceYourCalm)
+    if (this.#flood !== undefined) return this.#fail(H2_ERROR.enhanceYourCalm)
     if (this.#over) return
     for (const stream of this.#later) {
       this.#later.delete(stream)
@@ -413,7 +446,8 @@ export class Http2Session implements FrameUser, StreamOwner {
       return this.#countIdle()
     }
     this.#forget(stream)
-    this.#countReset()
+    const ageMs = this.#options.nowMs() - stream.begunMs
+    if (ageMs < JUST_BEGUN_MS && !stream.headersSent) this.#countReset()
     return this.#verdict()
   }
 
@@ -518,12 +552,13 @@ export class Http2Session implements FrameUser, StreamOwner {
   // Counting.
 
   #verdict(): number {
-    return this.#flood ? H2_ERROR.enhanceYourCalm : H2_ERROR.none
+    return this.#flood === undefined ? H2_ERROR.none : H2_ERROR.enhanceYourCalm
   }
 
   #countIdle(): number {
     this.#took(1)
-    return this.#idle.take(this.#options.nowMs()) ? H2_ERROR.none : H2_ERROR.enhanceYourCalm
+    if (!this.#idle.take(this.#options.nowMs())) this.#flood ??= 'frames that bring nothing'
+    return this.#verdict()
   }
 
   #took(frames: number): void {
@@ -533,17 +568,18 @@ export class Http2Session implements FrameUser, StreamOwner {
 
   /** A request that had begun was ended by the client, or for what it did. */
   #countReset(): void {
-    if (!this.#resets.take(this.#options.nowMs())) this.#flood = true
+    if (!this.#resets.take(this.#options.nowMs())) this.#flood ??= 'requests that were reset'
   }
 
   #countInvalid(): void {
-    if (++this.#invalid > this.#tolerance.invalid) this.#flood = true
+    if (++this.#invalid > this.#tolerance.invalid) this.#flood ??= 'requests that cannot be taken'
   }
 
   #fail(code: number): void {
     if (this.#over) return
     const flood = code === H2_ERROR.enhanceYourCalm
-    this.#events.sessionFailed(flood ? 'h2_flood' : 'h2_protocol_error')
+    const detail = flood ? (this.#flood ?? UNENDING_HEAD) : nameOfError(code)
+    this.#events.sessionFailed(flood ? 'h2_flood' : 'h2_protocol_error', detail)
     this.end(code)
   }
 }

@@ -46,6 +46,7 @@ export class Http2Stream implements FlowUser, Growing {
   readonly id: number
   /** The head is all of the request: no end of it is told. */
   readonly headOnly: boolean
+  readonly begunMs: number
   readonly #owner: StreamOwner
   readonly #headBytes: number
   readonly #flow: Flow
@@ -60,6 +61,7 @@ export class Http2Stream implements FlowUser, Growing {
   /** The client may go on when the answer has ended: a tunnel. */
   allowHalfOpen = false
   #trailers: Fields = []
+  #isMalformed = false
   #discarding = false
   /** What Content-Length says is still to come. */
   #lengthLeft: number | undefined
@@ -70,8 +72,15 @@ export class Http2Stream implements FlowUser, Growing {
   #lastRead = -1
 
   /** @param headBytes of the request's field list (section 6.5.2), which is kept to its end */
-  constructor(id: number, owner: StreamOwner, headOnly: boolean, headBytes: number) {
+  constructor(
+    id: number,
+    owner: StreamOwner,
+    headOnly: boolean,
+    headBytes: number,
+    begunMs: number,
+  ) {
     this.id = id
+    this.begunMs = begunMs
     this.#headBytes = headBytes
     this.headOnly = headOnly
     this.#owner = owner
@@ -86,6 +95,16 @@ export class Http2Stream implements FlowUser, Growing {
 
   get closed(): boolean {
     return this.#closed
+  }
+
+  /** Its body was not as long as its head says. */
+  get isMalformed(): boolean {
+    return this.#isMalformed
+  }
+
+  /** The client does not take what there is of the answer. */
+  get isUnread(): boolean {
+    return this.#flow.waitingBytes > 0 || this.#owner.sending.outbox.full
   }
 
   /** The client has sent END_STREAM. */
@@ -177,7 +196,7 @@ export class Http2Stream implements FlowUser, Growing {
   data(bytes: Buffer, start: number, end: number): void {
     if (this.#lengthLeft !== undefined) {
       this.#lengthLeft -= end - start
-      if (this.#lengthLeft < 0) return this.#owner.broken(this)
+      if (this.#lengthLeft < 0) return this.#broken()
     }
     if (this.#discarding) return
     // An answer of ours is under way, and nobody will ever ask for these.
@@ -194,7 +213,7 @@ export class Http2Stream implements FlowUser, Growing {
   }
 
   ended(trailers: Fields): void {
-    if ((this.#lengthLeft ?? 0) !== 0) return this.#owner.broken(this)
+    if ((this.#lengthLeft ?? 0) !== 0) return this.#broken()
     this.#requestEnded = true
     this.#trailers = trailers
     this.handOver()
@@ -250,6 +269,11 @@ export class Http2Stream implements FlowUser, Growing {
     this.#answerEnded = true
     // Half open, it ends when the client's end was told.
     if (this.#endTold || !this.allowHalfOpen) this.#owner.answered(this)
+  }
+
+  #broken(): void {
+    this.#isMalformed = true
+    this.#owner.broken(this)
   }
 
   #sendHeaders(fields: Fields): void {

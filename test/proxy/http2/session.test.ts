@@ -593,19 +593,58 @@ describe('resets', () => {
           id += 2
           return one
         })
-      raw.send(...some(90))
+      raw.send(...some(450))
       await pinged(raw)
-      nowMs += 5_000
-      raw.send(...some(90))
+      nowMs += 10_000
+      raw.send(...some(450))
       await pinged(raw)
       assert.deepEqual(failures, [])
-      raw.send(...some(90))
+      raw.send(...some(450))
       await raw.closed()
       assert.deepEqual(failures, ['h2_flood'])
-      assert.ok(seen.size < 270)
+      assert.ok(seen.size < 1_350)
       for (const one of seen.values()) assert.equal(one.closed, 1)
     })
   }
+
+  const ids = (count: number, from = 0): number[] =>
+    Array.from({ length: count }, (_, i) => 2 * (from + i) + 1)
+
+  it('of requests that have waited for a second are not, however many', async () => {
+    let nowMs = 0
+    const { raw, failures } = await inMemory(undefined, { nowMs: () => nowMs })
+    for (let round = 0; round < 12; round++) {
+      const some = ids(90, 90 * round)
+      raw.send(...some.map((id) => head(id, POST, false)))
+      await pinged(raw)
+      nowMs += 1_000
+      raw.send(...some.map((id) => resetStreamFrame(id, 8)))
+      await pinged(raw)
+    }
+    assert.deepEqual(failures, [])
+  })
+
+  it('of requests whose answer has begun are not, nor where as many requests are answered', async () => {
+    const { raw, failures } = await inMemory((one) => {
+      if (one.fields.includes('/answered')) return answerOk(one)
+      if (one.fields.includes('/begun')) one.stream.respond([':status', '200'])
+    })
+    const to = (path: string): string[] => requestFields({ ':path': path })
+    const begun = ids(600)
+    for (const id of begun) {
+      raw.send(head(id, to('/begun')))
+      await eventually('it has begun', () => raw.answer(id).status === 200)
+      raw.send(resetStreamFrame(id, 8))
+    }
+    await pinged(raw)
+    for (const [i, id] of ids(1_400, 600).entries()) {
+      if (i % 2 === 0) raw.send(head(id, to('/answered')))
+      else raw.send(head(id, to('/given/up')), resetStreamFrame(id, 8))
+      if (i % 100 === 99) await pinged(raw)
+    }
+    await pinged(raw)
+    assert.deepEqual(failures, [])
+  })
 
   it('of heads that cannot be taken are a flood after a thousand', async () => {
     const { raw, failures } = await inMemory(undefined, { maxStreams: 1 })
