@@ -23,6 +23,7 @@ import { H2cPool } from './h2c/pool.ts'
 import { Intake } from './intake.ts'
 import { LentReads } from './lent-reads.ts'
 import { Listener } from './listener.ts'
+import { MemoryWatch } from './memory-watch.ts'
 import { Overload, readLoop } from './overload.ts'
 import { ReadShares } from './read-shares.ts'
 import { RecordQueue } from './records.ts'
@@ -43,6 +44,8 @@ const TICK_MS = 100
  */
 const MOST_TICK_MS = 500
 
+/** Of what clients may hold: growth by so much is looked at before the next tick. */
+const WATCHED_GROWTH = 1 / 2
 const UPSTREAM_OPEN = cellOf('upstream_connections_open', {})
 const OVERLOADED = cellOf('overload_active', {})
 const RECYCLES = cellOf('policy_instance_recycles_total', {})
@@ -131,6 +134,13 @@ class DataThread {
     }
     this.#context = context
     this.#listener = new Listener(context)
+    const watch = new MemoryWatch(
+      () => clock.monotonicMs(),
+      () => process.memoryUsage().arrayBuffers,
+      () => inbound().limits.heldBytes * WATCHED_GROWTH,
+      () => this.#listener.tickConnections(),
+    )
+    turn.atEnd = () => watch.turn()
     this.#succession = new Succession(generation, {
       create,
       publish: (next, whole) => this.#publish(next, whole),

@@ -261,9 +261,13 @@ export class Listener {
     for (const [socket, sinceMs] of this.#refused) {
       if (tickMs - sinceMs >= REFUSAL_LINGER_MS) socket.destroy()
     }
+    this.tickConnections()
+  }
+
+  /** Their deadlines, and what they hold. */
+  tickConnections(): void {
     // Where a round takes longer than the time until the next, there is no other beside it.
-    if (this.#inRound) return
-    this.#tickSome(this.connections.values(), 0)
+    if (!this.#inRound) this.#tickSome(this.connections.values(), 0)
   }
 
   /** A slice of them, and the rest in the next turns: thousands may have come to their deadline at once. */

@@ -18,6 +18,8 @@ export class Turn {
   #begun = false
   #flushed = 0
   #relievedBytes = 0
+  /** Runs at the end of each turn in which anything was held. */
+  atEnd = (): void => {}
 
   /** Another one as soon as what was held has left. */
   get number(): number {
@@ -76,6 +78,7 @@ export class Turn {
     this.#flush()
     for (const step of steps) step()
     if (steps.length > 0) this.#flush()
+    this.atEnd()
   }
 
   #flush(): void {
