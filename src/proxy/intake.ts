@@ -33,7 +33,7 @@ export class Intake {
   readonly line = new FairLine<Arrival>()
   readonly #turn: Turn
   readonly #nowMs: () => number
-  readonly #shares: Pick<ReadShares, 'shared'>
+  readonly #shares: Pick<ReadShares, 'shared' | 'requestsBegun'>
   readonly #fault: (error: unknown) => void
   /** In this turn. */
   #begun = 0
@@ -43,7 +43,7 @@ export class Intake {
   /** @param fault hears of what must never happen: a request that throws as it begins */
   constructor(
     turn: Turn,
-    shares: Pick<ReadShares, 'shared'>,
+    shares: Pick<ReadShares, 'shared' | 'requestsBegun'>,
     nowMs: () => number,
     fault: (error: unknown) => void,
   ) {
@@ -61,6 +61,7 @@ export class Intake {
   /** A request has begun. */
   began(): void {
     this.line.served++
+    this.#shares.requestsBegun++
     if (this.#begun++ > 0) return
     this.#firstMs = this.#nowMs()
     this.#openTurn()

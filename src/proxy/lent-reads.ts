@@ -22,10 +22,10 @@ const MS_PER_READ = 0.005
 const NEXT_TO_NOTHING_BYTES = 8
 const MANY = 64
 /**
- * A principal that was read for so long in one turn, for so many times its part, sends on many connections at
- * once: the system has told of all of them, and each would still be read in this turn...
+ * A principal that was read for so long in one turn, for ten times its part, sends on many connections at once:
+ * the system has told of all of them, and each would still be read in this turn...
  */
-const SURGE_MS = 2
+const SURGE_MS = 5
 /** ...unless it is stopped, which takes about an eighth of this; there may be thousands. */
 const SURGE_MS_PER_CONNECTION = 0.008
 /** Of one that was stopped before anybody knew whether there is something to read. */
@@ -59,6 +59,8 @@ class Lent {
   askedForMore = false
   /** It waits to be read on. */
   stopped = false
+  /** When it was last read. */
+  turn = -1
   tookMs = 0
   #bytes = 0
   #reads = 0
@@ -107,7 +109,9 @@ export class LentReads {
   readonly #rests = new Rests()
   /** All that are lent to, by principal. */
   readonly #sockets = new Map<string, Set<tls.TLSSocket>>()
-  /** Whose connections were all stopped in `#surgeTurn`. */
+  /** How long each was read in `#surgeTurn`, without the requests that were begun: how many is bounded elsewhere. */
+  readonly #readMs = new Map<string, number>()
+  /** Whose connections were all stopped in it. */
   readonly #surged = new Set<string>()
   #surgeTurn = 0
 
@@ -203,8 +207,13 @@ export class LentReads {
     if (lent.principal === undefined) return this.#handOver(socket, lent, length)
     // While a principal is alone, what single reads take is estimated: the clock is not free.
     const beganMs = this.#shares.shared ? performance.now() : undefined
+    const { requestsBegun } = this.#shares
     const wantsMore = this.#handOver(socket, lent, length)
-    this.#account(socket, lent, lent.principal, length, beganMs)
+    const tookMs = this.#account(socket, lent, lent.principal, length, beganMs)
+    if (this.#shares.shared) {
+      const onlyRead = requestsBegun === this.#shares.requestsBegun
+      this.#endSurge(lent.principal, onlyRead ? tookMs : estimateMs(length))
+    }
     return wantsMore
   }
 
@@ -251,36 +260,40 @@ export class LentReads {
     principal: string,
     length: number,
     beganMs: number | undefined,
-  ): void {
+  ): number {
     const turn = this.#shares.turn
     const inARow = lent === this.#last && turn === this.#turn
     if (!inARow) {
       if (lent !== this.#last) this.#alone = false
       this.#last = lent
       this.#turn = turn
+      lent.turn = turn
       lent.begin()
     }
     const tookMs = this.#tookMs(length, inARow, beganMs)
     lent.add(length, tookMs)
-    if (!this.#shares.took(principal, tookMs)) return
-    this.#giveWay(socket, lent, principal)
-    if (this.#shares.shared) this.#endSurge(principal, turn)
+    if (this.#shares.took(principal, tookMs)) this.#giveWay(socket, lent, principal)
+    return tookMs
   }
 
   /** Whoever has had many times its part is not read on any other connection either. */
-  #endSurge(principal: string, turn: number): void {
+  #endSurge(principal: string, tookMs: number): void {
+    const { turn } = this.#shares
     if (turn !== this.#surgeTurn) {
       this.#surgeTurn = turn
+      this.#readMs.clear()
       this.#surged.clear()
     }
+    const readMs = (this.#readMs.get(principal) ?? 0) + tookMs
+    this.#readMs.set(principal, readMs)
+    if (readMs < SURGE_MS || this.#surged.has(principal)) return
     const sockets = this.#sockets.get(principal)
-    if (sockets === undefined || this.#surged.has(principal)) return
-    const mostMs = Math.max(SURGE_MS, sockets.size * SURGE_MS_PER_CONNECTION)
-    if (this.#shares.tookInTurnMs(principal) < mostMs) return
+    if (sockets === undefined || readMs < sockets.size * SURGE_MS_PER_CONNECTION) return
     this.#surged.add(principal)
     for (const socket of sockets) {
       const lent = lentOf(socket)
-      const goOn = this.#stop(socket, lent)
+      // What it had sent was read, and the system tells of it once in a turn.
+      const goOn = lent.turn === turn ? undefined : this.#stop(socket, lent)
       if (goOn === undefined) continue
       this.#shares.wait(principal, {
         get expectedMs() {
@@ -293,11 +306,10 @@ export class LentReads {
 
   /** What node does between two reads in a row is for the second. */
   #tookMs(length: number, inARow: boolean, beganMs: number | undefined): number {
-    const estimateMs = MS_PER_READ + length * MS_PER_BYTE
     const beforeMs = inARow ? this.#endedMs : beganMs
     this.#endedMs = inARow || beganMs !== undefined ? performance.now() : undefined
-    if (beforeMs === undefined || this.#endedMs === undefined) return estimateMs
-    return this.#endedMs - beforeMs + (inARow ? 0 : estimateMs)
+    if (beforeMs === undefined || this.#endedMs === undefined) return estimateMs(length)
+    return this.#endedMs - beforeMs + (inARow ? 0 : estimateMs(length))
   }
 
   /**
@@ -366,6 +378,8 @@ const {
 
 /** Of a socket whose reads are lent. */
 const lentOf = (socket: tls.TLSSocket): Lent => (socket as unknown as Inside)[lentKey] as Lent
+
+const estimateMs = (length: number): number => MS_PER_READ + length * MS_PER_BYTE
 
 const { _read: readOn } = tls.TLSSocket.prototype
 

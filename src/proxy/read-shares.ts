@@ -28,6 +28,8 @@ const LEAST_RECENT_MS = 0.01
 const LIGHT_PART = 1 / 2
 
 export class ReadShares {
+  /** Of all principals, ever. */
+  requestsBegun = 0
   readonly #turn: Turn
   readonly #tickMs: () => number
   readonly #nowMs: () => number
@@ -75,11 +77,6 @@ export class ReadShares {
     const sumMs = (this.#tookMs.get(principal) ?? 0) + tookMs
     this.#tookMs.set(principal, sumMs)
     return sumMs >= (this.shared ? SHARED_MS : ALONE_MS)
-  }
-
-  /** What it took of this turn. */
-  tookInTurnMs(principal: string): number {
-    return this.#tookMs.get(principal) ?? 0
   }
 
   /** What the thread did for it, which is not to be taken from this turn's part. */

@@ -72,7 +72,7 @@ function setUp(recheck: () => VerifiedPeer | PeerRejection = () => PEER as never
     tickMs: 0,
     intake: new Intake(
       new Turn(),
-      { shared: false },
+      { shared: false, requestsBegun: 0 },
       () => 0,
       (error) => assert.fail(String(error)),
     ),

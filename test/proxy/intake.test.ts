@@ -11,7 +11,7 @@ function setUp() {
   const clock = { ms: 1_000 }
   const faults: unknown[] = []
   const turn = { beforeEnd: (step: () => void) => void steps.push(step) }
-  const shares = { shared: false }
+  const shares = { shared: false, requestsBegun: 0 }
   const intake = new Intake(
     turn as unknown as Turn,
     shares,
