@@ -110,7 +110,7 @@ export interface AccessRecord {
   readonly status: number
   readonly outcome: string
   readonly code?: ErrorCode
-  /** What was wrong, where the code leaves it open; from our code. */
+  /** What was wrong, or why a tunnel has ended, where the code leaves it open; from our code. */
   readonly detail?: string
   readonly durationMs: number
   readonly requestBytes: number

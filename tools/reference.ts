@@ -194,7 +194,7 @@ function headers(): string {
         [
           code('te'),
           'workload',
-          '`trailers`, written anew for `h2c://` workloads: trailers go both ways, whoever speaks.',
+          '`trailers`, written anew for `h2c://` workloads: trailers go both ways, whoever speaks. Only those of a request over HTTP/2 that says its length are lost on the way to an HTTP/1.1 workload: chunks alone have room for them.',
         ],
         [code('traceparent'), 'workload', 'Passed on, as every header that is not named above.'],
         [

@@ -221,7 +221,8 @@ export const KEYS = [
     default: '32KiB',
     min: '1KiB',
     max: '1MiB',
-    sentence: 'Request line and headers together: room for large tokens and cookies.',
+    sentence:
+      'Request line and headers together: room for large tokens and cookies. Answers of the workload are held to it as well (502).',
   },
   {
     path: 'inbound.limits.headerCount',
@@ -229,7 +230,8 @@ export const KEYS = [
     default: '100',
     min: '1',
     max: '10000',
-    sentence: 'Header lines of a request: as many as most servers take.',
+    sentence:
+      'Header lines of a request: as many as most servers take. Answers of the workload are held to it as well (502).',
   },
   {
     path: 'inbound.limits.targetBytes',
@@ -288,7 +290,8 @@ export const KEYS = [
     type: 'duration',
     default: '1m',
     min: '1ms',
-    sentence: 'Longest time without progress of a request body; the whole may take longer.',
+    sentence:
+      'Longest time without progress of a request body; the whole may take longer. Over HTTP/2 until its answer has begun, and not for gRPC: then idle holds.',
   },
   {
     path: 'inbound.timeouts.upstreamConnect',

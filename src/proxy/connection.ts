@@ -6,6 +6,7 @@ import type { TLSSocket } from 'node:tls'
 import { type ErrorCode, errorEntry } from '../errors.ts'
 import { parseRequestHead, type RequestHead } from '../http/head.ts'
 import { KeptBytes } from '../http/kept-bytes.ts'
+import { legibleLine } from '../http/legible.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
 import type { PeerRejection, VerifiedPeer } from '../identity/peer.ts'
 import type { CLOSE_REASONS } from '../metrics.ts'
@@ -239,7 +240,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     } else if (this.#unwanted !== undefined) {
       if (waitedMs >= timeouts.requestBodyMs) this.#destroy('error')
     } else if (this.#pending !== undefined) {
-      if (waitedMs >= timeouts.requestHeadMs) this.#reject('head_timeout')
+      if (waitedMs >= timeouts.requestHeadMs) this.#reject('head_timeout', this.#pending)
     } else if (this.#context.draining && waitedMs >= DRAIN_IDLE_MS) this.#finish('drain')
     else if (waitedMs >= timeouts.idleMs) this.#finish('idle')
     else if (this.#outlived(nowMs)) this.#finish('lifetime')
@@ -493,7 +494,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
     this.#judgedBytes = head === undefined ? bytes.length : 0
     if (head === undefined) return undefined
     if (head.kind === 'rejection') {
-      this.#reject(head.code)
+      this.#reject(head.code, bytes)
       return bytes.length
     }
     return this.#begin(head, bytes)
@@ -738,9 +739,9 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   }
 
   /** A head that cannot be trusted: answer, and never read another byte as a request. */
-  #reject(code: ErrorCode): void {
+  #reject(code: ErrorCode, bytes: Buffer): void {
     const id = requestIdOf([])
-    this.#tally.rejected(this, id, code)
+    this.#tally.rejected(this, id, code, 'http/1.1', legibleLine(bytes))
     this.socket.write(encodeOwnResponse({ code, id, close: true, withBody: true }))
     this.#finish('rejected')
   }
@@ -853,7 +854,7 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   #recordTunnel({ tunnel, exchange }: Upgraded, end: RequestEnd): void {
     exchange.requestBytes += tunnel.fromClientBytes
     exchange.responseBytes += tunnel.toClientBytes
-    this.#record(exchange, end)
+    this.#record(exchange, { ...end, detail: tunnel.leaving })
   }
 }
 

@@ -1,6 +1,7 @@
 // Counts and records what happens to connections and requests, in cells and log records.
 import { type ErrorCode, errorEntry, isFailure } from '../errors.ts'
 import type { RequestHead } from '../http/head.ts'
+import type { LegibleRequest } from '../http/legible.ts'
 import type { Peer } from '../identity/anonymous-peer.ts'
 import {
   CLOSE_REASONS,
@@ -20,7 +21,7 @@ import type { ThreadContext } from './thread-context.ts'
 export interface RequestEnd {
   readonly outcome: (typeof REQUEST_OUTCOMES)[number]
   readonly code?: ErrorCode | undefined
-  /** What was wrong, where the code leaves it open. */
+  /** What was wrong, or why it has ended, where the code leaves it open. */
   readonly detail?: string | undefined
   /** Of an answer of our own; otherwise the facts' status holds. */
   readonly status?: number
@@ -44,6 +45,7 @@ export interface TcpFacts {
   readonly responseBytes: number
   readonly outcome: (typeof REQUEST_OUTCOMES)[number]
   readonly code?: ErrorCode
+  readonly detail: string | undefined
 }
 
 export interface ConnectionFacts {
@@ -133,7 +135,7 @@ export class Tally {
   /** A connection whose bytes were not looked at, when it has ended. */
   connection(connection: ConnectionFacts, facts: TcpFacts): void {
     const { cells, clock, records } = this.#context
-    const { outcome, code, startedMs, ...told } = facts
+    const { outcome, code, detail, startedMs, ...told } = facts
     const durationMs = clock.monotonicMs() - startedMs
     const row = REQUESTS.tcp[REQUEST_OUTCOMES.indexOf(outcome)] as number[]
     cells.add(row[statusClass(0)] as number)
@@ -154,17 +156,18 @@ export class Tally {
       status: 0,
       outcome,
       ...(code === undefined ? {} : { code }),
+      ...(detail === undefined ? {} : { detail }),
       durationMs,
     })
   }
 
-  /** @param head absent: it could not be read, and there is no method or path safe to repeat */
+  /** @param asked absent: there is no method or path that is safe to repeat */
   rejected(
     connection: ConnectionFacts,
     requestId: string,
     code: ErrorCode,
     protocol: Protocol = 'http/1.1',
-    head?: RequestHead,
+    asked?: LegibleRequest,
     detail?: string,
   ): void {
     const { cells, clock, records } = this.#context
@@ -184,8 +187,8 @@ export class Tally {
       ...(unsafe === undefined ? {} : { unsafe }),
       remoteAddress: connection.remoteAddress,
       remotePort: connection.remotePort,
-      method: head?.method ?? '',
-      path: head?.path ?? '',
+      method: asked?.method ?? '',
+      path: asked?.path ?? '',
       protocol,
       status,
       outcome: 'rejected',

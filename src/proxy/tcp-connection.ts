@@ -85,6 +85,7 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
       startedMs: this.#startedMs,
       requestBytes: tunnel?.fromClientBytes ?? 0,
       responseBytes: tunnel?.toClientBytes ?? 0,
+      detail: detailOf(this.#closeReason),
       ...this.#outcome,
     })
     this.#tally.closed(this.#closeReason)
@@ -238,4 +239,9 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     this.#context.turn.release(this.socket)
     this.socket.destroy()
   }
+}
+
+/** Why it was ended by us, where it did nothing wrong. */
+function detailOf(reason: CloseReason): string | undefined {
+  return reason === 'idle' || reason === 'lifetime' || reason === 'drain' ? reason : undefined
 }

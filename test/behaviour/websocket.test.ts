@@ -238,6 +238,7 @@ for (const [protocol, start, spoken] of [
       client.stream.end()
       const series = 'postern_tunnels_ended_total{kind="websocket",reason="idle"}'
       await eventually('counted', async () => (await sidecar.metric(series)) >= 1)
+      assert.equal((await sidecar.logged('access', { detail: 'idle' }))['path'], PATH)
       await reconfigure(sidecar, { inbound })
       await sidecar.admin('POST', '/reload')
     })

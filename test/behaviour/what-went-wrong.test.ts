@@ -198,3 +198,45 @@ describe('what the log says of a client that is refused at its handshake', () =>
     )
   })
 })
+
+describe('what the log says of a request that is refused', () => {
+  const t = suiteCleanup()
+  let sidecar: TestSidecar
+  let web: IssuedCertificate
+  before(async () => {
+    const { url } = await startWorkload(t)
+    sidecar = await startSidecar(t, { forward: url })
+    web = await sidecar.authority.svid('web')
+  })
+
+  it('is which one it was, over HTTP/1.1', async () => {
+    const client = await openClient(t, sidecar, web)
+    client.send(get('/api/../admin?token=secret'))
+    assert.equal((await client.answer()).status, 400)
+    const line = await sidecar.logged('access', { code: 'ambiguous_path', protocol: 'http/1.1' })
+    assert.deepEqual([line['method'], line['path']], ['GET', '/api/../admin'])
+  })
+
+  it('is which one it was, over HTTP/2', async () => {
+    const raw = await openRawHttp2(t, sidecar, web)
+    raw.send(head(1, requestFields({ ':path': '/api/../admin?token=secret' })))
+    assert.equal((await raw.answered(1)).status, 400)
+    const line = await sidecar.logged('access', { code: 'ambiguous_path', protocol: 'http/2' })
+    assert.deepEqual([line['method'], line['path']], ['GET', '/api/../admin'])
+  })
+})
+
+describe('what the log says of a connection that we have ended', () => {
+  const t = suiteCleanup()
+
+  it('is why', async () => {
+    const { url } = await startRawWorkload(t, () => {})
+    const sidecar = await startSidecar(t, {
+      forward: url.replace('http:', 'tcp:'),
+      config: { inbound: { timeouts: { tunnelIdle: '300ms' } }, log: { access: 'all' } },
+    })
+    const client = await openClient(t, sidecar, await sidecar.authority.svid('web'))
+    await client.ended
+    assert.equal((await sidecar.logged('access', { protocol: 'tcp' }))['detail'], 'idle')
+  })
+})

@@ -9,6 +9,7 @@ import { isMalformedRequest } from '../../http/h2/fields.ts'
 import { H2_ERROR } from '../../http/h2/frames.ts'
 import { readRequestList } from '../../http/h2/request.ts'
 import type { RequestHead } from '../../http/head.ts'
+import { legibleList } from '../../http/legible.ts'
 import type { Peer } from '../../identity/anonymous-peer.ts'
 import type { PeerRejection } from '../../identity/peer.ts'
 import type { ConnectionInputs } from '../../policy/input.ts'
@@ -232,7 +233,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     const head = readRequestList(list, endStream, generation.headLimits)
     if (head.kind === 'rejection') {
       const id = requestIdOf([])
-      this.#tally.rejected(this, id, head.code, 'http/2')
+      this.#tally.rejected(this, id, head.code, 'http/2', legibleList(list))
       if (isMalformedRequest(list, endStream)) return this.#session.malformed(stream)
       return sendOwnAnswer(stream, askedFor(list), { code: head.code, id })
     }

@@ -121,7 +121,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     const tunnel = this.#tunnel
     if (tunnel !== undefined) {
       if (nowMs - tunnel.progressMs >= timeouts.tunnelIdleMs) tunnel.leave('idle')
-      if (tunnel.overdue(nowMs)) this.#reset(undefined)
+      if (tunnel.overdue(nowMs)) this.#reset(undefined, tunnel.leaving)
       return
     }
     const silentMs = nowMs - this.#progressMs
@@ -319,7 +319,7 @@ export class Http2Exchange implements UpgradeUser, StreamUser {
     this.#countTunnel()
     const complete = this.#answered || this.#tunnel !== undefined
     const code = this.stream.isMalformed ? 'bad_framing' : 'client_closed'
-    this.#owner.exchangeDone(this, complete ? undefined : code)
+    this.#owner.exchangeDone(this, complete ? undefined : code, this.#tunnel?.leaving)
   }
 
   #open(): void {
