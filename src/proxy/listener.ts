@@ -42,6 +42,7 @@ import { IdentityAges } from './identity-ages.ts'
 import { KeyChanges } from './key-changes.ts'
 import { ProxyGate } from './proxy-gate.ts'
 import type { ProxyEnd } from './proxy-protocol.ts'
+import { rawSocketOf } from './raw-socket.ts'
 import { relieve } from './relief.ts'
 import { encodeHandshakeRefusal } from './respond.ts'
 import { sweep } from './sweep.ts'
@@ -719,11 +720,8 @@ function onError(this: net.Socket, error: NodeJS.ErrnoException): void {
   this.destroy()
 }
 
-/** tls.Server does not say which socket it was given; `_parent` is how node:net itself tells. */
-const rawSocketOf = (socket: net.Socket): ArrivedSocket | undefined =>
-  (socket as unknown as { _parent?: ArrivedSocket })._parent
-
-const arrivalUnder = (socket: net.Socket): Arrival | undefined => rawSocketOf(socket)?.[arrivalKey]
+const arrivalUnder = (socket: net.Socket): Arrival | undefined =>
+  (rawSocketOf(socket) as ArrivedSocket | undefined)?.[arrivalKey]
 
 const clientOf = ({ peer, remoteAddress }: OpenConnection): string =>
   `${peer.principal} ${remoteAddress}`

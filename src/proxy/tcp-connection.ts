@@ -9,6 +9,7 @@ import { type CloseReason, type ConnectionStart, tunnelEndOf } from './connectio
 import { recordFault } from './fault.ts'
 import { keptBytesOf } from './lent-reads.ts'
 import { writeProxyHeader } from './proxy-protocol.ts'
+import { destroyWithReset } from './raw-socket.ts'
 import { waitingBytesOf } from './small-pieces.ts'
 import type { Tally } from './tally.ts'
 import type { ThreadContext } from './thread-context.ts'
@@ -156,9 +157,12 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
   }
 
   tunnelDone(broken: boolean): void {
-    // A reset of one side is passed on to the other.
-    if (broken) this.#fail('upstream_reset')
-    else this.socket.end()
+    if (!broken) return void this.socket.end()
+    // A reset of one side is passed on to the other, behind what came before it.
+    this.#context.turn.release(this.socket)
+    destroyWithReset(this.socket)
+    this.#outcome = { outcome: 'allow', code: 'upstream_reset' }
+    this.#closeReason = 'upstream'
   }
 
   // The workload's connection, until the tunnel owns it.

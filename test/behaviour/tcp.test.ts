@@ -156,6 +156,49 @@ describe('a workload behind tcp://', () => {
     assert.equal(error?.code, 'ECONNRESET')
   })
 
+  it('resets the client by its own reset, behind what it said before', async () => {
+    const client = await connect(t, sidecar, web)
+    let error: NodeJS.ErrnoException | undefined
+    client.socket.on('error', (one) => {
+      error = one
+    })
+    client.socket.write('abcd')
+    await eventually('the echo', () => client.received.length > 0)
+    const socket = workload.sockets.find((one) => one.bytesRead === 4 && !one.destroyed)
+    socket?.resetAndDestroy()
+    await eventually('it is gone', () => client.socket.destroyed)
+    assert.equal(error?.code, 'ECONNRESET')
+    assert.equal(Buffer.concat(client.received).toString(), 'abcd')
+    const line = await sidecar.logged('access', { code: 'upstream_reset', protocol: 'tcp' })
+    assert.equal(line['principal'], 'spiffe://example.org/ns/default/sa/web')
+  })
+
+  it('may reset many clients at whatever moment, which leaves nothing behind', async () => {
+    const open = (): net.Socket[] => workload.sockets.filter(({ destroyed }) => !destroyed)
+    const [openBefore, before] = [open(), await sidecar.metric('postern_connections_open')]
+    const clients = await Promise.all(Array.from({ length: 60 }, () => connect(t, sidecar, web)))
+    await eventually('all are connected', () => open().length === openBefore.length + 60)
+    for (const [i, { socket }] of clients.entries()) {
+      // Some are in the middle of what nobody reads, some are about to end their side.
+      if (i % 3 === 0) socket.pause().write(randomBytes(2_000_000))
+      else if (i % 3 === 1) socket.end('x')
+      else socket.write('y')
+    }
+    await eventually('some are being served', () =>
+      clients.some(({ received }) => received.length > 0),
+    )
+    for (const socket of open()) {
+      // Behind its own end a socket cannot be reset.
+      if (!openBefore.includes(socket) && !socket.writableEnded) socket.resetAndDestroy()
+    }
+    for (const { socket } of clients) socket.resume()
+    await Promise.all(clients.map(({ ended }) => ended))
+    for (const { socket } of clients) socket.destroy()
+    await eventually('all are gone', async () => {
+      return (await sidecar.metric('postern_connections_open')) <= before
+    })
+  })
+
   it('loses a peer when its certificate expires, however busy it is', async () => {
     const notAfter = new Date((Math.ceil(Date.now() / 1000) + 2) * 1000)
     const client = await connect(t, sidecar, await sidecar.authority.svid('web', { notAfter }))
