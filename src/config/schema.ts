@@ -676,7 +676,7 @@ export const KEYS = [
     min: '128KiB',
     max: '4GiB',
     sentence:
-      'All bodies that one data thread collects at a time; a request that finds no room gets 503.',
+      'All bodies that one data thread collects at a time. Where there is no room, requests of the principal that has most of it get 503, the oldest first.',
   },
   {
     path: 'policy.input.headers[]',

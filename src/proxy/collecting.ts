@@ -3,15 +3,7 @@
 import type { ErrorCode } from '../errors.ts'
 import { ChunkedDecoder } from '../http/chunked.ts'
 import type { RequestHead } from '../http/head.ts'
-import type { BodyNeed } from '../policy/body/need.ts'
-import { type BodyBudget, RequestBody } from './request-body.ts'
-
-export interface CollectingLimits {
-  /** inbound.limits.bodyBytes; 0: no limit. */
-  readonly bodyBytes: number
-  /** policy.input.body.totalBytes */
-  readonly totalBytes: number
-}
+import type { RequestBody } from './request-body.ts'
 
 /** How far the body of a request has been read before there was an exchange. */
 export interface ReadBody {
@@ -29,7 +21,8 @@ export class Collecting {
   readonly head: RequestHead
   readonly startedMs: number
   readonly body: RequestBody
-  readonly #limits: CollectingLimits
+  /** inbound.limits.bodyBytes; 0: no limit. */
+  readonly #bodyLimit: number
   readonly #decoder: ChunkedDecoder | undefined
   #left: number
   /** When a byte last came, in thread time. */
@@ -38,17 +31,16 @@ export class Collecting {
 
   constructor(
     head: RequestHead,
-    need: BodyNeed,
-    budget: BodyBudget,
-    limits: CollectingLimits,
+    body: RequestBody,
+    bodyLimit: number,
     startedMs: number,
     nowMs: number,
   ) {
     this.head = { ...head, expectContinue: false }
     this.startedMs = startedMs
     this.progressMs = nowMs
-    this.body = new RequestBody(need, budget, limits.totalBytes)
-    this.#limits = limits
+    this.body = body
+    this.#bodyLimit = bodyLimit
     this.#left = head.body.kind === 'length' ? head.body.length : 0
     this.#decoder = head.body.kind === 'chunked' ? new ChunkedDecoder(TRAILER_LIMITS) : undefined
   }
@@ -92,8 +84,7 @@ export class Collecting {
       refused ??= this.#add(buffer, from, to)
     })
     if (typeof consumed !== 'number') return consumed.code
-    const { bodyBytes } = this.#limits
-    if (bodyBytes > 0 && this.body.bytes.length > bodyBytes) return 'body_too_large'
+    if (this.#bodyLimit > 0 && this.body.bytes.length > this.#bodyLimit) return 'body_too_large'
     return refused ?? consumed
   }
 

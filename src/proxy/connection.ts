@@ -30,6 +30,7 @@ import type { Arrival } from './intake.ts'
 import { keptBytesOf } from './lent-reads.ts'
 import { openCall } from './open-call.ts'
 import type { Owed } from './overload.ts'
+import { RequestBody } from './request-body.ts'
 import { encodeOwnResponse } from './respond.ts'
 import { waitingBytesOf } from './small-pieces.ts'
 import type { RequestEnd, Tally } from './tally.ts'
@@ -576,8 +577,12 @@ export class ClientConnection implements Arrival, ExchangeClient, TunnelClient {
   #beginCollecting(head: RequestHead, { need }: Waiting, bytes: Buffer, startedMs: number): number {
     const { generation, bodies, tickMs } = this.#context
     const { bodyBytes } = generation.snapshot.settings.inbound.limits
-    const limits = { bodyBytes, totalBytes: generation.engine.inputSettings.totalBodyBytes }
-    const collecting = new Collecting(head, need, bodies, limits, startedMs, tickMs)
+    const { totalBodyBytes } = generation.engine.inputSettings
+    const giveUp = (): void =>
+      this.guarded(() => this.#failCollecting(collecting, 'body_memory_full'))
+    const owner = { principal: this.peer.principal, giveUp }
+    const body = new RequestBody(need, bodies, totalBodyBytes, owner)
+    const collecting = new Collecting(head, body, bodyBytes, startedMs, tickMs)
     this.#collecting = collecting
     // The workload is asked later, if at all (RFC 9110 section 10.1.1).
     if (head.expectContinue && bytes.length === head.headBytes) this.writeToClient(CONTINUE)

@@ -3,23 +3,63 @@
 import type { BodyNeed } from '../policy/body/need.ts'
 import type { BodyAtHand } from '../policy/body/parsed-body.ts'
 
-/** Memory for the bodies that one data thread collects, so that many slow ones cannot exhaust it. */
+/** Whose body it is. */
+export interface BodyOwner {
+  readonly principal: string
+  /** Answers its request with `body_memory_full`, and releases the body: others need the room. */
+  giveUp(): void
+}
+
+interface Share {
+  bytes: number
+  /** What each takes, the oldest first. */
+  readonly bodies: Map<BodyOwner, number>
+}
+
+/**
+ * Memory for the bodies that one data thread collects, so that many slow ones cannot exhaust it. Where there is
+ * none left, the principal that has most of it makes room for those that have less: one that sends its bodies
+ * slowly would keep all others from being decided about.
+ */
 export class BodyBudget {
+  readonly #shares = new Map<string, Share>()
   #usedBytes = 0
 
   get usedBytes(): number {
     return this.#usedBytes
   }
 
-  /** @returns false, and takes nothing, when more than `totalBytes` would be in use */
-  take(bytes: number, totalBytes: number): boolean {
-    if (this.#usedBytes + bytes > totalBytes) return false
+  /** @returns false, and takes nothing, where more than `totalBytes` would be in use */
+  take(owner: BodyOwner, bytes: number, totalBytes: number): boolean {
+    const wanted = (this.#shares.get(owner.principal)?.bytes ?? 0) + bytes
+    while (this.#usedBytes + bytes > totalBytes) if (!this.#makeRoom(wanted)) return false
     this.#usedBytes += bytes
+    const share = this.#shares.get(owner.principal) ?? { bytes: 0, bodies: new Map() }
+    this.#shares.set(owner.principal, share)
+    share.bytes += bytes
+    share.bodies.set(owner, (share.bodies.get(owner) ?? 0) + bytes)
     return true
   }
 
-  give(bytes: number): void {
+  /** All that was taken for it. */
+  giveBack(owner: BodyOwner): void {
+    const share = this.#shares.get(owner.principal)
+    const bytes = share?.bodies.get(owner)
+    if (share === undefined || bytes === undefined) return
+    share.bodies.delete(owner)
+    share.bytes -= bytes
     this.#usedBytes -= bytes
+    if (share.bodies.size === 0) this.#shares.delete(owner.principal)
+  }
+
+  /** @param wantedBytes that somebody would have: of those that have less nothing is taken */
+  #makeRoom(wantedBytes: number): boolean {
+    let most: Share | undefined
+    for (const share of this.#shares.values()) if (share.bytes > (most?.bytes ?? 0)) most = share
+    if (most === undefined || most.bytes <= wantedBytes) return false
+    const [oldest] = most.bodies.keys()
+    oldest?.giveUp()
+    return oldest !== undefined && !most.bodies.has(oldest)
   }
 }
 
@@ -30,12 +70,14 @@ export class RequestBody {
   readonly #need: BodyNeed
   readonly #budget: BodyBudget
   readonly #totalBytes: number
+  readonly #owner: BodyOwner
   #buffer: Buffer = Buffer.alloc(0)
   #length = 0
   #complete = false
 
   /** @param totalBytes that `budget` may lend at a time */
-  constructor(need: BodyNeed, budget: BodyBudget, totalBytes: number) {
+  constructor(need: BodyNeed, budget: BodyBudget, totalBytes: number, owner: BodyOwner) {
+    this.#owner = owner
     this.#need = need
     this.#budget = budget
     this.#totalBytes = totalBytes
@@ -66,7 +108,7 @@ export class RequestBody {
 
   /** To be called once, when the bytes have gone on or nobody wants them any more. */
   release(): void {
-    this.#budget.give(this.#buffer.length)
+    this.#budget.giveBack(this.#owner)
     this.#buffer = Buffer.alloc(0)
     this.#length = 0
   }
@@ -74,7 +116,8 @@ export class RequestBody {
   /** By doubling, and copied: a byte that came alone must not keep the chunk it came in. */
   #grow(length: number): boolean {
     const room = Math.max(length, Math.min(2 * this.#buffer.length, this.#need.maxBytes))
-    if (!this.#budget.take(room - this.#buffer.length, this.#totalBytes)) return false
+    const more = room - this.#buffer.length
+    if (!this.#budget.take(this.#owner, more, this.#totalBytes)) return false
     const grown = Buffer.allocUnsafeSlow(room)
     this.#buffer.copy(grown, 0, 0, this.#length)
     this.#buffer = grown

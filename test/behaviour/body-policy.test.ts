@@ -447,3 +447,56 @@ describe('while a body is waited for', () => {
     assert.equal(await sidecar.exited, 0)
   })
 })
+
+describe('one peer whose bodies take all the memory for bodies', () => {
+  const t = suiteCleanup()
+  const HALF = 'x'.repeat(900)
+  const FILL = 128 * 1024
+  const GIVEN_UP = 'postern_requests_rejected_total{code="body_memory_full"}'
+
+  async function stand() {
+    const { url } = await startScriptedWorkload(t, (socket) => socket.write(ok('done')))
+    const sidecar = await startSidecar(t, {
+      forward: url,
+      config: {
+        policy: { bundle: BUNDLE, input: { body: { maxBytes: MAX_BYTES, totalBytes: '128KiB' } } },
+      },
+    })
+    const calm = await openClient(t, sidecar, await sidecar.authority.svid('calm'))
+    const hoarder = await sidecar.authority.svid('hoarder')
+    return { sidecar, calm, hoarder }
+  }
+
+  async function isServed(sidecar: TestSidecar, calm: Http1Client): Promise<void> {
+    await eventually('no room is left', async () => (await sidecar.metric(GIVEN_UP)) > 0)
+    const before = await sidecar.metric(GIVEN_UP)
+    calm.send(post('/', '{"allow":true}'.padEnd(MAX_BYTES), JSON_TYPE))
+    assert.equal((await calm.answer()).status, 200)
+    assert.equal(await sidecar.metric(GIVEN_UP), before + 1)
+  }
+
+  it('makes room for another one over HTTP/1.1', async () => {
+    const { sidecar, calm, hoarder } = await stand()
+    for (let bytes = 0; bytes <= FILL; bytes += HALF.length) {
+      const client = await openClient(t, sidecar, hoarder)
+      client.send(
+        `POST / HTTP/1.1\r\nhost: a\r\n${JSON_TYPE}content-length: ${MAX_BYTES}\r\n\r\n${HALF}`,
+      )
+    }
+    await isServed(sidecar, calm)
+  })
+
+  it('makes room for another one over HTTP/2', async () => {
+    const { sidecar, calm, hoarder } = await stand()
+    for (let sessions = 0; sessions < 2; sessions++) {
+      const session = await openSession(t, sidecar, hoarder)
+      for (let streams = 0; streams < 100; streams++) {
+        session
+          .request({ ':method': 'POST', 'content-type': 'application/json' })
+          .on('error', () => {})
+          .write(HALF)
+      }
+    }
+    await isServed(sidecar, calm)
+  })
+})

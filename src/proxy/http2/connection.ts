@@ -308,7 +308,15 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     const { totalBodyBytes } = generation.engine.inputSettings
     const { bodyBytes } = generation.snapshot.settings.inbound.limits
     const times = { startedMs, nowMs: () => this.#context.tickMs }
-    const body = new RequestBody(need, bodies, totalBodyBytes)
+    const giveUp = (): void => {
+      try {
+        this.failed(collecting, 'body_memory_full')
+      } catch (error) {
+        this.#session.faulted(stream, error)
+      }
+    }
+    const owner = { principal: this.peer.principal, giveUp }
+    const body = new RequestBody(need, bodies, totalBodyBytes, owner)
     const collecting = new StreamCollecting(stream, head, body, bodyBytes, times, this)
     this.#collecting.add(collecting)
     collecting.begin(head.expectContinue)
