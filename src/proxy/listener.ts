@@ -128,6 +128,8 @@ const REFUSAL_LINGER_MS = 1_000
 const REFUSAL_LINGER_BYTES = 64 * 1024
 /** Of those that read why; the longest of them leaves for the next. */
 const MOST_REFUSED = 128
+/** That their certificates take of memory: whose take more are not told. */
+const MOST_REFUSED_SURPLUS_BYTES = 64 * 1024
 /** During a drain; a client that is slower than this has not sent a request either. */
 const DRAIN_HANDSHAKE_MS = 1_000
 /** In overload; who has not begun its handshake by then is refused, before it costs anything. */
@@ -644,8 +646,8 @@ export class Listener {
     if (longest !== undefined && this.#refused.size >= MOST_REFUSED) longest.destroy()
     this.#refused.set(socket, this.#context.tickMs)
     socket.on('error', onError).on('close', () => this.#refused.delete(socket))
-    // At once: hundreds of such could come in the time to read.
-    if (surplusBytes > 0) return void socket.destroy()
+    // Hundreds of such could come in the time to read.
+    if (surplusBytes > MOST_REFUSED_SURPLUS_BYTES) return void socket.destroy()
     if (socket.alpnProtocol === 'h2') {
       return refuseOverHttp2(socket, reason, requestId, this.#context)
     }
