@@ -32,12 +32,13 @@ test('samples leave the room of a full queue to the log', () => {
     (message) => sent.push(message),
     () => 0,
   )
-  const decision = { kind: 'decision', input: '' } as DecisionRecord
-  for (let i = 0; i < 3_000; i++) queue.push({ kind: 'sample', decision })
+  const decisionOf = (principal: number) =>
+    ({ kind: 'decision', input: '', principal: String(principal) }) as DecisionRecord
+  for (let i = 0; i < 3_000; i++) queue.push({ kind: 'sample', decision: decisionOf(i) })
   assert.equal(cells.read(SAMPLES_DROPPED), 3_000 - 2_048)
-  for (let i = 0; i < 6_144; i++) queue.push(decision)
+  for (let i = 0; i < 6_144; i++) queue.push(decisionOf(i))
   assert.equal(cells.read(cellOf('decision_log_events_total', { result: 'queue_full' })), 0)
-  queue.push({ ...decision, sampled: true })
+  queue.push({ ...decisionOf(0), sampled: true })
   assert.equal(cells.read(cellOf('decision_log_events_total', { result: 'queue_full' })), 1)
   assert.equal(cells.read(SAMPLES_DROPPED), 3_000 - 2_048 + 1)
 })
