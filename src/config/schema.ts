@@ -188,7 +188,7 @@ export const KEYS = [
     default: 'auto',
     min: '1MiB',
     sentence:
-      'What one data thread holds of requests in progress, their heads among it (over HTTP/2 at least 4KiB for each), and of bodies and answers that the other side does not take yet. Beyond it, connections of the principal that holds most are closed. auto is 256MiB, or an eighth of the memory limit of the container.',
+      'What one data thread holds of requests in progress, their heads among it (over HTTP/2 at least 4KiB for each), of bodies and answers that the other side does not take yet, and of more certificates than a client needs. Beyond it, connections of the principal that holds most are closed. auto is 256MiB, or an eighth of the memory limit of the container.',
   },
   {
     path: 'inbound.limits.handshakes',

@@ -20,6 +20,7 @@ export interface RefusedHandshake {
 
 /** Paths are shorter, and what is not looked at would still be kept. */
 const MOST_CERTIFICATES = 10
+const MOST_CERTIFICATE_BYTES = 64 * 1024
 
 /** @param sent by the client, its own certificate first */
 export function admitPeer(
@@ -32,9 +33,9 @@ export function admitPeer(
   const [leaf] = sent
   // Only whoever presents none: a certificate that is not accepted is refused, whatever is optional.
   if (leaf === undefined) return admitUnnamed(NO_CERTIFICATE, unsafe)
-  if (sent.length > MOST_CERTIFICATES) {
-    const detail = `it sent ${sent.length} certificates, and ${MOST_CERTIFICATES} are the most`
-    return { kind: 'refused', reason: 'untrusted', detail, ...nameOf(leaf) }
+  const tooMuch = surplusOf(sent)
+  if (tooMuch !== undefined) {
+    return { kind: 'refused', reason: 'untrusted', detail: tooMuch, ...nameOf(leaf) }
   }
   // Identity first: it knows the dates to name. OpenSSL must agree all the same.
   const peer: VerifiedPeer | PeerRejection = verifier.verify(
@@ -54,6 +55,15 @@ export function admitPeer(
     }
   }
   return peer
+}
+
+function surplusOf(sent: readonly X509Certificate[]): string | undefined {
+  if (sent.length > MOST_CERTIFICATES) {
+    return `it sent ${sent.length} certificates, and ${MOST_CERTIFICATES} are the most`
+  }
+  const bytes = sizeOf(sent)
+  if (bytes <= MOST_CERTIFICATE_BYTES) return undefined
+  return `it sent ${bytes} bytes of certificates, and ${MOST_CERTIFICATE_BYTES} are the most`
 }
 
 /** A client that spoke HTTP in place of TLS. */

@@ -51,8 +51,11 @@ import { TcpConnection } from './tcp-connection.ts'
 import type { ThreadContext } from './thread-context.ts'
 import { ALPN_PROTOCOLS, contextOptions, renewContext, SERVER_OPTIONS } from './tls-options.ts'
 
-/** With the id that the client is told. */
-type ToldRefusal = RefusedHandshake & { readonly requestId?: string }
+/** With the answer that says why. */
+interface ToldId {
+  readonly requestId: string
+}
+type ToldRefusal = RefusedHandshake & Partial<ToldId>
 
 /** What the listener does about an arrival; one object for all of them. */
 interface ArrivalEvents {
@@ -142,11 +145,8 @@ const OVERLOAD_HANDSHAKES = 1 / 16
 
 /** While several principals are about. A handshake has some steps of about half a millisecond. */
 const TURNS_PER_HANDSHAKE = 4
-/**
- * Of one that is not over. OpenSSL keeps up to 128 KiB of a message; a path of three with keys and signatures of
- * ML-DSA-87 has less than this.
- */
-const MOST_HANDSHAKE_BYTES = 32 * 1024
+/** Of one that is not over: as many certificates as are taken, and the rest. OpenSSL keeps up to 128 KiB of a message. */
+const MOST_HANDSHAKE_BYTES = 72 * 1024
 /** About what a full one takes of the thread. */
 const HANDSHAKE_MS = 1
 
@@ -454,16 +454,16 @@ export class Listener {
     const verdict = admitPeer(socket, sent, generation.verifier, clock.nowMs(), inbound)
     if (verdict.kind === 'refused') {
       // Not what the socket has read: a request may have come with the end of the handshake.
-      const requestId = randomUUID()
-      this.#failed(arrival, { ...verdict, requestId }, sizeOf(sent))
-      return this.#sendRefusal(socket, verdict.reason, requestId, surplusBytes)
+      const told = this.#toldId(surplusBytes)
+      this.#failed(arrival, { ...verdict, ...told }, sizeOf(sent))
+      return this.#sendRefusal(socket, verdict.reason, told)
     }
     if (verdict.kind === 'peer' && this.#isFull(verdict)) {
       // A success to the guard: others behind the same address have done nothing.
       this.#handshakeOver(arrival, { kind: 'success' })
-      const requestId = randomUUID()
-      this.#tell(arrival, { ...refusedAs('peer_limited', verdict.principal), requestId })
-      return this.#sendRefusal(socket, 'peer_limited', requestId, surplusBytes)
+      const told = this.#toldId(surplusBytes)
+      this.#tell(arrival, { ...refusedAs('peer_limited', verdict.principal), ...told })
+      return this.#sendRefusal(socket, 'peer_limited', told)
     }
     this.#handshakeOver(arrival, { kind: 'success' })
     const { cells, shares } = this.#context
@@ -635,31 +635,38 @@ export class Listener {
     if (slot !== undefined) this.#guard.end(slot, how)
   }
 
+  /**
+   * The id of an answer that says why a client is refused. None where there is no answer: what a TCP client reads is
+   * the workload's protocol, and of those that have sent a lot hundreds could come in the time to read.
+   */
+  #toldId(surplusBytes: number): ToldId | undefined {
+    const { scheme } = this.#context.generation.snapshot.settings.inbound.forward
+    const isTold = scheme !== 'tcp' && surplusBytes <= MOST_REFUSED_SURPLUS_BYTES
+    return isTold ? { requestId: randomUUID() } : undefined
+  }
+
   /** Says why in plain HTTP: TLS 1.3 has no alert for a certificate refused after the handshake. */
-  #sendRefusal(
-    socket: tls.TLSSocket,
-    reason: HandshakeFailure,
-    requestId: string,
-    surplusBytes: number,
-  ): void {
+  #sendRefusal(socket: tls.TLSSocket, reason: HandshakeFailure, told: ToldId | undefined): void {
+    socket.on('error', onError)
+    const { scheme } = this.#context.generation.snapshot.settings.inbound.forward
+    if (told === undefined && scheme !== 'tcp') return void socket.destroy()
     const [longest] = this.#refused.keys()
-    if (longest !== undefined && this.#refused.size >= MOST_REFUSED) longest.destroy()
+    if (longest !== undefined && this.#refused.size >= MOST_REFUSED) {
+      this.#refused.delete(longest)
+      longest.destroy()
+    }
     this.#refused.set(socket, this.#context.tickMs)
-    socket.on('error', onError).on('close', () => this.#refused.delete(socket))
-    // Hundreds of such could come in the time to read.
-    if (surplusBytes > MOST_REFUSED_SURPLUS_BYTES) return void socket.destroy()
-    if (socket.alpnProtocol === 'h2') {
-      return refuseOverHttp2(socket, reason, requestId, this.#context)
+    socket.on('close', () => this.#refused.delete(socket))
+    if (told !== undefined && socket.alpnProtocol === 'h2') {
+      return refuseOverHttp2(socket, reason, told.requestId, this.#context)
     }
     let left = REFUSAL_LINGER_BYTES
     socket.on('data', (chunk: Buffer) => {
       left -= chunk.length
       if (left < 0) socket.destroy()
     })
-    const { scheme } = this.#context.generation.snapshot.settings.inbound.forward
-    // What a TCP client reads is the workload's protocol, and nothing else.
-    if (scheme === 'tcp') socket.end()
-    else socket.end(encodeHandshakeRefusal(reason, requestId))
+    if (told === undefined) socket.end()
+    else socket.end(encodeHandshakeRefusal(reason, told.requestId))
   }
 
   /** Undefined once its handshake is over. */

@@ -63,8 +63,8 @@ describe('certificates beside the path of a client', () => {
   })
 
   it('are counted among what the client holds where each is large', async () => {
-    const { sidecar, open } = await stand(Array.from({ length: 7 }, (_, i) => junk(i, 4_000)))
-    for (let i = 0; i < 8; i++) await open()
+    const { sidecar, open } = await stand(Array.from({ length: 7 }, (_, i) => junk(i, 2_800)))
+    for (let i = 0; i < 16; i++) await open()
     await eventually('some were closed', async () => (await sidecar.metric(CLOSED)) > 0)
     const calm = await openClient(t, sidecar, await sidecar.authority.svid('calm'))
     calm.send(get('/'))
