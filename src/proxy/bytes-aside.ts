@@ -12,7 +12,7 @@ export const MOST_ASIDE_BYTES = PIECE_BYTES / 8
 export class SharedPieces {
   #piece = NOTHING
   #used = 0
-  /** Nothing is written twice in any of them: what is in them may stay there. */
+  /** Nobody else writes where somebody's bytes are: what is in them may stay there. */
   readonly #pieces = new WeakSet<ArrayBufferLike>()
 
   /** Whether the bytes are what is left of those at `at`, and may stay where they are. */

@@ -4,7 +4,7 @@
 // 18 % and 9 % of the CPU with what comes from clients; see lent-reads.ts).
 import type { Writable } from 'node:stream'
 import type { KeptCopy, Memory } from '../http/kept-bytes.ts'
-import { isSmallBehindOthers, writeSmall } from './small-pieces.ts'
+import { pieceFor, writePiece } from './small-pieces.ts'
 
 /** What is written in less leaves soon: node's own pool of small buffers is as cheap. */
 const LEAST_BYTES = 4 * 1024
@@ -39,10 +39,9 @@ export class Copies implements Memory {
     // An empty write makes node:tls read, in the middle of whatever is being done.
     if (length === 0) return !stream.writableNeedDrain
     if (length < LEAST_BYTES || length > MOST_BYTES) {
-      const waits = isSmallBehindOthers(stream, length)
-      const bytes = waits ? Buffer.allocUnsafeSlow(length) : Buffer.allocUnsafe(length)
+      const bytes = pieceFor(stream, length)
       fill(bytes, before, buffer, start, end, after)
-      return waits ? writeSmall(stream, bytes) : stream.write(bytes)
+      return writePiece(stream, bytes)
     }
     const copy = this.#reused(length)
     fill(copy.memory, before, buffer, start, end, after)

@@ -4,8 +4,7 @@ import type { Writable } from 'node:stream'
 import type { Fields } from '../../http/fields.ts'
 import { FLAG, FRAME, FRAME_HEADER_BYTES, writeFrameHeader } from '../../http/h2/frames.ts'
 import { EMPTY_TABLE, mostBlockBytes, writeHeaderBlock } from '../../http/h2/hpack.ts'
-import { ownCopy } from '../../http/kept-bytes.ts'
-import { isSmallBehindOthers, waitingBytesOf, writeSmall } from '../small-pieces.ts'
+import { pieceFor, waitingBytesOf, writePiece } from '../small-pieces.ts'
 import type { Turn } from '../turn.ts'
 
 const BATCH_BYTES = 32 * 1024
@@ -108,9 +107,9 @@ export class Outbox {
     this.#lastAt = -1
     if (this.#ended) return
     if (length > COPIED_BYTES) return void this.#socket.write(batch.subarray(0, length))
-    if (isSmallBehindOthers(this.#socket, length))
-      writeSmall(this.#socket, ownCopy(batch, 0, length))
-    else this.#socket.write(Buffer.from(batch.subarray(0, length)))
+    const piece = pieceFor(this.#socket, length)
+    batch.copy(piece, 0, 0, length)
+    writePiece(this.#socket, piece)
     if (spare.length < MOST_SPARE && batch.length === BATCH_BYTES) spare.push(batch)
   }
 
