@@ -131,6 +131,7 @@ class DataThread {
       clock,
       tickMs: clock.monotonicMs(),
       draining: false,
+      drainTimeoutMs: 0,
     }
     this.#context = context
     this.#listener = new Listener(context)
@@ -201,6 +202,7 @@ class DataThread {
   #drain(timeoutMs: number): void {
     if (this.#context.draining) return
     this.#context.draining = true
+    this.#context.drainTimeoutMs = timeoutMs
     this.#drainUntilMs = this.#context.clock.monotonicMs() + timeoutMs
     this.#listener.stopAccepting()
   }

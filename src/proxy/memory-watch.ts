@@ -28,7 +28,7 @@ export class MemoryWatch {
     this.#look = look
   }
 
-  /** To be called in each turn of the event loop that does anything. */
+  /** To be called in each turn of the event loop in which anything is sent. */
   turn(): void {
     const nowMs = this.#nowMs()
     if (nowMs - this.#lastMs < LOOK_EVERY_MS) return

@@ -35,4 +35,6 @@ export interface ThreadContext {
   /** Time of the last tick, monotonic, less what the thread has stalled: near enough for deadlines, and free. */
   tickMs: number
   draining: boolean
+  /** How long a drain may last. */
+  drainTimeoutMs: number
 }

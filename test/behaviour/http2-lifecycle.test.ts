@@ -199,6 +199,20 @@ describe('an HTTP/2 connection whose sidecar drains', () => {
     assert.equal(await sidecar.exited, 0)
   })
 
+  it('ends in time though the drain is short and its client answers no PING', async () => {
+    const workload = await startPatient(t)
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { drain: { timeout: '800ms' } },
+    })
+    const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    raw.answersPings = false
+    raw.send(head(1, to('/ok')))
+    assert.equal((await raw.answered(1)).status, 200)
+    sidecar.signal('SIGTERM')
+    assert.equal(await sidecar.exited, 0)
+  })
+
   it('tells who waits for an answer that there is none when the deadline has passed', async () => {
     const workload = await startPatient(t)
     const sidecar = await startSidecar(t, {
@@ -269,6 +283,36 @@ describe('an HTTP/2 connection that is old or used up', () => {
       )
     })
   }
+})
+
+describe('an HTTP/2 client that does not hear that it is to go', () => {
+  const t = suiteCleanup()
+
+  it('has as many requests answered as may have been on their way', async () => {
+    const workload = await startPatient(t)
+    const limits = { requestsPerConnection: 5, streamsPerConnection: 10 }
+    const sidecar = await startSidecar(t, {
+      forward: workload.url,
+      config: { inbound: { limits } },
+    })
+    const raw = await openRawHttp2(t, sidecar, await sidecar.authority.svid('web'))
+    raw.answersPings = false
+    let id = -1
+    while (lastStreams(raw).length < 2 && id < 80) {
+      id += 2
+      raw.send(head(id, to('/ok')))
+      const { ended } = await Promise.race([
+        raw.answered(id),
+        raw.closed().then(() => raw.answer(id)),
+      ])
+      if (!ended) break
+    }
+    const answered = raw.frames.filter(
+      ({ type, fields }) => type === FRAME.headers && fields[1] === '200',
+    )
+    assert.equal(answered.length, 15)
+    await raw.closed()
+  })
 })
 
 describe('what is told of HTTP/2 streams', () => {

@@ -90,6 +90,7 @@ export async function startListener(
     ),
     overload: { active: false, sheds: () => false, press: () => {} } as unknown as Overload,
     draining: false,
+    drainTimeoutMs: 0,
   }
   const listener = new Listener(context)
   const port = await listener.listen(config.inbound.listen, false)

@@ -95,9 +95,11 @@ export class FrameReader {
 
   /** Another number for each frame or header block that has begun and is not whole; undefined: there is none. */
   get unfinished(): number | undefined {
+    // It may be whole, and wait for us.
+    if (this.#held) return undefined
     const inPreface = this.#prefaceRead > 0 && this.#prefaceRead < this.#preface.length
-    const waits = this.#part !== undefined && !this.#held
-    return waits || inPreface || this.#block !== undefined ? this.#whole : undefined
+    const isPart = this.#part !== undefined || this.#block !== undefined
+    return isPart || inPreface ? this.#whole : undefined
   }
 
   /** Goes on with what was kept. */

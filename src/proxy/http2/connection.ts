@@ -167,10 +167,16 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
       if (one.isLate(nowMs, timeouts.requestBodyMs)) this.failed(one, 'body_timeout')
     }
     if (leaving !== undefined) this.#leave(leaving)
-    if (nowMs - (this.#leavingSinceMs ?? nowMs) >= LEAVE_MS) this.#session.leave()
+    if (nowMs - (this.#leavingSinceMs ?? nowMs) >= this.#leaveMs) this.#session.leave()
     if (this.#exchanges.size + this.#collecting.size + this.#waiting.size > 0)
       this.#idleSinceMs = nowMs
     else if (nowMs - this.#idleSinceMs >= timeouts.idleMs) this.#destroy('idle')
+  }
+
+  /** A drain that is short has to have time for the end. */
+  get #leaveMs(): number {
+    const { draining, drainTimeoutMs } = this.#context
+    return draining ? Math.min(LEAVE_MS, drainTimeoutMs / 4) : LEAVE_MS
   }
 
   /** Of a head that does not end the connection can read nothing behind it. */
@@ -242,9 +248,11 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     this.#idleSinceMs = this.#context.tickMs
     if (!this.#waits(stream, head, startedMs)) this.#begin(stream, head, startedMs, false)
     const { limits } = generation.snapshot.settings.inbound
-    if (limits.requestsPerConnection > 0 && this.#requests >= limits.requestsPerConnection) {
-      this.#leave('requests')
-    }
+    const most = limits.requestsPerConnection
+    if (most === 0 || this.#requests < most) return
+    this.#leave('requests')
+    // More than can have been on their way when it heard of it.
+    if (this.#requests >= most + limits.streamsPerConnection) this.#session.leave()
   }
 
   /** What follows of it waits in the client's window. @returns false where it need not, or may not */
@@ -375,7 +383,7 @@ export class Http2Connection implements ExchangeOwner, CollectingEvents, Session
     this.#collecting.delete(collecting)
     const { stream, head, body, startedMs } = collecting
     const id = requestIdOf(head.fields)
-    const { http: status } = errorEntry(code)
+    const status = stream.isMalformed ? 0 : errorEntry(code).http
     sendOwnAnswer(stream, head, { code, id })
     const requestBytes = body.bytes.length
     this.#record(

@@ -86,7 +86,7 @@ export interface SessionEvents {
 const MAX_STREAM_ID = 2 ** 31 - 1
 /** Its answer comes behind all that the client had sent when it heard that we leave. */
 const LEAVE_PING = Buffer.from('leaving.', 'latin1')
-const UNENDING_HEAD = 'a header block that does not end'
+const UNENDING_HEAD = 'a header block that does not end, or is too large'
 /** Given back as bytes come: it bounds what is on its way, the streams' windows what is held. */
 const CONNECTION_WINDOW = 1024 * 1024
 /** Frames that bring nothing; each that brings something, in either direction, is good for some. */
@@ -445,9 +445,11 @@ export class Http2Session implements FrameUser, StreamOwner {
       if (this.#neverOpened(id)) return H2_ERROR.protocol
       return this.#countIdle()
     }
+    // One that waits for its turn is kept in line, and nobody has had anything of it.
+    const isWaiting = stream.user === undefined
     this.#forget(stream)
     const ageMs = this.#options.nowMs() - stream.begunMs
-    if (ageMs < JUST_BEGUN_MS && !stream.headersSent) this.#countReset()
+    if ((ageMs < JUST_BEGUN_MS || isWaiting) && !stream.headersSent) this.#countReset()
     return this.#verdict()
   }
 

@@ -256,3 +256,35 @@ describe('reading frames', () => {
     })
   }
 })
+
+describe('what has begun and is not whole', () => {
+  const block = Buffer.alloc(10)
+
+  it('is another thing with each frame and header block, and nothing while we hold', () => {
+    const { reader } = reading()
+    reader.read(START)
+    assert.equal(reader.unfinished, undefined)
+    reader.read(frame(FRAME.ping, 0, 0, Buffer.alloc(8)).subarray(0, 12))
+    const first = reader.unfinished
+    assert.notEqual(first, undefined)
+    reader.read(Buffer.alloc(1))
+    assert.equal(reader.unfinished, first)
+    reader.read(
+      Buffer.concat([Buffer.alloc(4), frame(FRAME.ping, 0, 0, Buffer.alloc(8)).subarray(0, 3)]),
+    )
+    assert.notEqual(reader.unfinished, first)
+    reader.read(frame(FRAME.ping, 0, 0, Buffer.alloc(8)).subarray(3))
+    assert.equal(reader.unfinished, undefined)
+
+    reader.read(frame(FRAME.headers, 0, 1, block))
+    const second = reader.unfinished
+    assert.notEqual(second, undefined)
+    reader.read(frame(FRAME.continuation, 0, 1, block))
+    assert.equal(reader.unfinished, second, 'frames of a block do not make it whole')
+    reader.hold()
+    reader.read(frame(FRAME.continuation, FLAG.endHeaders, 1, block))
+    assert.equal(reader.unfinished, undefined, 'it is whole, and waits for us')
+    reader.release()
+    assert.equal(reader.unfinished, undefined)
+  })
+})

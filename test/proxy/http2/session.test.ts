@@ -624,6 +624,24 @@ describe('resets', () => {
     assert.deepEqual(failures, [])
   })
 
+  it('of requests that wait for their turn are, however long they have', async () => {
+    let nowMs = 0
+    const { raw, failures } = await inMemory(
+      ({ stream }) => {
+        stream.user = undefined
+      },
+      { nowMs: () => nowMs },
+    )
+    for (let round = 0; round < 12 && failures.length === 0; round++) {
+      const some = ids(90, 90 * round)
+      raw.send(...some.map((id) => head(id, POST, false)))
+      nowMs += 1_000
+      raw.send(...some.map((id) => resetStreamFrame(id, 8)))
+      await Promise.race([pinged(raw), raw.closed()])
+    }
+    assert.deepEqual(failures, ['h2_flood'])
+  })
+
   it('of requests whose answer has begun are not, nor where as many requests are answered', async () => {
     const { raw, failures } = await inMemory((one) => {
       if (one.fields.includes('/answered')) return answerOk(one)
