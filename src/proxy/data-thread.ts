@@ -1,5 +1,6 @@
 // A data thread: owns its sockets, reads one generation at a time, and does nothing but TLS, HTTP,
 // policy and forwarding. The control thread tells it what is in force and when to drain.
+import { getHeapStatistics } from 'node:v8'
 import { parentPort } from 'node:worker_threads'
 import {
   Cells,
@@ -137,7 +138,8 @@ class DataThread {
     this.#listener = new Listener(context)
     const watch = new MemoryWatch(
       () => clock.monotonicMs(),
-      () => process.memoryUsage().arrayBuffers,
+      // Not `process.memoryUsage`: it reads a file, and throws where there is no descriptor left.
+      () => getHeapStatistics().external_memory,
       () => inbound().limits.heldBytes * WATCHED_GROWTH,
       () => this.#listener.tickConnections(),
     )

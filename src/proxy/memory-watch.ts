@@ -1,7 +1,7 @@
 // Has what clients hold looked at before the next tick where memory grows fast: a workload on the same host fills
 // what a small container has left in less time than that. Promises to cost next to nothing.
 
-/** About 20 us each. */
+/** Memory is free to ask for; what is held is not. */
 const LOOK_EVERY_MS = 10
 
 export class MemoryWatch {
