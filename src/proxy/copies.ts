@@ -6,7 +6,7 @@ import type { Writable } from 'node:stream'
 import type { KeptCopy, Memory } from '../http/kept-bytes.ts'
 import { pieceFor, writePiece } from './small-pieces.ts'
 
-/** What is written in less leaves soon: node's own pool of small buffers is as cheap. */
+/** Less is not used again once it is written: memory for it is as cheap from node; see small-pieces.ts. */
 const LEAST_BYTES = 4 * 1024
 /** Of what is kept. */
 const SMALLEST_BYTES = 256

@@ -157,12 +157,9 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
   }
 
   tunnelDone(broken: boolean): void {
-    if (!broken) return void this.socket.end()
-    // A reset of one side is passed on to the other, behind what came before it.
-    this.#context.turn.release(this.socket)
-    destroyWithReset(this.socket)
-    this.#outcome = { outcome: 'allow', code: 'upstream_reset' }
-    this.#closeReason = 'upstream'
+    // A reset of one side is passed on to the other.
+    if (broken) this.#fail('upstream_reset', destroyWithReset)
+    else this.socket.end()
   }
 
   // The workload's connection, until the tunnel owns it.
@@ -231,19 +228,23 @@ export class TcpConnection implements TunnelClient, UpstreamUser {
     })
   }
 
-  #fail(code: ErrorCode): void {
+  #fail(code: ErrorCode, end = destroy): void {
+    // It has ended already, for a reason of its own.
+    if (this.socket.destroyed) return
     this.#outcome = { outcome: 'allow', code }
-    this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error')
+    this.#destroy(errorEntry(code).fault === 'upstream' ? 'upstream' : 'error', end)
   }
 
-  #destroy(reason: CloseReason): void {
+  #destroy(reason: CloseReason, end = destroy): void {
     if (this.socket.destroyed) return
     this.#closeReason = reason
     // What came before the end is still held back.
     this.#context.turn.release(this.socket)
-    this.socket.destroy()
+    end(this.socket)
   }
 }
+
+const destroy = (socket: TLSSocket): void => void socket.destroy()
 
 /** Why it was ended by us, where it did nothing wrong. */
 function detailOf(reason: CloseReason): string | undefined {
